@@ -40,9 +40,11 @@ class Settings(BaseModel):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not YAML: {error}", hint="see configs/ for examples") from error
+            found = f"{path} is not YAML: {error}"
+            raise InputError(found, hint="see configs/ for examples") from error
         if not isinstance(content, dict):
-            raise InputError(f"{path} holds no keys", hint="see configs/ for examples")
+            found = f"{path} holds no keys"
+            raise InputError(found, hint="see configs/ for examples")
         return cls.checked(merge(content, overrides), origin=str(path))
 
     @classmethod
@@ -53,7 +55,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "settings"
-            raise InputError(f"{origin}: {where}: {first['msg']}", hint="`--help` lists the settings") from error
+            raise InputError(
+                f"{origin}: {where}: {first['msg']}", hint="`--help` lists the settings"
+            ) from error
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -118,7 +122,7 @@ class ModelSettings(Settings):
     """Side of one token, in pixels."""
     state_size: Positive = 16
     """State size N of the scan."""
-    token_order: Literal["channel-first", "spatial-first"] = "channel-first"
+    scan_order: Literal["channel-first", "spatial-first"] = "channel-first"
     """Whether the channel or the position varies fastest along the sequence."""
     pool: Literal["mean", "max"] = "mean"
     """How the tokens of a row become one before the scan."""

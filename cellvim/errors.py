@@ -79,7 +79,9 @@ class OutputExistsError(CellvimError, FileExistsError):
 
     exit_code = ExitCode.EXISTS
 
-    def __init__(self, path: Path, *, why: str, hint: str = "choose another --out, or pass --overwrite") -> None:
+    def __init__(
+        self, path: Path, *, why: str, hint: str = "choose another --out, or pass --overwrite"
+    ) -> None:
         self.path = path
         super().__init__(f"{path} already exists and {why}", hint=hint)
 

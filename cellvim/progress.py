@@ -24,7 +24,7 @@ def progress_bar(description: str, *, total: int) -> Iterator[Advance]:
         A function that advances the bar.
     """
     if not sys.stderr.isatty():
-        yield lambda units=1: None
+        yield lambda units=1: None  # noqa: ARG005 - the protocol names its argument
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
