@@ -55,9 +55,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "settings"
-            raise InputError(
-                f"{origin}: {where}: {first['msg']}", hint="`--help` lists the settings"
-            ) from error
+            found = f"{origin}: {where}: {first['msg']}"
+            raise InputError(found, hint="`--help` lists the settings") from error
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
