@@ -1,0 +1,48 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Each sets itself up.
+PYTHON ?= python3
+VENV := .venv
+JUDGES := .venv-judges
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+
+.PHONY: help demo test lint judges bbbc013 bench clean
+
+help:  ## Show the targets.
+	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv: $(VENV)/.installed
+
+$(JUDGES)/.installed: tests/judges/requirements.txt
+	$(PYTHON) -m venv $(JUDGES)
+	$(JUDGES)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $<
+	@touch $@
+
+judges: $(JUDGES)/.installed  ## Install the foreign readers that judge our stores, in an environment of their own.
+
+demo: $(VENV)/.installed  ## Synthetic plates to a report, offline: demo/report/report.html
+	$(BIN)/cellvim demo --out demo
+
+lint: $(VENV)/.installed  ## Style, types and import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.installed $(JUDGES)/.installed lint  ## Everything that must hold before a change lands.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 --cov --cov-report term:skip-covered
+
+bbbc013: $(VENV)/.installed  ## A real screen to a report: needs ../shared/data/bbbc013, takes minutes.
+	$(BIN)/python -m pipelines.bbbc013 ../shared/data/bbbc013 --out out/bbbc013
+
+bench: $(VENV)/.installed  ## Speed and memory tables.
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/evaluate.py
+
+clean:  ## Remove environments and outputs made here.
+	rm -rf $(VENV) $(JUDGES) demo out
