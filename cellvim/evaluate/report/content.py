@@ -1,0 +1,58 @@
+"""What a report is made of. The evaluate stage fills it; the page only lays it out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+TASK_LABELS = {
+    "activity": "Activity",
+    "distinctiveness": "Distinctiveness",
+    "replicate_retrieval": "Replicate retrieval",
+}
+TASK_QUESTIONS = {
+    "activity": "Do its wells stand apart from the negative controls of their plate?",
+    "distinctiveness": "Do its wells stand apart from the other perturbations of their plate?",
+    "replicate_retrieval": "Do its wells find each other on other plates?",
+}
+SIGNIFICANT_Q = 0.05
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that a page shows, as tables and plain values. Every name in it is untrusted text.
+
+    Args:
+        title: Heading of the page.
+        is_synthetic: Whether the data are made up, which the page then says on every screen and sheet.
+        wells: One row per well of the first table: `Metadata_Plate`, `Metadata_Well`,
+            `Metadata_Perturbation`, `Metadata_ControlType` (nullable), `pca_1`, `pca_2`, `umap_1`, `umap_2`,
+            `activity_ap` (nullable), `n_fields` (nullable) and any other `Metadata_*`.
+        perturbations: One row per table and perturbation: `table`, `Metadata_Perturbation`, `replicates`,
+            `plates`, and for each task present `{task}_map`, `{task}_normalized_map`, `{task}_p`,
+            `{task}_q`, `{task}_smallest_p` (nullable).
+        neighbors: Nearest wells of some query wells of the first table: `Metadata_Plate`, `Metadata_Well`
+            (the query), `rank` from 1, `neighbor_plate`, `neighbor_well`, `similarity` (cosine).
+        thumbnails: `Metadata_Plate`, `Metadata_Well`, `png` (the bytes of a file), or None.
+        metrics: What metrics.json holds.
+        facts: Command, versions, settings, inputs with their sha256, counts, model cards, `warnings`.
+    """
+
+    title: str
+    is_synthetic: bool
+    wells: pl.DataFrame
+    perturbations: pl.DataFrame
+    neighbors: pl.DataFrame
+    thumbnails: pl.DataFrame | None
+    metrics: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Retrieval tasks that the perturbations were judged by, in the order a biologist asks them."""
+        return tuple(task for task in TASK_LABELS if f"{task}_map" in self.perturbations.columns)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the profile tables, the first one leading."""
+        return tuple(self.perturbations["table"].unique(maintain_order=True).to_list())
