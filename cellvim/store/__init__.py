@@ -1,0 +1,20 @@
+"""Plates on disk: the only code that knows how they are laid out."""
+
+from cellvim.store.intensity import Intensity
+from cellvim.store.naming import FieldKey, parse_well, safe_name, well_name, well_position
+from cellvim.store.reader import PlateReader, find_plates
+from cellvim.store.records import SourceFile
+from cellvim.store.writer import PlateWriter
+
+__all__ = [
+    "FieldKey",
+    "Intensity",
+    "PlateReader",
+    "PlateWriter",
+    "SourceFile",
+    "find_plates",
+    "parse_well",
+    "safe_name",
+    "well_name",
+    "well_position",
+]

@@ -1,0 +1,94 @@
+"""What ingest learned about grey values, from exact histograms: percentiles of a plate, moments of a field."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cellvim.atomic import read_json
+from cellvim.store.naming import FieldKey
+
+PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
+CLIP_KEYS = ("0.1", "99.9")
+INTENSITY_FILE = "intensity.json"
+FIELDS_FILE = "field_intensity.parquet"
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Grey-value statistics of one plate.
+
+    Attributes:
+        channels: Stain names, in the order of the arrays.
+        percentiles: Channel to percentile (``"0.1" "1" "50" "99" "99.9"``) to value, raw units, over all
+            pixels of the plate except filled planes.
+    """
+
+    channels: tuple[str, ...]
+    percentiles: Mapping[str, Mapping[str, float]]
+    _moments: Mapping[FieldKey, NDArray[np.float64]]
+
+    @classmethod
+    def load(cls, companion: Path) -> "Intensity":
+        content = read_json(companion / INTENSITY_FILE)
+        channels = tuple(content["channels"])
+        table = pl.read_parquet(companion / FIELDS_FILE)
+        keys = table.select("Metadata_Well", "Metadata_Site").iter_rows()
+        pairs = table.select("mean", "std").to_numpy().reshape(-1, len(channels), 2)
+        fields = [FieldKey(well, site) for well, site in keys][:: len(channels)]
+        return cls(channels, content["percentiles"], dict(zip(fields, pairs, strict=True)))
+
+    def clip_bounds(self, channel: str) -> tuple[float, float]:
+        """The 0.1th and 99.9th percentile of the plate: beyond them lie dust, dead pixels and saturation."""
+        low, high = (self.percentiles[channel][key] for key in CLIP_KEYS)
+        return low, high
+
+    def moments(self, field: FieldKey) -> NDArray[np.float64]:
+        """Mean and standard deviation of the whole field after clipping at `clip_bounds`.
+
+        Returns:
+            Shape (channels, 2), raw units, exact. A filled plane has the moments of its zeros.
+        """
+        return self._moments[field]
+
+
+def percentiles_of(counts: Counts) -> dict[str, float]:
+    """Percentiles of all the pixels behind a histogram, equal to `numpy.percentile` of those pixels."""
+    population = int(counts.sum())
+    cumulative = np.cumsum(counts)
+    values = {}
+    for share in PERCENTILES:
+        rank = share / 100 * (population - 1)
+        below = int(rank)
+        low, high = np.searchsorted(cumulative, [below, min(below + 1, population - 1)], side="right")
+        values[f"{share:g}"] = float(low + (high - low) * (rank - below))
+    return values
+
+
+def clipped_moments(counts: Counts, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Mean and population standard deviation of the pixels behind a histogram, clipped at `bounds`."""
+    values = np.clip(np.arange(counts.size, dtype=np.float64), *bounds)
+    population = counts.sum()
+    mean = float((counts * values).sum() / population)
+    return mean, float(np.sqrt((counts * (values - mean) ** 2).sum() / population))
+
+
+def histograms_of(pixels: NDArray[np.unsignedinteger]) -> Counts:
+    """Count every grey value of every channel: (c, y, x) pixels to (c, 256 or 65536) counts."""
+    bins = int(np.iinfo(pixels.dtype).max) + 1
+    return np.stack([np.bincount(plane.ravel(), minlength=bins) for plane in pixels]).astype(np.int64)
+
+
+def pack_histograms(counts: Counts) -> bytes:
+    """Shrink histograms for the companion; no plane has more than 2**32 pixels."""
+    return zlib.compress(counts.astype("<u4").tobytes(), level=1)
+
+
+def unpack_histograms(content: bytes, channels: Sequence[str]) -> Counts:
+    return np.frombuffer(zlib.decompress(content), dtype="<u4").reshape(len(channels), -1).astype(np.int64)

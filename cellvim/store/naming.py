@@ -1,0 +1,109 @@
+"""Names of wells, fields and plates: one spelling inside cellvim, many on the way in."""
+
+import re
+from dataclasses import dataclass
+
+from cellvim.errors import InputError
+
+ROW_COUNT = 32
+COLUMN_COUNT = 48
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
+_WELL = re.compile(r"([A-Za-z]{1,2})[-_ ]?0*(\d{1,2})")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+@dataclass(frozen=True)
+class FieldKey:
+    """One field of view: a well such as ``B03`` and the number of the site within it."""
+
+    well: str
+    site: int
+
+    @property
+    def group(self) -> str:
+        """Path of the field's group inside the plate, for example ``B/03/1``."""
+        row, column = split_well(self.well)
+        return f"{row}/{column}/{self.site}"
+
+    def __str__(self) -> str:
+        return f"{self.well}/{self.site}"
+
+    def __lt__(self, other: "FieldKey") -> bool:
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[int, int, int]:
+        return (*well_position(self.well), self.site)
+
+
+def parse_well(text: str) -> str:
+    """Spell a well as ``A01``, whatever padding and case it came with.
+
+    Raises:
+        InputError: Not a well of a plate of at most 1536 wells (``A1`` to ``AF48``).
+    """
+    match = _WELL.fullmatch(text.strip())
+    if match is None:
+        found = f"{text!r} is not a well"
+        raise InputError(found, hint="wells look like B7, B07 or AF48")
+    return well_name(row_number(match[1]), int(match[2]))
+
+
+def well_name(row: int, column: int) -> str:
+    """Name the well at a row and column, both counted from 1.
+
+    Raises:
+        InputError: Outside a plate of 32 rows and 48 columns.
+    """
+    if not (1 <= row <= ROW_COUNT and 1 <= column <= COLUMN_COUNT):
+        found = (
+            f"row {row} column {column} lies outside a plate of {ROW_COUNT} rows and {COLUMN_COUNT} columns"
+        )
+        raise InputError(found, hint="rows run from A to AF and columns from 1 to 48")
+    return f"{row_name(row)}{column:02d}"
+
+
+def row_name(row: int) -> str:
+    """Letters of a row counted from 1: A..Z, then AA..AF."""
+    return chr(64 + row) if row <= 26 else f"A{chr(64 + row - 26)}"
+
+
+def row_number(letters: str) -> int:
+    """Number of a row, from 1. The inverse of `row_name`; case does not matter.
+
+    Raises:
+        InputError: No plate has such a row.
+    """
+    letters = letters.upper()
+    number = ord(letters) - 64 if len(letters) == 1 else 26 + ord(letters[1]) - 64
+    if (
+        len(letters) not in (1, 2)
+        or (len(letters) == 2 and letters[0] != "A")
+        or not 1 <= number <= ROW_COUNT
+    ):
+        found = f"{letters!r} is not a row"
+        raise InputError(found, hint="rows run from A to Z, then from AA to AF")
+    return number
+
+
+def split_well(well: str) -> tuple[str, str]:
+    """``B03`` to ``("B", "03")``."""
+    return well[:-2], well[-2:]
+
+
+def well_position(well: str) -> tuple[int, int]:
+    """Row and column of a well spelt as `parse_well` does, from 1."""
+    row, column = split_well(well)
+    return row_number(row), int(column)
+
+
+def safe_name(text: str) -> str:
+    """Turn a name from a stranger's file into one that is safe as a file name.
+
+    Raises:
+        InputError: Nothing usable remains.
+    """
+    name = _UNSAFE.sub("_", text.strip()).strip("._-")[:120]
+    if not SAFE_NAME.fullmatch(name):
+        found = f"{text!r} cannot be a plate name"
+        raise InputError(found, hint="name the plate with --plate, in letters, digits, dots and dashes")
+    return name

@@ -1,0 +1,209 @@
+"""Read plates: what is in them, and their pixels."""
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from cellvim.atomic import read_json
+from cellvim.errors import InputError, NotFoundError
+from cellvim.store import layout
+from cellvim.store.intensity import FIELDS_FILE, Intensity
+from cellvim.store.naming import FieldKey, well_position
+from cellvim.store.writer import PLATEMAP_FILE, SKIPPED_FILE
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+# Decoded shard indices and chunks; small, since random crops rarely come back to the same chunk.
+CACHE_BYTES = 32 << 20
+HINT = "make plates with: cellvim ingest IMAGES --out DIR"
+
+
+class PlateReader:
+    """One plate on disk. Opening reads two small files; arrays open when they are first read.
+
+    A reader may be pickled or carried through a fork: each process opens its own arrays.
+
+    Attributes:
+        path: PLATE.ome.zarr.
+        name: Plate name.
+        companion: PLATE.cellvim.
+        fields: Fields of the plate, by row, column and site.
+
+    Raises:
+        NotFoundError: No plate there.
+        InputError: A plate, but unfinished or without its PLATE.cellvim.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise NotFoundError(self.path, expected="OME-Zarr plate", hint=HINT)
+        self.companion = layout.companion_of(self.path)
+        self.name: str = self._plate_metadata()["name"]
+        self._table = self._read_field_table()
+        keys = self._table.select("Metadata_Well", "Metadata_Site").unique(maintain_order=True)
+        self.fields = tuple(FieldKey(well, site) for well, site in keys.iter_rows())
+        self._arrays: dict[FieldKey, Any] = {}
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"PlateReader({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}, "_process": None}
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """Stain names, in the order of the arrays."""
+        return tuple(channel["label"] for channel in self._image_metadata["omero"]["channels"])
+
+    @cached_property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel in micrometres; None if the source did not say."""
+        multiscale = self._image_metadata["multiscales"][0]
+        if multiscale["axes"][-1].get("unit") != "micrometer":
+            return None
+        return float(multiscale["datasets"][0]["coordinateTransformations"][0]["scale"][-1])
+
+    @cached_property
+    def wells(self) -> tuple[str, ...]:
+        return tuple(sorted({field.well for field in self.fields}, key=well_position))
+
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Wells that the source named and the plate lacks, each with the reason."""
+        present = set(self.wells)
+        reasons: dict[str, str] = {}
+        for unit, reason in self.skipped_units.items():
+            well = unit.partition("/")[0]
+            if well not in present:
+                reasons.setdefault(well, reason)
+        return reasons
+
+    @cached_property
+    def skipped_units(self) -> dict[str, str]:
+        """Wells (``B03``) and fields (``B03/1``) that the plate lacks, each with the reason."""
+        path = self.companion / SKIPPED_FILE
+        return dict(read_json(path)) if path.is_file() else {}
+
+    @cached_property
+    def intensity(self) -> Intensity:
+        return Intensity.load(self.companion)
+
+    @cached_property
+    def platemap(self) -> pl.DataFrame | None:
+        """One row per well of the plate map given at ingest; None if there was none."""
+        path = self.companion / PLATEMAP_FILE
+        return pl.read_parquet(path) if path.is_file() else None
+
+    def shape(self, field: FieldKey) -> tuple[int, int]:
+        """Height and width of a field, in pixels."""
+        height, width = self._row(field).select("height_px", "width_px").row(0)
+        return height, width
+
+    def is_valid(self, field: FieldKey) -> NDArray[np.bool_]:
+        """Per channel: False where the plane was missing or damaged and holds zeros instead."""
+        return self._row(field)["is_valid"].to_numpy()
+
+    def read_field(self, field: FieldKey) -> Pixels:
+        """Read a whole field, axes (c, y, x)."""
+        pixels: Pixels = self._array(field).read().result()
+        return pixels
+
+    def read_crop(self, field: FieldKey, top: int, left: int, height: int, width: int) -> Pixels:
+        """Read a window of a field, axes (c, y, x). The window must lie inside the field."""
+        window = self._array(field)[:, top : top + height, left : left + width]
+        pixels: Pixels = window.read().result()
+        return pixels
+
+    @cached_property
+    def _image_metadata(self) -> dict[str, Any]:
+        metadata: dict[str, Any] = read_json(self.path / self.fields[0].group / "zarr.json")
+        return dict(metadata["attributes"]["ome"])
+
+    @cached_property
+    def _rows(self) -> dict[FieldKey, pl.DataFrame]:
+        parts = self._table.partition_by("Metadata_Well", "Metadata_Site", as_dict=True, maintain_order=True)
+        return {FieldKey(str(well), int(site)): rows for (well, site), rows in parts.items()}
+
+    def _plate_metadata(self) -> dict[str, Any]:
+        root = self.path / "zarr.json"
+        if not root.is_file():
+            found = f"{self.path} is not finished: it has no zarr.json"
+            raise InputError(found, hint="run the same `cellvim ingest` again, it resumes")
+        try:
+            return dict(read_json(root)["attributes"]["ome"]["plate"])
+        except (KeyError, TypeError, ValueError) as error:
+            found = f"{self.path} is not an OME-Zarr 0.5 plate"
+            raise InputError(found, hint=HINT) from error
+
+    def _read_field_table(self) -> pl.DataFrame:
+        path = self.companion / FIELDS_FILE
+        if not path.is_file():
+            found = f"{self.path} lacks {path.name} in {self.companion.name} beside it"
+            raise InputError(found, hint=f"keep {self.companion.name} beside the plate, or ingest again")
+        return pl.read_parquet(path)
+
+    def _row(self, field: FieldKey) -> pl.DataFrame:
+        if field not in self._rows:
+            found = f"plate {self.name} has no field {field}"
+            raise InputError(found, hint="`cellvim info` lists what is there")
+        return self._rows[field]
+
+    def _array(self, field: FieldKey) -> Any:
+        if self._process != os.getpid():
+            self._arrays, self._process = {}, os.getpid()
+        if field not in self._arrays:
+            self._arrays[field] = open_array(self.path / field.group / "0")
+        return self._arrays[field]
+
+
+def open_array(path: Path) -> Any:
+    """Open one zarr array for reading, as a tensorstore.
+
+    Raises:
+        InputError: The array is missing or damaged.
+    """
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    try:
+        return ts.open(spec, read=True, context=_context()).result()
+    except ValueError as error:
+        found = f"{path} cannot be read: {str(error).splitlines()[0]}"
+        raise InputError(found, hint="`cellvim verify` lists all damage; ingest again") from error
+
+
+def find_plates(paths: Iterable[Path]) -> list[Path]:
+    """List plates: those named, and those in the folders named. Sorted by path, each once.
+
+    Raises:
+        NotFoundError: A path holds none.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        plates = [path] if path.name.endswith(layout.PLATE_SUFFIX) else _plates_in(path)
+        if not plates or not plates[0].is_dir():
+            raise NotFoundError(path, expected="OME-Zarr plate", hint=HINT)
+        found.update(plates)
+    return sorted(found)
+
+
+def _plates_in(folder: Path) -> Sequence[Path]:
+    return sorted(path for path in folder.glob(f"*{layout.PLATE_SUFFIX}") if path.is_dir())
+
+
+_contexts: dict[int, Any] = {}
+
+
+def _context() -> Any:
+    """One cache per process, as a tensorstore context does not survive a fork."""
+    process = os.getpid()
+    if process not in _contexts:
+        _contexts[process] = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+    return _contexts[process]

@@ -1,0 +1,84 @@
+"""What the companion remembers of each field: its sources, its checksums, and that it is whole."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cellvim.atomic import read_json, write_atomically
+from cellvim.store.naming import FieldKey
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file that went into a field: path relative to the source folder, as found."""
+
+    name: str
+    channel: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FieldRecord:
+    """Done-record: what is stored for one field, and what it was made from.
+
+    Attributes:
+        token: Hash of the sources and of every setting that changes the pixels.
+        is_valid: Per channel; False where the plane was filled with zeros.
+        pixels_sha256: Per channel, of the plane's bytes, row by row, little-endian.
+        files: Stored file, relative to the field's group, to its size in bytes.
+    """
+
+    well: str
+    site: int
+    token: str
+    height_px: int
+    width_px: int
+    is_valid: tuple[bool, ...]
+    pixels_sha256: tuple[str, ...]
+    files: Mapping[str, int]
+    sources: tuple[SourceFile, ...]
+
+    @property
+    def key(self) -> FieldKey:
+        return FieldKey(self.well, self.site)
+
+    @classmethod
+    def load(cls, path: Path) -> "FieldRecord":
+        content = read_json(path)
+        content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
+        for name in ("is_valid", "pixels_sha256"):
+            content[name] = tuple(content[name])
+        return cls(**content)
+
+
+def plane_sha256(plane: NDArray[np.unsignedinteger]) -> str:
+    little = plane.astype(plane.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(little.tobytes()).hexdigest()
+
+
+def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
+    """One row per source file: which field and channel it went into, its size and its sha256."""
+    rows = [
+        {"Metadata_Well": record.well, "Metadata_Site": record.site, **asdict(source)}
+        for record in records
+        for source in record.sources
+    ]
+    schema = {
+        "Metadata_Well": pl.String,
+        "Metadata_Site": pl.Int64,
+        "name": pl.String,
+        "channel": pl.String,
+        "size_bytes": pl.Int64,
+        "sha256": pl.String,
+    }
+    return pl.DataFrame(rows, schema=schema)
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    write_atomically(path, lambda temporary: table.write_parquet(temporary, compression="zstd"))

@@ -1,0 +1,79 @@
+"""From the histograms of every field to the percentiles of the plate and the moments of its fields."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cellvim.errors import InputError
+from cellvim.store.intensity import CLIP_KEYS, Counts, clipped_moments, percentiles_of, unpack_histograms
+from cellvim.store.layout import histogram_path
+from cellvim.store.records import FieldRecord
+
+Percentiles = dict[str, dict[str, float]]
+
+_SCHEMA = {
+    "Metadata_Well": pl.String,
+    "Metadata_Site": pl.Int64,
+    "channel": pl.String,
+    "height_px": pl.Int64,
+    "width_px": pl.Int64,
+    "is_valid": pl.Boolean,
+    "mean": pl.Float64,
+    "std": pl.Float64,
+    "pixels_sha256": pl.String,
+}
+
+
+def measure_plate(
+    companion: Path, records: Sequence[FieldRecord], channels: Sequence[str]
+) -> tuple[Percentiles, pl.DataFrame]:
+    """Read every histogram twice: for the plate's percentiles, then for moments clipped at them.
+
+    Returns:
+        Percentiles per channel, and one row per field and channel in the order of `records` and `channels`.
+
+    Raises:
+        InputError: A channel has no valid plane in the whole plate.
+    """
+    percentiles = {
+        channel: percentiles_of(counts)
+        for channel, counts in zip(channels, _sum(companion, records, channels), strict=True)
+    }
+    rows: list[dict[str, object]] = []
+    for record in records:
+        counts = _load(companion, record, channels)
+        for number, channel in enumerate(channels):
+            low, high = (percentiles[channel][key] for key in CLIP_KEYS)
+            mean, std = clipped_moments(counts[number], (low, high))
+            rows.append(
+                {
+                    "Metadata_Well": record.well,
+                    "Metadata_Site": record.site,
+                    "channel": channel,
+                    "height_px": record.height_px,
+                    "width_px": record.width_px,
+                    "is_valid": record.is_valid[number],
+                    "mean": mean,
+                    "std": std,
+                    "pixels_sha256": record.pixels_sha256[number],
+                }
+            )
+    return percentiles, pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def _sum(companion: Path, records: Sequence[FieldRecord], channels: Sequence[str]) -> Counts:
+    total = np.zeros((len(channels), 1), dtype=np.int64)
+    for record in records:
+        valid = np.array(record.is_valid)
+        total = total + _load(companion, record, channels) * valid[:, None]
+    for channel, counts in zip(channels, total, strict=True):
+        if not counts.any():
+            found = f"channel {channel} has no valid plane in the whole plate"
+            raise InputError(found, hint="leave the channel's files out, or repair some of them")
+    return total
+
+
+def _load(companion: Path, record: FieldRecord, channels: Sequence[str]) -> Counts:
+    return unpack_histograms(histogram_path(companion, record.key).read_bytes(), channels)

@@ -1,0 +1,266 @@
+"""Write one plate, field by field, so that a kill at any moment leaves only whole fields."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numcodecs.blosc
+import numpy as np
+import polars as pl
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BloscShuffle
+
+from cellvim.atomic import flush_to_disk, read_json, remove_leftovers, write_bytes, write_json
+from cellvim.errors import OutputExistsError
+from cellvim.store import layout
+from cellvim.store.intensity import FIELDS_FILE, INTENSITY_FILE, histograms_of, pack_histograms
+from cellvim.store.naming import FieldKey, split_well
+from cellvim.store.records import FieldRecord, SourceFile, manifest_of, plane_sha256, write_table
+from cellvim.store.statistics import measure_plate
+
+PLATE_RECORD = "plate.json"
+SKIPPED_FILE = "skipped.json"
+MANIFEST_FILE = "manifest.parquet"
+PLATEMAP_FILE = "platemap.parquet"
+
+# Several threads append their blocks to one Blosc buffer in the order they finish: same pixels, other bytes.
+numcodecs.blosc.use_threads = False
+
+
+@dataclass(frozen=True)
+class PlateWriter:
+    """Writer of one PLATE.ome.zarr and its PLATE.cellvim. Threads may write different fields at once.
+
+    Attributes:
+        out: Folder that receives both.
+        name: Plate name, safe as a file name.
+        channels: Stain names in the order of the arrays.
+        dtype: Of the pixels, uint8 or uint16.
+        pixel_size_um: Side of a pixel; None if unknown.
+        codec: Blosc codec.
+        settings: Everything else that changes the pixels, JSON-able, for example the z projection.
+    """
+
+    out: Path
+    name: str
+    channels: tuple[str, ...]
+    dtype: np.dtype[np.unsignedinteger]
+    pixel_size_um: float | None = None
+    codec: Literal["zstd", "lz4"] = "zstd"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return layout.plate_path(self.out, self.name)
+
+    @property
+    def companion(self) -> Path:
+        return layout.companion_of(self.path)
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "zarr.json").is_file()
+
+    def begin(self, *, overwrite: bool = False) -> None:
+        """Claim the output: continue what the same settings began, or start.
+
+        Raises:
+            OutputExistsError: The plate is there and was made with other settings, or not by cellvim.
+        """
+        if overwrite:
+            self._delete_everything()
+        record = self.companion / PLATE_RECORD
+        if record.is_file():
+            self._refuse_other_settings(read_json(record))
+        elif self.path.exists():
+            raise OutputExistsError(self.path, why="was not written by cellvim ingest")
+        self._sweep()
+        write_json(record, self._plate_record())
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def is_done(self, key: FieldKey, token: str) -> bool:
+        """Whether the field is stored whole, from the same sources and settings."""
+        path = layout.record_path(self.companion, key)
+        if not path.is_file() or not layout.histogram_path(self.companion, key).is_file():
+            return False
+        record = FieldRecord.load(path)
+        group = self.path / key.group
+        return record.token == token and all(
+            (group / name).is_file() and (group / name).stat().st_size == size
+            for name, size in record.files.items()
+        )
+
+    def write_field(
+        self,
+        key: FieldKey,
+        pixels: NDArray[np.unsignedinteger],
+        *,
+        token: str,
+        is_valid: Sequence[bool] | None = None,
+        sources: Sequence[SourceFile] = (),
+    ) -> int:
+        """Store one field: pixels, histograms, and last its done-record.
+
+        Args:
+            key: Which field.
+            pixels: Axes (c, y, x), of the plate's dtype.
+            token: See `FieldRecord.token`.
+            is_valid: Per channel; all True if None.
+            sources: Files behind the pixels.
+
+        Returns:
+            Bytes that the pixels take on disk.
+        """
+        assert pixels.dtype == self.dtype, "preflight lets only one dtype through"  # noqa: S101
+        assert len(pixels) == len(self.channels), "one plane per channel"  # noqa: S101
+        self.discard(key)
+        files = self._write_pixels(key, pixels)
+        counts = pack_histograms(histograms_of(pixels))
+        write_bytes(layout.histogram_path(self.companion, key), counts)
+        record = FieldRecord(
+            well=key.well,
+            site=key.site,
+            token=token,
+            height_px=pixels.shape[1],
+            width_px=pixels.shape[2],
+            is_valid=tuple(is_valid) if is_valid is not None else (True,) * len(pixels),
+            pixels_sha256=tuple(plane_sha256(plane) for plane in pixels),
+            files=files,
+            sources=tuple(sources),
+        )
+        write_json(layout.record_path(self.companion, key), asdict(record))
+        return sum(files.values())
+
+    def discard(self, key: FieldKey) -> None:
+        """Remove a field, its record first, so that no record ever speaks of missing pixels."""
+        layout.record_path(self.companion, key).unlink(missing_ok=True)
+        layout.histogram_path(self.companion, key).unlink(missing_ok=True)
+        shutil.rmtree(self.path / key.group, ignore_errors=True)
+
+    def finish(
+        self,
+        fields: Sequence[FieldKey],
+        *,
+        skipped: Mapping[str, str] | None = None,
+        platemap: pl.DataFrame | None = None,
+    ) -> None:
+        """Turn written fields into a plate that opens: statistics, metadata, and last the root `zarr.json`.
+
+        Args:
+            fields: Every field of the plate; anything else on disk is removed.
+            skipped: Well (``B03``) or field (``B03/1``) to the reason why it is not in the plate.
+            platemap: One row per well.
+        """
+        fields = sorted(fields)
+        self._discard_others(set(fields))
+        records = [FieldRecord.load(layout.record_path(self.companion, key)) for key in fields]
+        write_table(self.companion / MANIFEST_FILE, manifest_of(records))
+        write_json(self.companion / SKIPPED_FILE, dict(skipped or {}))
+        if platemap is not None:
+            write_table(self.companion / PLATEMAP_FILE, platemap)
+        percentiles, table = measure_plate(self.companion, records, self.channels)
+        write_table(self.companion / FIELDS_FILE, table)
+        intensity = {"channels": list(self.channels), "percentiles": percentiles}
+        write_json(self.companion / INTENSITY_FILE, intensity)
+        self._write_metadata(fields, percentiles)
+
+    def _plate_record(self) -> dict[str, Any]:
+        return {
+            "channels": list(self.channels),
+            "codec": self.codec,
+            "dtype": self.dtype.name,
+            "name": self.name,
+            "pixel_size_um": self.pixel_size_um,
+            "settings": dict(self.settings),
+        }
+
+    def _refuse_other_settings(self, found: dict[str, Any]) -> None:
+        wanted = self._plate_record()
+        for name in sorted(wanted):
+            if found.get(name) != wanted[name]:
+                why = f"was made with {name} {found.get(name)}, not {wanted[name]}"
+                raise OutputExistsError(self.path, why=why)
+
+    def _delete_everything(self) -> None:
+        (self.path / "zarr.json").unlink(missing_ok=True)
+        if self.companion.is_dir():
+            for entry in self.companion.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != "lock":
+                    entry.unlink()
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    def _sweep(self) -> None:
+        """Remove what a killed writer left."""
+        shutil.rmtree(self.companion / "tmp", ignore_errors=True)
+        for folder in (self.companion, self.companion / "fields", self.path):
+            if folder.is_dir():
+                remove_leftovers(folder)
+
+    def _write_pixels(self, key: FieldKey, pixels: NDArray[np.unsignedinteger]) -> dict[str, int]:
+        temporary = self.companion / "tmp" / f"{key.well}-{key.site}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            self._write_array(temporary / "0", pixels)
+            files = {
+                path.relative_to(temporary).as_posix(): path.stat().st_size
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            }
+            for path in (*temporary.rglob("*"), temporary):
+                flush_to_disk(path)
+            final = self.path / key.group
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(final)
+            flush_to_disk(final.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return files
+
+    def _write_array(self, path: Path, pixels: NDArray[np.unsignedinteger]) -> None:
+        chunk = (len(pixels), *(layout.inner_chunk_px(side) for side in pixels.shape[1:]))
+        shard = tuple(-(-side // inner) * inner for side, inner in zip(pixels.shape, chunk, strict=True))
+        shuffle = BloscShuffle.bitshuffle if self.codec == "zstd" else BloscShuffle.shuffle
+        array = zarr.create_array(
+            str(path),
+            shape=pixels.shape,
+            dtype=pixels.dtype,
+            chunks=chunk,
+            shards=shard,
+            compressors=BloscCodec(cname=self.codec, clevel=1, shuffle=shuffle),
+            fill_value=0,
+            dimension_names=("c", "y", "x"),
+        )
+        array[:] = pixels
+
+    def _discard_others(self, fields: set[FieldKey]) -> None:
+        for path in sorted((self.companion / "fields").glob("*.json")):
+            key = FieldRecord.load(path).key
+            if key not in fields:
+                self.discard(key)
+
+    def _write_metadata(
+        self, fields: Sequence[FieldKey], percentiles: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        windows = [(values["1"], max(values["99.9"], values["1"] + 1)) for values in percentiles.values()]
+        for key in fields:
+            image = layout.image_metadata(
+                str(key),
+                self.channels,
+                pixel_size_um=self.pixel_size_um,
+                windows=windows,
+                largest=int(np.iinfo(self.dtype).max),
+            )
+            write_json(self.path / key.group / "zarr.json", layout.group(image))
+        for well, members in groupby(fields, key=lambda key: key.well):
+            row, column = split_well(well)
+            content = layout.group(layout.well_metadata([key.site for key in members]))
+            write_json(self.path / row / column / "zarr.json", content)
+            write_json(self.path / row / "zarr.json", layout.group({}))
+        write_json(self.path / "zarr.json", layout.group(layout.plate_metadata(self.name, fields)))
