@@ -273,3 +273,19 @@ class EvaluateSettings(Settings):
     """Heading of the report."""
     is_synthetic: bool = False
     """Say on every page that the data are synthetic."""
+
+
+class DemoSettings(Settings):
+    """`cellvim demo`: synthetic plates with known truth, through all four stages, to a report."""
+
+    out: Path = Path("demo")
+    """Folder that receives images, plates, run, embeddings and report."""
+    plates: Annotated[int, Field(ge=2, le=4)] = 3
+    """Synthetic plates to draw."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the images, the training and the random rank lists."""
+    steps: Annotated[int, Field(ge=0)] = 200
+    """Optimiser steps of the pretraining."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    overwrite: bool = False
+    """Replace a demo that was made with other settings."""
