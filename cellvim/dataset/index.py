@@ -80,7 +80,9 @@ def _check_size(plate: PlateReader, crop_px: int) -> None:
                 f"plate {plate.name} well {field.well} field {field.site} is {height} x {width} px, "
                 f"smaller than the crop of {crop_px} px"
             )
-            raise InputError(found, hint="set crops.crop_px in the configuration to a smaller multiple of the patch")
+            raise InputError(
+                found, hint="set crops.crop_px in the configuration to a smaller multiple of the patch"
+            )
 
 
 def _group_by_channels(plates: Sequence[PlateReader]) -> tuple[PlateGroup, ...]:

@@ -1,0 +1,309 @@
+"""Command line. Each command turns arguments into settings, calls one library function, prints one result.
+
+Results go to stdout; log, progress and errors to stderr. Torch is imported inside commands, so `--help` is instant.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cellvim import __version__
+from cellvim.config import (
+    DemoSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    IngestSettings,
+    PretrainSettings,
+)
+from cellvim.errors import SomeFailedError
+from cellvim.terminal import run_to_exit_code, show, show_dict
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Plates = Annotated[list[Path], typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.  [default: auto]")
+]
+PlateMap = Annotated[
+    Path | None,
+    typer.Option(help="CSV, TSV or Parquet that says what is in each well (JUMP, pycytominer or plain)."),
+]
+
+
+def main() -> None:
+    run_to_exit_code(app)
+
+
+@app.callback()
+def describe(
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Turn microscopy plates into well profiles, and measure how good the profiles are.
+
+    **ingest** images, **pretrain** an encoder, **embed** wells, **evaluate** the profiles. Try `cellvim demo` first.
+    """
+    if version:
+        typer.echo(f"cellvim {__version__}")
+        raise typer.Exit
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cellvim").setLevel(level)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Folders of images.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that receives PLATE.ome.zarr.")],
+    platemap: PlateMap = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="File names with named fields, such as `{plate}/{well}_{field}_{channel}.tif`."),
+    ] = None,
+    plate: Annotated[str | None, typer.Option(help="Plate name, where the source has none.")] = None,
+    source: Annotated[
+        Literal["auto", "pattern", "imagexpress", "operetta"], typer.Option(help="Reader to use.")
+    ] = "auto",
+    channels: Annotated[
+        str | None, typer.Option(help="Stain names: DNA,GFP in sorted order of the keys, or 1=GFP,2=DNA.")
+    ] = None,
+    on_missing: Annotated[
+        Literal["stop", "skip-field", "fill"],
+        typer.Option(help="What to do with a missing or damaged plane."),
+    ] = "stop",
+    z: Annotated[str, typer.Option(help="Several z planes: max, mean, or the number of one plane.")] = "max",
+    timepoint: Annotated[
+        int | None, typer.Option(min=0, help="Time point to keep, if there are several.")
+    ] = None,
+    codec: Annotated[Literal["zstd", "lz4"], typer.Option(help="Compression: smaller, or faster.")] = "zstd",
+    workers: Annotated[int, typer.Option(min=1, help="Fields at a time.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and report, write nothing.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn plate images into OME-Zarr, one DIR/PLATE.ome.zarr per plate.
+
+    Every file is checked before anything is written. Run the same command again to resume.
+
+    **Examples**
+
+    `cellvim ingest MetaXpress_export/ --out plates/ --platemap platemap.csv`
+
+    `cellvim ingest images/ --pattern 'Channel{channel}-{}-{row}-{column}.tif' --channels 1=GFP,2=DNA --plate 1049 --out plates/`
+    """
+    from cellvim.ingest import ingest_plates
+
+    settings = IngestSettings.checked(
+        {
+            "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
+            "source": source, "channels": channels, "on_missing": on_missing,
+            "z": int(z) if z.isdigit() else z, "timepoint": timepoint, "codec": codec, "workers": workers,
+            "dry_run": dry_run, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    show(ingest_plates(settings), as_json=as_json)
+
+
+@app.command()
+def pretrain(
+    plates: Plates,
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Run folder: model.safetensors, metrics.jsonl, pictures, report.html.")
+    ],
+    preset: Annotated[
+        Literal["nano", "tiny", "small", "base"] | None,
+        typer.Option(help="Size of the model.  [default: nano]"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of settings; see configs/. Flags win over it.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Optimiser steps; 0 for an untrained encoder.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Changes every random draw.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a channel-aware masked FastVim on unlabelled plates.
+
+    Killed at any moment, the same command goes on and ends with the same bytes.
+
+    **Examples**
+
+    `cellvim pretrain plates/ --out run --preset nano --steps 1000`
+
+    `cellvim pretrain plates/ --out run --config configs/bbbc013.yaml --seed 1`
+    """
+    from cellvim.pretrain import pretrain as run_pretraining
+
+    flags = {
+        "plates": plates, "out": out, "preset": preset, "steps": steps, "batch_size": batch_size,
+        "device": device, "seed": seed, "overwrite": overwrite or None,
+    }  # fmt: skip
+    given = {key: value for key, value in flags.items() if value is not None}
+    settings = PretrainSettings.from_yaml(config, **given) if config else PretrainSettings.checked(given)
+    show(run_pretraining(settings), as_json=as_json)
+
+
+@app.command()
+def embed(
+    plates: Plates,
+    *,
+    model: Annotated[Path, typer.Option(help="Run folder of pretrain, or a model.safetensors file.")],
+    out: Annotated[Path, typer.Option(help="Parquet table to write.")],
+    level: Annotated[Literal["well", "field", "crop"], typer.Option(help="What a row stands for.")] = "well",
+    pool: Annotated[
+        Literal["channel", "all"], typer.Option(help="Average tokens per channel, or over everything.")
+    ] = "channel",
+    layers: Annotated[
+        str | None, typer.Option(help="Blocks to use, such as 3,5; the last if absent.")
+    ] = None,
+    tile_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of a tile; the training crop if absent.")
+    ] = None,
+    intensity: Annotated[
+        bool, typer.Option("--intensity", help="Append each channel's mean and deviation.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per forward pass.")] = 16,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write one row of features per well.
+
+    **Examples**
+
+    `cellvim embed plates/ --model run --out embeddings.parquet`
+
+    `cellvim embed plates/BR00116991.ome.zarr --model run --out fields.parquet --level field`
+    """
+    from cellvim.embed import embed_plates, require_complete
+
+    settings = EmbedSettings.checked(
+        {
+            "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
+            "layers": _parse_layers(layers), "tile_px": tile_px, "has_intensity": intensity,
+            "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    summary = embed_plates(settings)
+    show(summary, as_json=as_json)
+    require_complete(summary)
+
+
+@app.command()
+def evaluate(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE", help="Profile tables, ours or a peer's.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that receives report.html and metrics.json.")],
+    platemap: PlateMap = None,
+    perturbation: Annotated[
+        str | None, typer.Option(help="Column that says what was done to a well.")
+    ] = None,
+    control: Annotated[str | None, typer.Option(help="Negative controls, as COLUMN=VALUE.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column that probes predict; the perturbation if absent.")
+    ] = None,
+    normalize: Annotated[
+        Literal["sphere", "mad", "standardize", "none"],
+        typer.Option(help="Normalisation, fitted on controls only."),
+    ] = "sphere",
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Some of `activity,distinctiveness,replicate_retrieval,probe`.  [default: all]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of null distributions and resampling.")] = 0,
+    title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure perturbation retrieval and linear probes, and write a report.
+
+    **Examples**
+
+    `cellvim evaluate embeddings.parquet --out report`
+
+    `cellvim evaluate ours.parquet cellprofiler.csv.gz --control Metadata_broad_sample=DMSO --normalize none --out report`
+    """
+    from cellvim.evaluate import evaluate_tables
+
+    content: dict[str, Any] = {
+        "tables": tables, "out": out, "platemap": platemap, "perturbation": perturbation, "control": control,
+        "label": label, "normalize": normalize, "seed": seed, "title": title, "overwrite": overwrite,
+    }  # fmt: skip
+    if tasks is not None:
+        content["tasks"] = [task.strip() for task in tasks.replace(",", " ").split()]
+    show(evaluate_tables(EvaluateSettings.checked(content)), as_json=as_json)
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for images, plates, run, table and report.")] = Path(
+        "demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Changes the synthetic plates and the training.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make synthetic plates with known truth and run the four commands on them, offline, in about two minutes."""
+    from cellvim.demo import run_demo
+
+    show(run_demo(DemoSettings(out=out, seed=seed, overwrite=overwrite)), as_json=as_json)
+
+
+@app.command()
+def verify(
+    plates: Plates,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Compare every pixel of a plate with the checksums taken at ingest."""
+    from cellvim.store import find_plates, verify_plate
+
+    problems = {path.name: verify_plate(path) for path in find_plates(plates)}
+    show_dict({name: found or ["intact"] for name, found in problems.items()}, as_json=as_json)
+    broken = [name for name, found in problems.items() if found]
+    if broken:
+        found = f"{len(broken)} of {len(problems)} plates are damaged: {', '.join(broken)}"
+        raise SomeFailedError(found, hint="delete PLATE.ome.zarr and PLATE.cellvim and ingest again")
+
+
+@app.command()
+def info(
+    plates: Plates,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show a plate at a glance: channels, wells, fields, sizes, intensities."""
+    from cellvim.store import describe_plate, find_plates
+
+    show_dict({path.name: describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show what this machine offers and what cellvim will use."""
+    from cellvim.model import describe_backend
+    from cellvim.provenance import package_versions
+
+    facts = {"cellvim": __version__, "versions": package_versions(), "compute": describe_backend()}
+    show_dict(facts, as_json=as_json)
+
+
+def _parse_layers(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()

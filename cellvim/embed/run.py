@@ -1,0 +1,204 @@
+"""The embedding stage: plates and a model in, one Parquet table out."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cellvim.atomic import locked
+from cellvim.config import EmbedSettings
+from cellvim.embed.plate import EmbeddedPlate, embed_plate
+from cellvim.embed.writer import (
+    identity_of_table,
+    read_part,
+    thumbnails_path,
+    write_part,
+    write_table,
+    write_thumbnails,
+)
+from cellvim.errors import InputError, OutputExistsError, SomeFailedError
+from cellvim.model import ChannelEncoder, ModelCard, choose_device, load_encoder, weights_sha256
+from cellvim.progress import progress_bar
+from cellvim.provenance import Run, sha256_of_json
+from cellvim.store import PlateReader, find_plates
+
+logger = logging.getLogger(__name__)
+
+NOT_PART_OF_THE_RESULT = {"plates", "model", "out", "device", "overwrite"}
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """Wells in = embedded + failed, always."""
+
+    out: Path
+    rows: int
+    features: int
+    wells: int
+    embedded: int
+    failed: dict[str, str]
+    """`PLATE WELL` and the reason."""
+    was_done: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    def __str__(self) -> str:
+        state = "already done" if self.was_done else "done"
+        counts = f"{self.wells} wells = {self.embedded} embedded + {len(self.failed)} failed"
+        lines = [f"{self.out}  {self.rows} rows x {self.features} features  {counts}  {state}"]
+        return "\n".join(lines + [f"  failed: {where}: {why}" for where, why in self.failed.items()])
+
+
+def embed_plates(settings: EmbedSettings) -> EmbedSummary:
+    """Embed every well of some plates, one plate at a time.
+
+    A finished plate is kept beside the output until all are done, so that an interrupted run resumes there.
+
+    Raises:
+        InputError: Plates of one name, or with different channels where features are kept per channel.
+        OutputExistsError: The output was made from other plates, settings or weights.
+    """
+    run = Run("embed", settings)
+    device = choose_device(settings.device)
+    encoder, card = load_encoder(settings.model, device)
+    plates = open_plates(settings)
+    identity = _identity(settings, plates, run)
+    if _is_done(settings, identity):
+        return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
+    _refuse_unwritable(settings.out)
+    parts_folder = settings.out.parent / f"{settings.out.name}.parts"
+    with locked(parts_folder):
+        parts = [
+            _embed_or_reuse(plate, encoder, card, settings, parts_folder / f"{plate.name}.parquet", identity)
+            for plate in plates
+        ]
+        summary = _summarise(settings, parts, plates, was_done=False)
+        if not summary.rows:
+            found = (
+                f"none of the {summary.wells} wells could be embedded: {next(iter(summary.failed.values()))}"
+            )
+            raise InputError(found, hint="look at the plate with: cellvim info PLATE")
+        write_thumbnails(thumbnails_path(settings.out), parts)
+        run.counts = {"wells": summary.wells, "embedded": summary.embedded, "failed": len(summary.failed)}
+        run.facts = {"failed": summary.failed, "model": card.as_dict()}
+        run.write(settings.out.with_suffix(".run.json"))
+        write_table(settings.out, parts, _provenance(settings, card, plates, identity))
+    shutil.rmtree(parts_folder)
+    return summary
+
+
+def open_plates(settings: EmbedSettings) -> list[PlateReader]:
+    """Open the plates, and refuse combinations that cannot share a table."""
+    plates = [PlateReader(path) for path in find_plates(settings.plates)]
+    names = [plate.name for plate in plates]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        found = f"{len(names)} plates, but two are named {doubled[0]}: their wells could not be told apart"
+        raise InputError(found, hint="ingest one of them again under another name with --plate")
+    first = plates[0]
+    for plate in plates[1:]:
+        if settings.pool == "channel" and plate.channels != first.channels:
+            found = (
+                f"plate {plate.name} has channels {', '.join(plate.channels)}, "
+                f"{first.name} has {', '.join(first.channels)}: per-channel features would not line up"
+            )
+            raise InputError(found, hint="pass --pool all, or embed them into separate tables")
+    return plates
+
+
+def require_complete(summary: EmbedSummary) -> None:
+    """Turn failed wells into exit code 1, after everything else is on disk.
+
+    Raises:
+        SomeFailedError: Some wells failed.
+    """
+    if summary.failed:
+        where, why = next(iter(summary.failed.items()))
+        found = f"{len(summary.failed)} of {summary.wells} wells failed, first {where}: {why}"
+        raise SomeFailedError(found, hint=f"the other {summary.embedded} are in {summary.out}")
+
+
+def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) -> str:
+    weights = weights_sha256(settings.model)
+    run.record_input(settings.model.name, weights)
+    for plate in plates:
+        run.record_input(plate.path.name, plate.fingerprint)
+    relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
+    return sha256_of_json({"settings": relevant, "inputs": run.inputs})
+
+
+def _is_done(settings: EmbedSettings, identity: str) -> bool:
+    if not settings.out.exists() or settings.overwrite:
+        return False
+    if identity_of_table(settings.out) == identity and thumbnails_path(settings.out).exists():
+        return True
+    raise OutputExistsError(settings.out, why="was made from other plates, settings or weights")
+
+
+def _refuse_unwritable(out: Path) -> None:
+    if out.is_dir():
+        raise OutputExistsError(
+            out, why="is a folder", hint="--out names the table, for example embeddings.parquet"
+        )
+
+
+def _embed_or_reuse(
+    plate: PlateReader,
+    encoder: ChannelEncoder,
+    card: ModelCard,
+    settings: EmbedSettings,
+    part: Path,
+    identity: str,
+) -> EmbeddedPlate:
+    if part.exists() and identity_of_table(part) == identity:
+        logger.info("plate %s is embedded already", plate.name)
+        return read_part(part)
+    with progress_bar(f"embed {plate.name}", total=len(plate.fields)) as advance:
+        embedded = embed_plate(
+            plate, encoder, settings, tile_px=settings.tile_px or card.crop_px, advance=advance
+        )
+    write_part(part, embedded, identity)
+    logger.info(
+        "plate %s: %d wells embedded, %d failed", plate.name, embedded.well_count, len(embedded.failed)
+    )
+    return embedded
+
+
+def _provenance(
+    settings: EmbedSettings, card: ModelCard, plates: Sequence[PlateReader], identity: str
+) -> dict[str, Any]:
+    """What a table says about itself; a reader can tell whether two tables may be mixed."""
+    return {
+        "identity": identity,
+        "model": card.as_dict(),
+        "model_sha256": weights_sha256(settings.model),
+        "normalization": "clip to the plate's 0.1 and 99.9 percentiles, standardise per field and channel",
+        "plates": {plate.name: plate.fingerprint for plate in plates},
+        "channels": list(plates[0].channels),
+        "level": settings.level,
+        "pool": settings.pool,
+        "layers": list(settings.layers),
+        "tile_px": settings.tile_px or card.crop_px,
+        "has_intensity": settings.has_intensity,
+    }
+
+
+def _summarise(
+    settings: EmbedSettings, parts: Sequence[EmbeddedPlate], plates: Sequence[PlateReader], *, was_done: bool
+) -> EmbedSummary:
+    table = pl.concat([part.table for part in parts], how="diagonal_relaxed")
+    wells = sum(len({*plate.wells, *plate.skipped}) for plate in plates)
+    return EmbedSummary(
+        out=settings.out,
+        rows=table.height,
+        features=sum(not name.startswith("Metadata_") for name in table.columns),
+        wells=wells,
+        embedded=table.select("Metadata_Plate", "Metadata_Well").n_unique(),
+        failed={where: why for part in parts for where, why in part.failed.items()},
+        was_done=was_done,
+    )

@@ -1,0 +1,37 @@
+"""RUN/report.html: a pretraining run on one page, without any request to elsewhere."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cellvim.atomic import write_text
+
+
+def write_run_report(out: Path, summary: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write the page beside the weights.
+
+    Args:
+        out: Run folder that already holds the pictures.
+        summary: `PretrainSummary.as_dict()`.
+        record: Content of `run.json`.
+    """
+    environment = Environment(
+        loader=PackageLoader("cellvim.pretrain"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("run.html.j2").render(
+        summary=summary,
+        record=record,
+        settings=yaml.safe_dump(record["settings"], sort_keys=False),
+        loss=_as_data_url(out / "loss.png"),
+        reconstructions=_as_data_url(out / "reconstructions.png"),
+    )
+    write_text(out / "report.html", page)
+
+
+def _as_data_url(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

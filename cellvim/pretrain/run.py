@@ -1,0 +1,171 @@
+"""The pretraining stage, from plates to a run folder."""
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cellvim.atomic import locked, read_json, remove_leftovers, write_json, write_text
+from cellvim.config import PretrainSettings
+from cellvim.dataset import CropSource, TrainingIndex
+from cellvim.errors import OutputExistsError
+from cellvim.model import MaskedAutoencoder, ModelCard, save_encoder, weights_sha256
+from cellvim.pretrain.loop import Trainer
+from cellvim.pretrain.page import write_run_report
+from cellvim.pretrain.pictures import draw_loss_curve, draw_reconstructions
+from cellvim.provenance import Run, sha256_of_json
+
+logger = logging.getLogger(__name__)
+
+NOT_PART_OF_THE_RESULT = {"plates", "out", "device", "log_every", "checkpoint_every", "overwrite"}
+
+
+@dataclass(frozen=True)
+class PretrainSummary:
+    """What a run came to."""
+
+    out: Path
+    steps: int
+    channels: tuple[str, ...]
+    parameters: int
+    final_loss: float | None
+    """Mean loss of the last tenth of the steps; None for an untrained encoder."""
+    crops_per_second: float | None
+    weights_sha256: str
+    was_done: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    def __str__(self) -> str:
+        loss = "untrained" if self.final_loss is None else f"loss {self.final_loss:.4f}"
+        state = "already done" if self.was_done else "done"
+        return f"{self.out / 'model.safetensors'}  {self.steps} steps  {loss}  {self.parameters:,} weights  {state}"
+
+
+def pretrain(settings: PretrainSettings) -> PretrainSummary:
+    """Train a masked autoencoder, or go on with a run that was interrupted.
+
+    The same settings, plates and machine give the same bytes, interrupted or not. Time and machine are in
+    `run.json`, nowhere else.
+
+    Raises:
+        OutputExistsError: The folder holds a run with other settings or plates.
+        NonFiniteLossError: The loss became NaN or infinite; the last checkpoint stays.
+        InterruptedRunError: SIGTERM arrived; the run was saved and can be resumed.
+    """
+    run = Run("pretrain", settings)
+    index = TrainingIndex.open(settings.plates, crop_px=settings.crops.crop_px)
+    for plate in index.plates:
+        run.record_input(plate.path.name, plate.fingerprint)
+    identity = run_identity(settings, index)
+    with locked(settings.out / "checkpoints"):
+        if is_finished(settings, identity):
+            return _summary_of_finished(settings.out)
+        _open_run_folder(settings, identity)
+        model = MaskedAutoencoder(settings.model, index.channels, seed=settings.seed)
+        source = CropSource(index, settings.crops, batch_size=settings.batch_size, seed=settings.seed)
+        trainer = Trainer(settings, model, source, identity=identity)
+        trainer.run()
+        return _write_results(settings, trainer, index, run)
+
+
+def run_identity(settings: PretrainSettings, index: TrainingIndex) -> str:
+    """Hash of all that decides the weights: settings, and the pixels of the plates."""
+    relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
+    return sha256_of_json(
+        {"settings": relevant, "plates": sorted(plate.fingerprint for plate in index.plates)}
+    )
+
+
+def is_finished(settings: PretrainSettings, identity: str) -> bool:
+    """Whether this very run is complete.
+
+    Raises:
+        OutputExistsError: The folder holds another run, and `overwrite` is off.
+    """
+    record = settings.out / "checkpoints" / "identity.json"
+    if not record.exists() or read_json(record)["identity"] == identity:
+        return (settings.out / "summary.json").exists() and not settings.overwrite
+    if settings.overwrite:
+        return False
+    raise OutputExistsError(settings.out, why="holds a run with other settings or plates")
+
+
+def _open_run_folder(settings: PretrainSettings, identity: str) -> None:
+    remove_leftovers(settings.out)
+    if settings.overwrite:
+        for stale in [settings.out / "summary.json", *(settings.out / "checkpoints").glob("step-*")]:
+            stale.unlink(missing_ok=True)
+    write_json(settings.out / "checkpoints" / "identity.json", {"identity": identity})
+    portable = settings.model_copy(
+        update={"plates": tuple(Path(p.name) for p in settings.plates), "out": Path()}
+    )
+    write_text(settings.out / "settings.yaml", portable.to_yaml())
+
+
+def _write_results(
+    settings: PretrainSettings, trainer: Trainer, index: TrainingIndex, run: Run
+) -> PretrainSummary:
+    out, started = settings.out, time.perf_counter()
+    card = ModelCard(
+        model=settings.model,
+        channels=index.channels,
+        crop_px=settings.crops.crop_px,
+        mask_ratio=settings.masking.mask_ratio,
+        steps=settings.steps,
+        seed=settings.seed,
+        is_trained=settings.steps > 0,
+    )
+    save_encoder(out, trainer.state.ema.encoder, card)
+    losses = read_losses(out / "metrics.jsonl")
+    if losses:
+        draw_loss_curve(losses, out / "loss.png")
+    draw_reconstructions(trainer.state.model, trainer.source.batch(0), settings, out / "reconstructions.png")
+    summary = _summarise(settings, trainer, index, losses)
+    run.counts = {"plates": len(index.plates), "fields": index.field_count, "steps": settings.steps}
+    run.facts = {"crops_per_second": trainer.crops_per_second, "data_wait_share": trainer.data_wait_share}
+    record = run.write(out / "run.json")
+    write_run_report(out, summary.as_dict(), record)
+    # Last, because its presence says that the run is complete.
+    write_json(out / "summary.json", {**summary.as_dict(), "out": "", "crops_per_second": None})
+    logger.info("wrote %s in %.1f s", out, time.perf_counter() - started)
+    return summary
+
+
+def _summarise(
+    settings: PretrainSettings, trainer: Trainer, index: TrainingIndex, losses: list[float]
+) -> PretrainSummary:
+    tail = losses[-max(1, len(losses) // 10) :]
+    return PretrainSummary(
+        out=settings.out,
+        steps=settings.steps,
+        channels=index.channels,
+        parameters=sum(p.numel() for p in trainer.state.ema.encoder.parameters()),
+        final_loss=sum(tail) / len(tail) if tail else None,
+        crops_per_second=trainer.crops_per_second,
+        weights_sha256=weights_sha256(settings.out / "model.safetensors"),
+        was_done=False,
+    )
+
+
+def _summary_of_finished(out: Path) -> PretrainSummary:
+    stored = read_json(out / "summary.json")
+    return PretrainSummary(**{**stored, "out": out, "channels": tuple(stored["channels"]), "was_done": True})
+
+
+def read_losses(path: Path) -> list[float]:
+    """Loss of each step, from `metrics.jsonl`."""
+    if not path.exists():
+        return []
+    return [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def choose_device(wanted: str) -> torch.device:
+    return torch.device(
+        "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+    )
