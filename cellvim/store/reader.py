@@ -1,5 +1,7 @@
 """Read plates: what is in them, and their pixels."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -103,6 +105,19 @@ class PlateReader:
         path = self.companion / PLATEMAP_FILE
         return pl.read_parquet(path) if path.is_file() else None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that a later stage may use: name, channels, pixel checksums, plate map, skipped wells."""
+        parts = [
+            self.name,
+            *self.channels,
+            self._table.write_csv(),
+            json.dumps(self.skipped_units, sort_keys=True),
+        ]
+        if self.platemap is not None:
+            parts.append(self.platemap.write_csv())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def shape(self, field: FieldKey) -> tuple[int, int]:
         """Height and width of a field, in pixels."""
         height, width = self._row(field).select("height_px", "width_px").row(0)
@@ -113,14 +128,27 @@ class PlateReader:
         return self._row(field)["is_valid"].to_numpy()
 
     def read_field(self, field: FieldKey) -> Pixels:
-        """Read a whole field, axes (c, y, x)."""
-        pixels: Pixels = self._array(field).read().result()
-        return pixels
+        """Read a whole field, axes (c, y, x).
+
+        Raises:
+            InputError: Its bytes on disk are missing or damaged.
+        """
+        return self._read(field, self._array(field))
 
     def read_crop(self, field: FieldKey, top: int, left: int, height: int, width: int) -> Pixels:
-        """Read a window of a field, axes (c, y, x). The window must lie inside the field."""
-        window = self._array(field)[:, top : top + height, left : left + width]
-        pixels: Pixels = window.read().result()
+        """Read a window of a field, axes (c, y, x). The window must lie inside the field.
+
+        Raises:
+            InputError: The bytes on disk are missing or damaged.
+        """
+        return self._read(field, self._array(field)[:, top : top + height, left : left + width])
+
+    def _read(self, field: FieldKey, view: Any) -> Pixels:
+        try:
+            pixels: Pixels = view.read().result()
+        except ValueError as error:
+            found = f"plate {self.name} field {field} cannot be read: {str(error).splitlines()[0]}"
+            raise InputError(found, hint="`cellvim verify` lists all damage; ingest again") from error
         return pixels
 
     @cached_property
