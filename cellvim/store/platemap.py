@@ -1,0 +1,236 @@
+"""Plate maps: what was done to each well, in the many spellings laboratories use."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from cellvim.errors import InputError, NotFoundError
+from cellvim.store.naming import parse_well, well_name
+
+logger = logging.getLogger(__name__)
+
+WELL, PLATE = "Metadata_Well", "Metadata_Plate"
+PERTURBATION, CONTROL_TYPE = "Metadata_Perturbation", "Metadata_ControlType"
+
+# Names as they appear after lower-casing and dropping `Metadata_`, spaces and underscores; first hit wins.
+_WELL_NAMES = ("well", "wellposition", "wellid", "wellname", "pertwell", "destinationwell")
+_ROW_NAMES = ("row", "wellrow", "platerow")
+_COLUMN_NAMES = ("column", "col", "wellcol", "wellcolumn", "platecolumn")
+_PLATE_NAMES = ("plate", "platebarcode", "assayplatebarcode", "barcode", "plateid", "platename")
+_PERTURBATION_NAMES = ("perturbation", "pert", "treatment", "broadsample", "jcp2022", "pertid")
+_COMPOUND_NAMES = ("compound", "compoundname", "drug", "pertiname")
+_DOSE_NAMES = ("dose", "concentration", "conc")
+_UNIT_NAMES = ("doseunit", "unit", "units", "concentrationunit", "concunit")
+_CONTROL_NAMES = ("controltype", "perttype", "control")
+_SOLVENT_NAMES = ("solvent", "pertvehicle", "vehicle")
+_CONTROLS = {
+    "negcon": ("negcon", "neg", "negative", "negativecontrol", "dmso", "vehicle", "untreated", "mock"),
+    "poscon": ("poscon", "pos", "positive", "positivecontrol", "posconcp", "poscondiverse", "posconorf"),
+    "empty": ("empty", "blank", "nothing", "nocells"),
+}
+_HINT = "a plate map needs one row per well, with a column `well` (B07) and one such as `perturbation`"
+
+
+def read_platemap(path: Path) -> pl.DataFrame:
+    """Read a CSV, TSV or Parquet plate map; JUMP, LINCS, pycytominer and plain columns are understood.
+
+    Returns:
+        One row per well (and plate): `Metadata_Well` as ``A01``; `Metadata_Plate` if the map has it;
+        `Metadata_Perturbation` if it has one, or ``compound@dose unit`` made from compound and dose (plain
+        compound in negative controls and at dose 0); `Metadata_ControlType` (negcon, poscon, empty or
+        null); every column of the file as `Metadata_*`.
+
+    Raises:
+        NotFoundError: No such file.
+        InputError: No well column, a well that is none, or two rows for one well.
+    """
+    table = _normalise_names(_read(path))
+    table = _with_wells(table, path)
+    plate = _find(table, _PLATE_NAMES)
+    if plate is not None:
+        table = table.with_columns(pl.col(plate).cast(pl.String).alias(PLATE))
+    table = _with_controls(table)
+    table = _with_perturbations(table)
+    _refuse_doubled_wells(table, path)
+    first = [name for name in (PLATE, WELL, PERTURBATION, CONTROL_TYPE) if name in table.columns]
+    return table.select(*first, pl.exclude(first))
+
+
+def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:
+    """Add what the plate map says to every row of a table, by well, and by plate if both name plates.
+
+    Columns that both have are taken from the plate map. Wells without an entry get nulls and are logged.
+
+    Raises:
+        InputError: No row of the table finds an entry.
+    """
+    keys = [name for name in (PLATE, WELL) if name in table.columns and name in platemap.columns]
+    doubled = [name for name in platemap.columns if name in table.columns and name not in keys]
+    unmatched = table.join(platemap, on=keys, how="anti").select(keys).unique().sort(keys)
+    names = ["/".join(row) for row in unmatched.iter_rows()]
+    if unmatched.height == table.select(keys).unique().height:
+        found = f"no well of the table is in the plate map (table: {_some(names)}; map: {_some_keys(platemap, keys)})"
+        raise InputError(found, hint="check that plate and well names agree")
+    if names:
+        logger.warning("%d well(s) are not in the plate map: %s", len(names), _some(names))
+    return table.drop(doubled).join(platemap, on=keys, how="left", maintain_order="left")
+
+
+def select_plate(platemap: pl.DataFrame, plate: str) -> pl.DataFrame:
+    """Keep the rows of one plate; a map that names no plates fits every plate.
+
+    Raises:
+        InputError: The map names plates, and this is not among them.
+    """
+    if PLATE not in platemap.columns:
+        return platemap
+    rows = platemap.filter(pl.col(PLATE) == plate)
+    if rows.is_empty():
+        plates = platemap[PLATE].drop_nulls().unique().sort().to_list()
+        found = f"the plate map has no plate {plate!r} (it has {_some(plates)})"
+        raise InputError(found, hint="name the plate as the map does, with --plate")
+    return rows
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise NotFoundError(path, expected="plate map", hint="give a CSV, TSV or Parquet file")
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        separator = _separator(path)
+        table = pl.read_csv(
+            path,
+            separator=separator,
+            infer_schema=False,
+            null_values=["NA", "NaN", "nan", "null", ""],
+        )
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+        found = f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
+        raise InputError(found, hint=_HINT) from error
+    return table.with_columns(_as_number(table[name]) for name in table.columns)
+
+
+def _separator(path: Path) -> str:
+    if path.suffix in {".tsv", ".txt"} or path.name.endswith((".tsv.gz", ".txt.gz")):
+        return "\t"
+    if path.suffix == ".gz":
+        return ","
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
+def _as_number(column: pl.Series) -> pl.Series:
+    """Numbers become numbers, unless a leading zero shows that they are names such as barcodes."""
+    text = column.drop_nulls()
+    if text.is_empty() or text.str.contains(r"^[+-]?0\d").any():
+        return column
+    for dtype in (pl.Int64, pl.Float64):
+        if text.cast(dtype, strict=False).null_count() == 0:
+            return column.cast(dtype)
+    return column
+
+
+def _normalise_names(table: pl.DataFrame) -> pl.DataFrame:
+    names = {name: "Metadata_" + name.strip().removeprefix("Metadata_") for name in table.columns}
+    if len(set(names.values())) < len(names):
+        found = f"two columns of the plate map have the same name: {', '.join(table.columns)}"
+        raise InputError(found, hint="rename one of them")
+    return table.rename(names)
+
+
+def _with_wells(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    well, row, column = (_find(table, names) for names in (_WELL_NAMES, _ROW_NAMES, _COLUMN_NAMES))
+    if well is not None:
+        names = [parse_well(str(value)) for value in table[well]]
+    elif row is not None and column is not None:
+        pairs = table.select(row, column).iter_rows()
+        names = [_well_at(str(letters), int(number)) for letters, number in pairs]
+    else:
+        columns = ", ".join(name.removeprefix("Metadata_") for name in table.columns)
+        found = f"{path} has no well column (columns: {columns})"
+        raise InputError(found, hint=_HINT)
+    kept = table.drop(well) if well is not None else table
+    return kept.with_columns(pl.Series(WELL, names, dtype=pl.String))
+
+
+def _well_at(row: str, column: int) -> str:
+    return well_name(int(row), column) if row.isdigit() else parse_well(f"{row}{column}")
+
+
+def _with_controls(table: pl.DataFrame) -> pl.DataFrame:
+    known = {spelling: control for control, spellings in _CONTROLS.items() for spelling in spellings}
+    given = [
+        pl.Series([known.get(_plain(str(value))) for value in table[name]], dtype=pl.String)
+        for name in _find_all(table, _CONTROL_NAMES)
+    ]
+    solvent, perturbation = _find(table, _SOLVENT_NAMES), _find(table, _PERTURBATION_NAMES)
+    if perturbation is not None:
+        untreated = "empty" if solvent is None else "negcon"
+        given.append(
+            table.select(pl.when(pl.col(perturbation).is_null()).then(pl.lit(untreated))).to_series()
+        )
+    if not given:
+        return table
+    return table.with_columns(pl.coalesce(given).alias(CONTROL_TYPE))
+
+
+def _with_perturbations(table: pl.DataFrame) -> pl.DataFrame:
+    perturbation, compound = _find(table, _PERTURBATION_NAMES), _find(table, _COMPOUND_NAMES)
+    if perturbation is not None:
+        solvent = _find(table, _SOLVENT_NAMES)
+        untreated = pl.lit(None) if solvent is None else pl.col(solvent)
+        return table.with_columns(
+            pl.coalesce(pl.col(perturbation), untreated).cast(pl.String).alias(PERTURBATION)
+        )
+    if compound is None:
+        return table
+    dose, unit = _find(table, _DOSE_NAMES), _find(table, _UNIT_NAMES)
+    if dose is None:
+        return table.with_columns(pl.col(compound).cast(pl.String).alias(PERTURBATION))
+    controls = table[CONTROL_TYPE] if CONTROL_TYPE in table.columns else [None] * table.height
+    units = table[unit] if unit is not None else [None] * table.height
+    names = [_with_dose(*row) for row in zip(table[compound], table[dose], units, controls, strict=True)]
+    return table.with_columns(pl.Series(PERTURBATION, names, dtype=pl.String))
+
+
+def _with_dose(compound: object, dose: object, unit: object, control: object) -> str | None:
+    if compound is None:
+        return None
+    if control == "negcon" or dose in (None, 0):
+        return str(compound)
+    amount = f"{dose:g}" if isinstance(dose, int | float) else str(dose)
+    return f"{compound}@{amount}" + (f" {unit}" if unit is not None else "")
+
+
+def _refuse_doubled_wells(table: pl.DataFrame, path: Path) -> None:
+    keys = [name for name in (PLATE, WELL) if name in table.columns]
+    doubled = table.group_by(keys, maintain_order=True).len().filter(pl.col("len") > 1)
+    if doubled.height:
+        wells = ["/".join(map(str, row[:-1])) for row in doubled.iter_rows()]
+        found = f"{path} has several rows for {_some(wells)}"
+        raise InputError(found, hint="keep one row per well, and name the plate if there are several")
+
+
+def _find(table: pl.DataFrame, names: Sequence[str]) -> str | None:
+    return next(iter(_find_all(table, names)), None)
+
+
+def _find_all(table: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    present = {_plain(column.removeprefix("Metadata_")): column for column in table.columns}
+    return [present[name] for name in names if name in present]
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("_", "").replace(" ", "").replace("-", "")
+
+
+def _some(names: Sequence[str], shown: int = 6) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+
+
+def _some_keys(platemap: pl.DataFrame, keys: Sequence[str]) -> str:
+    return _some(["/".join(map(str, row)) for row in platemap.select(keys).head(7).iter_rows()])
