@@ -55,4 +55,5 @@ class ReportContent:
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the profile tables, the first one leading."""
-        return tuple(self.perturbations["table"].unique(maintain_order=True).to_list())
+        named = [str(table.get("name", "")) for table in self.metrics.get("tables", [])]
+        return tuple(dict.fromkeys([*named, *self.perturbations["table"].cast(pl.String).to_list()]))

@@ -1,15 +1,34 @@
 """One HTML file that works offline, asks nothing of the network, and runs no script but our own."""
 
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from cellvim import __version__
 from cellvim.atomic import write_text
-from cellvim.evaluate.report.content import ReportContent
+from cellvim.evaluate.report import wording
+from cellvim.evaluate.report.charts import specifications
+from cellvim.evaluate.report.comparison import comparison
+from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
+from cellvim.evaluate.report.facts import command_line, fact_lists, warnings
+from cellvim.evaluate.report.montage import montage
+from cellvim.evaluate.report.payload import payload, script_json
+from cellvim.evaluate.report.scores import perturbation_rows
+from cellvim.evaluate.report.summary import headline, probes, standouts, tiles
+
+SCRIPTS = ("data", "tooltip", "charts", "scores", "maps", "plates", "montage", "main")
+"""Our own scripts, in the order they are joined."""
 
 
 def write_report(content: ReportContent, path: Path) -> None:
-    """Write the report; the same content gives the same bytes.
+    """Write the report as one file; the same content gives the same bytes.
 
     Args:
         content: What to show.
@@ -19,6 +38,34 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def render(content: ReportContent) -> str:
+    """Lay the content out as HTML."""
+    shown = montage(content)
+    data = payload(content) | {"charts": specifications(), "pictures": shown.pictures.encoded}
+    return _environment().get_template("page.html.j2").render(
+        content=content,
+        version=__version__,
+        labels=TASK_LABELS,
+        questions=TASK_QUESTIONS,
+        significant_q=SIGNIFICANT_Q,
+        headline=headline(content),
+        standouts=standouts(content),
+        tiles=tiles(content),
+        comparison=comparison(content),
+        rows=perturbation_rows(content, shown.faces),
+        montage=shown,
+        probes=probes(content),
+        warnings=warnings(content.facts),
+        command=command_line(content.facts),
+        fact_lists=fact_lists(content.facts),
+        measures=[{"key": item["key"], "label": item["label"]} for item in data["measures"]],
+        categories=[{"key": item["key"], "label": item["label"]} for item in data["categories"]],
+        plates=data["plates"],
+        data=Markup(script_json(data)),  # noqa: S704 - escaped for a script element by script_json
+        **_assets(is_synthetic=content.is_synthetic),
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("cellvim.evaluate.report"),
         autoescape=True,
@@ -26,4 +73,50 @@ def render(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(content=content)
+    environment.filters.update(
+        score=wording.score,
+        probability=wording.probability,
+        spelled=wording.spelled,
+        counted=wording.counted,
+        percent=lambda share: f"{100 * min(max(share, 0.0), 1.0):.1f}%",
+        whole=lambda number: wording.NOTHING if number is None else f"{number:,.0f}",
+    )
+    return environment
+
+
+@cache
+def _assets(*, is_synthetic: bool) -> dict[str, Any]:
+    """Style, scripts, and the policy that lets exactly these run."""
+    styles = [_static("report.css")] + ([_static("synthetic.css")] if is_synthetic else [])
+    own = "\n".join(_static(f"{name}.js") for name in SCRIPTS)
+    scripts = [_chart_library(), f'"use strict";\n(() => {{\n{own}\n}})();']
+    policy = {
+        "default-src": "'none'",
+        "script-src": " ".join(map(_source, scripts)),
+        "style-src": " ".join(map(_source, styles)),
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    # Ours and the chart library's, neither of which holds a word of the data.
+    return {
+        "styles": [Markup(style) for style in styles],  # noqa: S704
+        "scripts": [Markup(script) for script in scripts],  # noqa: S704
+        "policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+    }
+
+
+def _static(name: str) -> str:
+    return files("cellvim.evaluate.report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _chart_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script. Its expression interpreter needs no `unsafe-eval`."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _source(inline: str) -> str:
+    """Name an inline block in a Content-Security-Policy."""
+    digest = hashlib.sha256(inline.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,0 +1,66 @@
+"""Rows of the table of perturbations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
+from cellvim.evaluate.report.wording import finite
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """What one task says about one perturbation; None where it could not be judged."""
+
+    map: float | None
+    normalized_map: float | None
+    p: float | None
+    q: float | None
+
+    @property
+    def is_significant(self) -> bool:
+        return self.q is not None and self.q < SIGNIFICANT_Q
+
+
+@dataclass(frozen=True)
+class PerturbationRow:
+    table: str
+    name: str
+    replicates: float | None
+    plates: float | None
+    scores: tuple[TaskScore, ...]
+    picture: int | None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether any task finds it."""
+        return any(score.is_significant for score in self.scores)
+
+
+def perturbation_rows(content: ReportContent, faces: Mapping[str, int | None]) -> list[PerturbationRow]:
+    """One row per table and perturbation, best first by the first task; ties by name.
+
+    Args:
+        content: The report's tables.
+        faces: Picture that stands for a perturbation, where there is one.
+    """
+    order = {table: place for place, table in enumerate(content.tables)}
+    rows = [_row(values, content.tasks, faces) for values in content.perturbations.iter_rows(named=True)]
+
+    def best_first(row: PerturbationRow) -> tuple[int, float, str]:
+        strength = row.scores[0].map if row.scores else None
+        return (order[row.table], 2.0 if strength is None else -strength, row.name)
+
+    return sorted(rows, key=best_first)
+
+
+def _row(
+    values: Mapping[str, Any], tasks: tuple[str, ...], faces: Mapping[str, int | None]
+) -> PerturbationRow:
+    name = str(values["Metadata_Perturbation"])
+    scores = tuple(
+        TaskScore(*(finite(values.get(f"{task}_{key}")) for key in ("map", "normalized_map", "p", "q")))
+        for task in tasks
+    )
+    replicates, plates = finite(values.get("replicates")), finite(values.get("plates"))
+    return PerturbationRow(str(values["table"]), name, replicates, plates, scores, faces.get(name))

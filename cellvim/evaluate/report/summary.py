@@ -1,0 +1,156 @@
+"""The answer in words and in a few large numbers, for a reader who stops after one screen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
+from cellvim.evaluate.report.wording import Estimate, counted, listed, score, spelled
+
+MEASURED_AGAINST = {
+    "activity": "differ from their plate's negative controls",
+    "distinctiveness": "are distinct from the other perturbations of their plate",
+    "replicate_retrieval": "come back on another plate",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    question: str
+    estimate: Estimate
+    unit: str
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a linear classifier read the label from profiles of one table, under one split."""
+
+    table: str
+    split: str
+    accuracy: Estimate
+    macro_f1: Estimate | None
+    shuffled: Estimate | None
+
+    @property
+    def is_leaky(self) -> bool:
+        return "leaky" in self.split.lower()
+
+
+def headline(content: ReportContent) -> str:
+    """Say in one sentence how many perturbations do something, and how strongly."""
+    if not content.tasks or not content.tables:
+        return f"{_extent(content.wells)}; no retrieval task was run."
+    task = content.tasks[0]
+    tested = _tested(content, task)
+    if tested.is_empty():
+        return f"{_extent(content.wells)}; no perturbation has replicates to judge {TASK_LABELS[task]} by."
+    significant = tested.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).height
+    strength = Estimate.of(metrics_of(content, content.tables[0], task).get("mean_map"))
+    ending = f"; mean mAP {strength.sentence}" if strength else ""
+    return (
+        f"{significant} of {counted(tested.height, 'perturbation')} {MEASURED_AGAINST[task]} "
+        f"(q < {SIGNIFICANT_Q:g}){ending}."
+    )
+
+
+def standouts(content: ReportContent) -> str:
+    """Name the strongest perturbations, and those that cannot be told from the controls."""
+    if not content.tasks or not content.tables:
+        return ""
+    task = content.tasks[0]
+    ranked = _tested(content, task).sort([f"{task}_map", "Metadata_Perturbation"], descending=[True, False])
+    active = ranked.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q)
+    silent = ranked.filter(pl.col(f"{task}_q") >= SIGNIFICANT_Q)
+    parts = []
+    if not active.is_empty():
+        names = [f"{_short(row[0])} ({score(row[1])})" for row in _named(active, task)]
+        parts.append(f"Strongest by mAP: {listed(names)}.")
+    if not silent.is_empty():
+        names = [_short(row[0]) for row in _named(silent, task)]
+        parts.append(f"Not shown to differ: {listed(names)}.")
+    return " ".join(parts)
+
+
+def tiles(content: ReportContent) -> list[Tile]:
+    """One headline number per retrieval task of the first table, and one per honest probe."""
+    if not content.tables:
+        return []
+    found = [_retrieval_tile(content, task) for task in content.tasks]
+    honest = [probe for probe in probes(content) if probe.table == content.tables[0] and not probe.is_leaky]
+    return [tile for tile in found if tile] + [_probe_tile(probe) for probe in honest[:2]]
+
+
+def metrics_of(content: ReportContent, table: str, task: str) -> Mapping[str, Any]:
+    """Metrics of one task of one table; empty if it was not run."""
+    for entry in content.metrics.get("tables", []):
+        if str(entry.get("name")) == table:
+            return _mapping(_mapping(entry.get("tasks")).get(task))
+    return _mapping(_mapping(content.metrics.get("tasks")).get(task))
+
+
+def probes(content: ReportContent) -> list[Probe]:
+    """Every probe of every table, splits named exactly as in metrics.json."""
+    found = []
+    for table in content.tables:
+        metrics = metrics_of(content, table, "probe")
+        for split, values in {**metrics, **_mapping(metrics.get("splits"))}.items():
+            accuracy = Estimate.of(_mapping(values).get("accuracy"))
+            if accuracy:
+                found.append(_probe(table, split, values, accuracy))
+    return found
+
+
+def _probe(table: str, split: str, values: Mapping[str, Any], accuracy: Estimate) -> Probe:
+    shuffled = _mapping(values.get("shuffled")).get("accuracy", values.get("shuffled_accuracy"))
+    return Probe(table, split, accuracy, Estimate.of(values.get("macro_f1")), Estimate.of(shuffled))
+
+
+def _retrieval_tile(content: ReportContent, task: str) -> Tile | None:
+    metrics = metrics_of(content, content.tables[0], task)
+    strength = Estimate.of(metrics.get("mean_map"))
+    if strength is None:
+        return None
+    tested = _tested(content, task)
+    significant = tested.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).height
+    normalized = Estimate.of(metrics.get("mean_normalized_map"))
+    details = [f"{significant} of {counted(tested.height, 'perturbation')} with q < {SIGNIFICANT_Q:g}"]
+    if normalized:
+        details.append(f"normalised mAP {normalized} (chance is 0)")
+    return Tile(TASK_LABELS[task], TASK_QUESTIONS[task], strength, "mean mAP", tuple(details))
+
+
+def _probe_tile(probe: Probe) -> Tile:
+    details = [f"shuffled labels {probe.shuffled}"] if probe.shuffled else []
+    if probe.macro_f1:
+        details.append(f"macro F1 {probe.macro_f1}")
+    question = "Can a linear classifier read the label from wells it has not seen?"
+    return Tile(f"Probe, {spelled(probe.split)}", question, probe.accuracy, "accuracy", tuple(details))
+
+
+def _tested(content: ReportContent, task: str) -> pl.DataFrame:
+    first = content.perturbations.filter(pl.col("table") == content.tables[0])
+    return first.filter(pl.col(f"{task}_q").is_not_null() & pl.col(f"{task}_q").is_finite())
+
+
+def _named(ranked: pl.DataFrame, task: str) -> list[tuple[str, float]]:
+    return ranked.select(pl.col("Metadata_Perturbation").cast(pl.String), f"{task}_map").rows()
+
+
+def _short(name: str | None, most: int = 40) -> str:
+    text = name or ""
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _extent(wells: pl.DataFrame) -> str:
+    plates = wells["Metadata_Plate"].n_unique() if "Metadata_Plate" in wells.columns else 1
+    return f"{counted(wells.height, 'well')} on {counted(plates, 'plate')}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
