@@ -1,0 +1,25 @@
+"""The channel-aware, masked FastVim: encoder, masking, decoder, and the files that hold its weights."""
+
+from cellvim.model.channel_embed import UNKNOWN
+from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_sha256
+from cellvim.model.device import choose_device, describe_backend
+from cellvim.model.encoder import ChannelEncoder
+from cellvim.model.mae import MaskedAutoencoder, Reconstruction
+from cellvim.model.masking import Mask, draw_mask
+from cellvim.model.mixer import weight_decay_groups
+
+__all__ = [
+    "UNKNOWN",
+    "ChannelEncoder",
+    "Mask",
+    "MaskedAutoencoder",
+    "ModelCard",
+    "Reconstruction",
+    "choose_device",
+    "describe_backend",
+    "draw_mask",
+    "load_encoder",
+    "save_encoder",
+    "weight_decay_groups",
+    "weights_sha256",
+]

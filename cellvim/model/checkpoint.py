@@ -1,0 +1,147 @@
+"""The files of a trained encoder: weights with a card inside, and a page for people."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cellvim.atomic import write_atomically, write_text
+from cellvim.config import ModelSettings, Settings
+from cellvim.errors import InputError, NotFoundError
+from cellvim.model.encoder import ChannelEncoder
+from cellvim.provenance import sha256_of_file
+
+WEIGHTS_NAME = "model.safetensors"
+PAGE_NAME = "README.md"
+METADATA_KEY = "cellvim"
+IMPORT_HINT = "give a run folder of `cellvim pretrain`, or its model.safetensors"
+
+
+class ModelCard(Settings):
+    """What must be known to use the weights. It travels inside the weights file."""
+
+    model: ModelSettings
+    channels: tuple[str, ...]
+    """Stains with a row of their own, in the order of the table."""
+    crop_px: int
+    """Side of the training crop, in pixels."""
+    mask_ratio: float
+    """Share of patches hidden in training."""
+    steps: int
+    """Optimiser steps taken."""
+    seed: int
+    is_trained: bool
+    """False for the untrained encoder, a baseline."""
+    plates: tuple[str, ...] = ()
+    """Names of the plates trained on."""
+    normalization: str = (
+        "clip at percentiles 0.1 and 99.9 of plate and channel, standardise per field and channel"
+    )
+    """What was done to the pixels, and must be done again."""
+    format_version: int = 1
+
+
+def save_encoder(folder: Path, encoder_state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write `model.safetensors` and its page into `folder`; same weights and card, same bytes.
+
+    Args:
+        folder: Run folder, made if needed.
+        encoder_state: State of a `ChannelEncoder`.
+        card: Facts about it.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder_state.items()}
+    # One metadata key only: safetensors writes several in random order.
+    metadata = {METADATA_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)}
+    write_atomically(folder / WEIGHTS_NAME, lambda path: save_file(tensors, path, metadata))
+    write_text(folder / PAGE_NAME, _page(card, sum(tensor.numel() for tensor in tensors.values())))
+
+
+def load_encoder(path: Path, device: torch.device | str = "cpu") -> tuple[ChannelEncoder, ModelCard]:
+    """Read an encoder, ready to use (evaluation mode).
+
+    Args:
+        path: Run folder or weights file.
+        device: Where the weights go.
+
+    Raises:
+        NotFoundError: No weights file there.
+        InputError: The file is damaged, or not an encoder of cellvim.
+    """
+    file = path / WEIGHTS_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(file, expected="model weights", hint=IMPORT_HINT)
+    card, state = _read(file)
+    encoder = ChannelEncoder(card.model, card.channels, generator=torch.Generator().manual_seed(card.seed))
+    _check_keys(file, encoder.state_dict(), state)
+    encoder.load_state_dict(state, strict=True)
+    return encoder.to(device).eval(), card
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of the weights file of a run folder, or of the file itself."""
+    return sha256_of_file(path / WEIGHTS_NAME if path.is_dir() else path)
+
+
+def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            text = (content.metadata() or {}).get(METADATA_KEY)
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        found = f"{file} is not a readable safetensors file: {error}"
+        raise InputError(found, hint=IMPORT_HINT) from error
+    if text is None:
+        found = f"{file} holds weights, but no cellvim model card"
+        raise InputError(found, hint=IMPORT_HINT)
+    try:
+        return ModelCard.model_validate_json(text), state
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found = f"{file} holds a model card that this version cannot read: {where}: {first['msg']}"
+        raise InputError(found, hint="use the cellvim version that wrote it") from error
+
+
+def _check_keys(file: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    problems = [f"{name} is missing" for name in sorted(shapes.keys() - found_shapes.keys())]
+    problems += [f"{name} is not expected" for name in sorted(found_shapes.keys() - shapes.keys())]
+    problems += [
+        f"{name} is {found_shapes[name]} instead of {shape}"
+        for name, shape in sorted(shapes.items())
+        if found_shapes.get(name, shape) != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        found = f"{file} does not fit its own model card: {shown}"
+        raise InputError(found, hint="the file was changed after it was written; make it again")
+
+
+def _page(card: ModelCard, parameters: int) -> str:
+    model = card.model
+    state = f"trained for {card.steps} steps" if card.is_trained else "untrained (random weights, a baseline)"
+    stains = ", ".join(card.channels)
+    plates = ", ".join(card.plates) or "not recorded"
+    return f"""# cellvim encoder
+
+Channel-aware masked FastVim, {state}, seed {card.seed}.
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| width, blocks, patch | {model.width}, {model.depth}, {model.patch_px} px |
+| scan | {model.scan_order}, rows pooled by {model.pool}, divided by the number of tokens present |
+| stains | {stains}; any other uses the `unknown` row |
+| training crop | {card.crop_px} px, {card.mask_ratio:.0%} of the patches hidden |
+| plates | {plates} |
+| pixels | {card.normalization} |
+
+Use: `cellvim embed PLATE --model {WEIGHTS_NAME} --out embeddings.parquet`.
+Stains match by name, ignoring case. Any image of at least one patch works; positions are interpolated.
+"""

@@ -1,0 +1,153 @@
+"""The masked autoencoder: predict hidden patches, and whole hidden stains, from what is visible."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cellvim.config import ModelSettings
+from cellvim.model.channel_embed import TokenAddress, from_patches, to_patches
+from cellvim.model.encoder import ChannelEncoder, grid_layouts, kept_ids, kept_layouts
+from cellvim.model.initialize import kaiming_uniform_, linear, truncated_normal_
+from cellvim.model.masking import Mask
+from cellvim.model.mixer import Block, RMSNorm
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What the decoder made of the visible patches.
+
+    Args:
+        loss: What training minimises.
+        pixel_loss: Mean squared error over the pixels of hidden patches.
+        fourier_loss: Mean absolute difference of Fourier magnitudes over hidden patches, unweighted.
+        prediction: Predicted pixels of all patches; only hidden ones are trained.
+        hidden: True where a patch was hidden.
+    """
+
+    loss: Float[Tensor, ""]
+    pixel_loss: Float[Tensor, ""]
+    fourier_loss: Float[Tensor, ""]
+    prediction: Float[Tensor, "b c y x"]
+    hidden: Bool[Tensor, "b c rows cols"]
+
+
+class MaskedAutoencoder(nn.Module):
+    """Channel-aware FastMaskVim: encoder over visible tokens, light decoder over all of them.
+
+    Args:
+        model: Sizes of encoder and decoder.
+        channels: Stains that get rows of their own.
+        seed: Seed of the initial weights: same seed, same bytes.
+
+    Raises:
+        UsageError: CELLVIM_KERNEL names an unknown backend.
+    """
+
+    def __init__(self, model: ModelSettings, channels: Sequence[str], *, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.encoder = ChannelEncoder(model, channels, generator=generator)
+        self.decoder = Decoder(model, len(channels), generator=generator)
+
+    def forward(
+        self, image: Float[Tensor, "b c y x"], channels: Sequence[str], mask: Mask, fourier_weight: float
+    ) -> Reconstruction:
+        """Hide, encode, decode and compare.
+
+        Args:
+            image: Standardised pixels.
+            channels: Stain of each channel.
+            mask: From `draw_mask`, for the same batch, channels and grid.
+            fourier_weight: Weight of `fourier_loss` in `loss`.
+        """
+        arrangement = self.encoder.arrange(channels, unnamed=mask.unnamed.tolist())
+        order, restore = list(arrangement.order), list(arrangement.restore)
+        patches = to_patches(image[:, order], self.encoder.settings.patch_px)
+        hidden = mask.hidden[:, order].permute(0, 2, 3, 1)
+        kept = kept_ids(hidden)
+        layouts = kept_layouts(hidden, self.encoder.settings.scan_order)
+        latent = self.encoder.encode_kept(patches, arrangement.rows, kept, layouts)
+        prediction = self.decoder(latent, kept, hidden, arrangement.rows)
+        pixel_loss, fourier_loss = reconstruction_losses(prediction[hidden], patches[hidden])
+        return Reconstruction(
+            loss=pixel_loss + fourier_weight * fourier_loss,
+            pixel_loss=pixel_loss,
+            fourier_loss=fourier_loss,
+            prediction=from_patches(prediction.detach(), *image.shape[-2:])[:, restore],
+            hidden=mask.hidden,
+        )
+
+
+class Decoder(nn.Module):
+    """A few pooled blocks shared by all channels, and one linear head to the pixels of a patch."""
+
+    def __init__(self, model: ModelSettings, stains: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        width = model.decoder_width
+        self.scan_order = model.scan_order
+        self.embed = linear(model.width, width, has_bias=True)
+        self.mask_token = nn.Parameter(torch.empty(width))
+        self.address = TokenAddress(stains, model.position_grid, width, generator=generator)
+        self.blocks = nn.ModuleList(
+            Block(width, model, depth=model.decoder_depth, generator=generator)
+            for _ in range(model.decoder_depth)
+        )
+        self.norm = RMSNorm(width)
+        self.head = linear(width, model.patch_px**2, has_bias=True)
+        truncated_normal_(self.mask_token, generator)
+        kaiming_uniform_(self.embed.weight, generator)
+        truncated_normal_(self.head.weight, generator)
+        nn.init.zeros_(self.embed.bias)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "b kept d"],
+        kept: Int[Tensor, "b kept"],
+        hidden: Bool[Tensor, "b rows cols c"],
+        stain_rows: Sequence[int],
+    ) -> Float[Tensor, "b rows cols c pixels"]:
+        """Predict the pixels of every patch; a hidden one asks with mask token, position and stain."""
+        batch, rows, cols, channels = hidden.shape
+        length = rows * cols * channels
+        visible = self.embed(latent)
+        visible = visible.to(torch.promote_types(visible.dtype, torch.float32))
+        start = torch.arange(batch, device=kept.device).unsqueeze(1) * length
+        blank = visible.new_zeros(batch * length, visible.shape[-1])
+        placed = blank.index_copy(0, (kept + start).flatten(), visible.flatten(0, 1))
+        asked = hidden.unsqueeze(-1) * self.mask_token
+        tokens = placed.view_as(asked) + asked + self.address(rows, cols, stain_rows)
+        residual = tokens.flatten(1, 3)
+        layouts = grid_layouts(rows, cols, channels, self.scan_order)
+        for number, block in enumerate(self.blocks):
+            residual = block(residual, layouts[number % 2])
+        pixels: Tensor = self.head(self.norm(residual))
+        return pixels.unflatten(1, (rows, cols, channels))
+
+
+def reconstruction_losses(
+    prediction: Float[Tensor, "n pixels"], target: Float[Tensor, "n pixels"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Compare patches pixel by pixel, and by the magnitudes of their 2-D Fourier transforms.
+
+    Returns:
+        Mean squared error, and mean absolute difference of magnitudes (unnormalised transform).
+    """
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    prediction, target = prediction.to(dtype), target.to(dtype)
+    side = round(target.shape[-1] ** 0.5)
+    distance = (_half_spectrum(prediction, side) - _half_spectrum(target, side)).abs()
+    # Real input: the other half mirrors this one, except the first and (for even sides) the last column.
+    weight = torch.full((distance.shape[-1],), 2.0, dtype=dtype, device=target.device)
+    weight[0] = 1
+    weight[-1] = 1 if side % 2 == 0 else 2
+    fourier = (distance * weight).sum() / target.numel()
+    return (prediction - target).square().mean(), fourier
+
+
+def _half_spectrum(patches: Float[Tensor, "n pixels"], side: int) -> Float[Tensor, "n side half"]:
+    magnitude: Tensor = torch.fft.rfft2(patches.unflatten(-1, (side, side))).abs()
+    return magnitude

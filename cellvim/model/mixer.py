@@ -1,0 +1,121 @@
+"""One block: RMSNorm, in_proj, the pooled bidirectional mixer, out_proj, added to a float32 residual."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cellvim.config import ModelSettings
+from cellvim.model.initialize import kaiming_uniform_, linear, step_bias_
+from cellvim_kernels import Layout, MixerWeights, Pool, pooled_mixer
+
+EXPANSION = 2
+CONV_TAPS = 4
+STEP_RANK_DIVISOR = 16
+NORM_EPS = 1e-5
+SPARED_NAMES = ("A_log", "D", "bias", "norm", "address", "mask_token")
+"""Words in the names of parameters that weight decay must not shrink."""
+
+
+class Block(nn.Module):
+    """Pre-norm block over a residual stream that stays in float32."""
+
+    def __init__(self, width: int, model: ModelSettings, *, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.mixer = Mixer(width, model, depth=depth, generator=generator)
+
+    def forward(self, residual: Float[Tensor, "b L d"], layout: Layout) -> Float[Tensor, "b L d"]:
+        mixed: Tensor = self.mixer(self.norm(residual), layout)
+        return residual + mixed
+
+
+class RMSNorm(nn.Module):
+    """Divide each token by its root mean square, and scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, tokens: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return functional.rms_norm(tokens, self.weight.shape, self.weight, NORM_EPS)
+
+
+class Mixer(nn.Module):
+    """Parameters of one mixer; every tensor with a leading 2 holds the forward, then the backward direction.
+
+    Args:
+        width: Model width d; the inner width is E = 2d.
+        model: State size and pooling.
+        depth: Blocks of the whole stack, which out_proj's start is scaled down by.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, width: int, model: ModelSettings, *, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        inner, state = EXPANSION * width, model.state_size
+        rank = math.ceil(width / STEP_RANK_DIVISOR)
+        self.pool: Pool = model.pool
+        self.in_proj = linear(width, 2 * inner, has_bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(2, inner, CONV_TAPS))
+        self.conv_bias = nn.Parameter(torch.empty(2, inner))
+        self.x_proj = nn.Parameter(torch.empty(2, rank + 2 * state, inner))
+        self.dt_weight = nn.Parameter(torch.empty(2, inner, rank))
+        self.dt_bias = nn.Parameter(torch.empty(2, inner))
+        self.A_log = nn.Parameter(torch.empty(2, inner, state))
+        self.D = nn.Parameter(torch.ones(2, inner))
+        self.norm_weight = nn.Parameter(torch.ones(inner))
+        self.norm_bias = nn.Parameter(torch.zeros(inner))
+        self.out_proj = linear(inner, width, has_bias=False)
+        self._initialize(generator, depth)
+
+    def _initialize(self, generator: torch.Generator, depth: int) -> None:
+        _, _, rank = self.dt_weight.shape
+        kaiming_uniform_(self.in_proj.weight, generator)
+        kaiming_uniform_(self.out_proj.weight, generator, scale=depth**-0.5)
+        conv_bound = CONV_TAPS**-0.5
+        nn.init.uniform_(self.conv_weight, -conv_bound, conv_bound, generator=generator)
+        nn.init.uniform_(self.conv_bias, -conv_bound, conv_bound, generator=generator)
+        for direction in self.x_proj.unbind(0):
+            kaiming_uniform_(direction, generator)
+        nn.init.uniform_(self.dt_weight, -(rank**-0.5), rank**-0.5, generator=generator)
+        step_bias_(self.dt_bias, generator)
+        rates = torch.arange(1, self.A_log.shape[-1] + 1, dtype=torch.float32)
+        with torch.no_grad():
+            self.A_log.copy_(rates.log().expand_as(self.A_log))
+
+    @property
+    def weights(self) -> MixerWeights:
+        return MixerWeights(
+            self.conv_weight,
+            self.conv_bias,
+            self.x_proj,
+            self.dt_weight,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm_weight,
+            self.norm_bias,
+        )
+
+    def forward(self, tokens: Float[Tensor, "b L d"], layout: Layout) -> Float[Tensor, "b L d"]:
+        xz = self.in_proj(tokens)
+        with torch.autocast(xz.device.type, enabled=False):
+            gated = pooled_mixer(xz, self.weights, layout, self.pool)
+        mixed: Tensor = self.out_proj(gated)
+        return mixed
+
+
+def weight_decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split parameters into those that weight decay shrinks, and those that it must spare.
+
+    Spared are A_log, D, norms, biases, the stain and position tables and the mask token.
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        is_spared = any(word in part for part in name.split(".") for word in SPARED_NAMES)
+        (spared if is_spared else decayed).append(parameter)
+    return decayed, spared

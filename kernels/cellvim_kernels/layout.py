@@ -1,0 +1,144 @@
+"""Where tokens lie in memory, in which order the scan meets them, and which cell each is pooled into.
+
+Memory is always raster with the channel innermost: token ``((row * cols) + col) * channels + channel``. Rotation
+of odd blocks and the order of channels are only a matter of which index the sequence reads next, so tokens
+never move between blocks.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Order = Literal["rwc", "wrc", "crw", "cwr"]
+"""Axes of the sequence, slowest first: row, width (column), channel. The later of r and w is pooled away."""
+
+SHAPE_AXES = "rwc"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every patch of every channel is present.
+
+    Args:
+        rows: Patches along y.
+        cols: Patches along x.
+        channels: Channels of each patch.
+        order: ``rwc`` and ``crw`` pool the columns of a row; ``wrc`` and ``cwr`` the rows of a column.
+        is_pooled: False makes each token its own cell (unpooled Vim).
+    """
+
+    rows: int
+    cols: int
+    channels: int
+    order: Order = "rwc"
+    is_pooled: bool = True
+
+    @property
+    def length(self) -> int:
+        return self.rows * self.cols * self.channels
+
+    @property
+    def permutation(self) -> tuple[int, int, int]:
+        """Axis of (rows, cols, channels) at each place of the sequence, slowest first."""
+        first, second, third = (SHAPE_AXES.index(axis) for axis in self.order)
+        return first, second, third
+
+    @property
+    def sequence_shape(self) -> tuple[int, int, int]:
+        shape = (self.rows, self.cols, self.channels)
+        first, second, third = self.permutation
+        return shape[first], shape[second], shape[third]
+
+    @property
+    def pooled_axis(self) -> int:
+        """Which axis of `sequence_shape` shrinks to one: the second spatial one."""
+        return 1 if self.order.endswith("c") else 2
+
+    @property
+    def cells(self) -> int:
+        if not self.is_pooled:
+            return self.length
+        return self.length // self.sequence_shape[self.pooled_axis]
+
+    def tables(
+        self, batch: int, device: torch.device
+    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "{batch} length"]]:
+        """Memory index and cell of each position of the sequence; the definition, for references and tests."""
+        sequence, cell = grid_tables(self)
+        return (
+            sequence.to(device).expand(batch, -1),
+            cell.to(device).expand(batch, -1),
+        )
+
+
+@cache
+def grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
+    memory = torch.arange(grid.length).view(grid.rows, grid.cols, grid.channels)
+    sequence = memory.permute(grid.permutation).reshape(-1)
+    if not grid.is_pooled:
+        return sequence, torch.arange(grid.length)
+    shape = list(grid.sequence_shape)
+    pooled_size, shape[grid.pooled_axis] = shape[grid.pooled_axis], 1
+    cell = torch.arange(grid.cells).view(shape)
+    return sequence, cell.repeat_interleave(pooled_size, dim=grid.pooled_axis).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Some tokens of a grid, a different choice in each sample but equally many.
+
+    Built once per batch and used by every block of the same order.
+
+    Args:
+        sequence: Memory index, among the kept tokens, of each position of the sequence.
+        place: Its inverse: position in the sequence of each kept token.
+        cell: Cell of each position of the sequence.
+        cells: Number of cells P, empty ones included.
+        count: Tokens in each cell.
+        is_raster: The sequence is the memory order.
+    """
+
+    sequence: Int[Tensor, "b length"]
+    place: Int[Tensor, "b length"]
+    cell: Int[Tensor, "b length"]
+    cells: int
+    count: Int[Tensor, "b {self.cells}"]
+    is_raster: bool
+
+    @classmethod
+    def from_ids(cls, ids: Int[Tensor, "b length"], grid: Grid) -> "Kept":
+        """Keep the tokens `ids` of `grid`.
+
+        Args:
+            ids: Memory indices of the kept tokens in `grid`, ascending in each sample.
+            grid: The whole grid, in the order that the sequence shall have.
+        """
+        sequence_of_grid, cell_of_position = (table.to(ids.device) for table in grid_tables(grid))
+        position_of_token = torch.empty_like(sequence_of_grid)
+        position_of_token[sequence_of_grid] = torch.arange(grid.length, device=ids.device)
+        position = position_of_token[ids]
+        sequence = position.argsort(dim=1)
+        place = sequence.argsort(dim=1)
+        if grid.is_pooled:
+            cells = grid.cells
+            cell = cell_of_position[position.gather(1, sequence)]
+        else:
+            cells = ids.shape[1]
+            cell = torch.arange(cells, device=ids.device).expand_as(ids)
+        count = torch.zeros(len(ids), cells, dtype=torch.long, device=ids.device)
+        count.scatter_add_(1, cell, torch.ones_like(cell))
+        return cls(sequence, place, cell, cells, count, is_raster=grid.order == "rwc")
+
+    def tables(
+        self,
+        batch: int,  # noqa: ARG002  (same signature as Grid's)
+        device: torch.device,  # noqa: ARG002
+    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "{batch} length"]]:
+        return self.sequence, self.cell
+
+
+Layout = Grid | Kept

@@ -1,0 +1,7 @@
+"""The pooled, bidirectional mixer between in_proj and out_proj."""
+
+from cellvim_kernels.pooled_mixer.naive import naive_pooled_mixer
+from cellvim_kernels.pooled_mixer.token_major import token_major_pooled_mixer
+from cellvim_kernels.pooled_mixer.weights import NORM_EPS, MixerWeights, Pool
+
+__all__ = ["NORM_EPS", "MixerWeights", "Pool", "naive_pooled_mixer", "token_major_pooled_mixer"]
