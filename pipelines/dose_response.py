@@ -20,16 +20,17 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+Fit = Callable[[Bool[ndarray, " well"]], Float[ndarray, "well feature"]]
+"""From the negative controls to learn from, to the features of all wells on the scale learned."""
+
+
 def axis_scores(
-    features: Float[ndarray, "well feature"],
-    *,
-    is_negative: Bool[ndarray, " well"],
-    is_positive: Bool[ndarray, " well"],
+    fit: Fit, *, is_negative: Bool[ndarray, " well"], is_positive: Bool[ndarray, " well"]
 ) -> Float[ndarray, " well"]:
     """Place every well on the axis from negative (0) to positive controls (1).
 
-    A control's own place is found on the axis of the *other* controls. With more features than controls, an axis
-    that has seen a well puts it on the right side whatever the images show.
+    A control's own place is found on the axis, and with the normalisation, of the *other* controls. With more
+    features than controls, an axis that has seen a well puts it on the right side whatever the images show.
 
     Raises:
         ValueError: Fewer than two controls of a kind.
@@ -37,12 +38,11 @@ def axis_scores(
     if is_negative.sum() < 2 or is_positive.sum() < 2:
         msg = "an axis needs at least two negative and two positive controls"
         raise ValueError(msg)
-    scores = _project(features, features[is_negative].mean(0), features[is_positive].mean(0))
+    scores = _along_axis(fit(is_negative), is_negative, is_positive)
     for well in np.flatnonzero(is_negative | is_positive):
-        others = np.arange(len(features)) != well
-        origin = features[is_negative & others].mean(0)
-        target = features[is_positive & others].mean(0)
-        scores[well] = _project(features[well], origin, target)
+        others = np.arange(scores.size) != well
+        negative, positive = is_negative & others, is_positive & others
+        scores[well] = _along_axis(fit(negative), negative, positive)[well]
     return scores
 
 
@@ -104,11 +104,12 @@ def bootstrap(
     return Estimate(statistic(*groups), float(low), float(high))
 
 
-def _project(
-    points: Float[ndarray, "*well feature"],
-    origin: Float[ndarray, " feature"],
-    target: Float[ndarray, " feature"],
-) -> Float[ndarray, "*well"]:
-    axis = target - origin
+def _along_axis(
+    features: Float[ndarray, "well feature"],
+    is_negative: Bool[ndarray, " well"],
+    is_positive: Bool[ndarray, " well"],
+) -> Float[ndarray, " well"]:
+    origin = features[is_negative].mean(0)
+    axis = features[is_positive].mean(0) - origin
     length = float(axis @ axis)
-    return np.asarray((points - origin) @ axis / (length or 1.0))
+    return np.asarray((features - origin) @ axis / (length or 1.0))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pipelines.dose_response import axis_scores, bootstrap, permutation_p, spearman, z_prime
+from pipelines.dose_response import Fit, axis_scores, bootstrap, permutation_p, spearman, z_prime
 
 rough = arrays(np.float64, st.integers(3, 20), elements=st.integers(-5, 5).map(float))
 
@@ -54,10 +54,14 @@ def controls(features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.n
     return wells, index < 6, (index >= 6) & (index < 10)
 
 
+def as_is(wells: np.ndarray) -> Fit:
+    return lambda _: wells
+
+
 def test_controls_mark_zero_and_one_on_the_axis() -> None:
     wells, negative, positive = controls(3)
     wells[:, 0] += np.where(positive, 50.0, 0.0)
-    scores = axis_scores(wells, is_negative=negative, is_positive=positive)
+    scores = axis_scores(as_is(wells), is_negative=negative, is_positive=positive)
     assert scores[negative].mean() == pytest.approx(0, abs=0.05)
     assert scores[positive].mean() == pytest.approx(1, abs=0.05)
 
@@ -65,23 +69,36 @@ def test_controls_mark_zero_and_one_on_the_axis() -> None:
 def test_the_axis_ignores_shift_scale_and_rotation() -> None:
     wells, negative, positive = controls(4)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))
-    expected = axis_scores(wells, is_negative=negative, is_positive=positive)
-    moved = axis_scores(3 * wells @ rotation + 7, is_negative=negative, is_positive=positive)
+    expected = axis_scores(as_is(wells), is_negative=negative, is_positive=positive)
+    moved = axis_scores(as_is(3 * wells @ rotation + 7), is_negative=negative, is_positive=positive)
     np.testing.assert_allclose(moved, expected, atol=1e-9)
 
 
 def test_random_features_do_not_separate_controls() -> None:
     """The reason to leave a control out of its own axis: 500 features of noise fit ten wells perfectly."""
     wells, negative, positive = controls(500)
-    scores = axis_scores(wells, is_negative=negative, is_positive=positive)
+    scores = axis_scores(as_is(wells), is_negative=negative, is_positive=positive)
     assert z_prime(scores[negative], scores[positive]) < 0
     assert abs(scores[positive].mean() - scores[negative].mean()) < 0.3
+
+
+def test_a_control_is_placed_by_a_normalisation_that_has_not_seen_it() -> None:
+    wells, negative, positive = controls(3)
+    seen = []
+
+    def fit(fitted_on: np.ndarray) -> np.ndarray:
+        seen.append(fitted_on.copy())
+        return wells
+
+    axis_scores(fit, is_negative=negative, is_positive=positive)
+    assert len(seen) == 1 + 10
+    assert [np.flatnonzero(negative & ~mask).tolist() for mask in seen[1:7]] == [[k] for k in range(6)]
 
 
 def test_an_axis_needs_two_controls_of_each_kind() -> None:
     wells, negative, _ = controls(2)
     with pytest.raises(ValueError, match="at least two"):
-        axis_scores(wells, is_negative=negative, is_positive=np.arange(30) == 9)
+        axis_scores(as_is(wells), is_negative=negative, is_positive=np.arange(30) == 9)
 
 
 def test_bootstrap_covers_the_mean_and_repeats() -> None:

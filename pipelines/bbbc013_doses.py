@@ -1,0 +1,68 @@
+"""Dose response on plate 1049: place of every well between untreated and positive control, and what follows from it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from numpy import ndarray
+
+from cellvim.profiles import Profiles, normalize, read_profiles
+from pipelines.dose_response import axis_scores, bootstrap, permutation_p, spearman, z_prime
+
+SEED = 0
+SHUFFLED = ("Metadata_Perturbation", "Metadata_ControlType", "Metadata_Compound", "Metadata_Dose")
+
+
+def dose_response(table: Path) -> dict[str, Any]:
+    """Measure the trend with dose of each compound, and the separation of the plate's controls.
+
+    The score of a well is its place on the axis from untreated (0) to positive control (1) wells, in the features
+    that `evaluate` uses: sphered and standardised on untreated wells. Controls take no part in the trend.
+
+    Returns:
+        ``z_prime`` and, by compound, ``spearman`` with interval and one-sided p, and the ``curve`` of mean scores.
+    """
+    profiles = read_profiles(table)
+    is_negative = profiles.is_control
+    is_positive = (profiles.metadata["Metadata_ControlType"] == "poscon").fill_null(value=False).to_numpy()
+
+    def fit(fitted_on: ndarray) -> Float[ndarray, "well feature"]:
+        return normalize(profiles, "sphere", fitted_on=fitted_on).features.astype(np.float64)
+
+    scores = axis_scores(fit, is_negative=is_negative, is_positive=is_positive)
+    separation = bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED)
+    treated = profiles.metadata["Metadata_ControlType"].is_null().to_numpy()
+    compounds = profiles.metadata.filter(treated)["Metadata_Compound"].unique(maintain_order=True)
+    return {
+        "z_prime": separation.as_dict(),
+        "compounds": {name: _trend(profiles, scores, treated, name) for name in compounds},
+    }
+
+
+def write_shuffled_tables(table: Path, *, count: int) -> list[str]:
+    """Write copies of a table in which what was done to each well is shuffled: nothing must be found in them."""
+    content = pl.read_parquet(table)
+    moved = [name for name in SHUFFLED if name in content.columns]
+    names = []
+    for seed in range(count):
+        order = np.random.default_rng([SEED, seed]).permutation(content.height)
+        shuffled = content.with_columns(content[name][order].alias(name) for name in moved)
+        names.append(f"shuffled-{seed}")
+        shuffled.write_parquet(table.parent / f"{names[-1]}.parquet", compression="zstd")
+    return names
+
+
+def _trend(
+    profiles: Profiles, scores: Float[ndarray, " well"], treated: ndarray, compound: str
+) -> dict[str, Any]:
+    chosen = treated & (profiles.metadata["Metadata_Compound"] == compound).to_numpy()
+    dose = profiles.metadata["Metadata_Dose"].cast(pl.Float64).to_numpy()[chosen]
+    pairs = np.stack([dose, scores[chosen]], axis=1)
+    estimate = bootstrap(lambda wells: spearman(wells[:, 0], wells[:, 1]), pairs, seed=SEED)
+    return {
+        "spearman": estimate.as_dict(),
+        "p": permutation_p(dose, scores[chosen], seed=SEED),
+        "curve": {f"{d:g}": float(scores[chosen][dose == d].mean()) for d in np.unique(dose)},
+    }
