@@ -55,7 +55,8 @@ def read_platemap(path: Path) -> pl.DataFrame:
     table = _with_perturbations(table)
     _refuse_doubled_wells(table, path)
     first = [name for name in (PLATE, WELL, PERTURBATION, CONTROL_TYPE) if name in table.columns]
-    return table.select(*first, pl.exclude(first))
+    same = {name.lower() for name in first}
+    return table.select(*first, *(name for name in table.columns if name.lower() not in same))
 
 
 def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:

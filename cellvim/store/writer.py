@@ -65,6 +65,17 @@ class PlateWriter:
     def is_finished(self) -> bool:
         return (self.path / "zarr.json").is_file()
 
+    def plate_record(self) -> dict[str, Any]:
+        """Everything that changes the stored bytes of any field, JSON-able."""
+        return {
+            "channels": list(self.channels),
+            "codec": self.codec,
+            "dtype": self.dtype.name,
+            "name": self.name,
+            "pixel_size_um": self.pixel_size_um,
+            "settings": dict(self.settings),
+        }
+
     def begin(self, *, overwrite: bool = False) -> None:
         """Claim the output: continue what the same settings began, or start.
 
@@ -79,15 +90,21 @@ class PlateWriter:
         elif self.path.exists():
             raise OutputExistsError(self.path, why="was not written by cellvim ingest")
         self._sweep()
-        write_json(record, self._plate_record())
+        write_json(record, self.plate_record())
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def record(self, key: FieldKey) -> FieldRecord | None:
+        """Done-record of a field; None if there is none that can be read."""
+        try:
+            return FieldRecord.load(layout.record_path(self.companion, key))
+        except (FileNotFoundError, ValueError, TypeError, LookupError):
+            return None
 
     def is_done(self, key: FieldKey, token: str) -> bool:
         """Whether the field is stored whole, from the same sources and settings."""
-        path = layout.record_path(self.companion, key)
-        if not path.is_file() or not layout.histogram_path(self.companion, key).is_file():
+        record = self.record(key)
+        if record is None or not layout.histogram_path(self.companion, key).is_file():
             return False
-        record = FieldRecord.load(path)
         group = self.path / key.group
         return record.token == token and all(
             (group / name).is_file() and (group / name).stat().st_size == size
@@ -154,6 +171,9 @@ class PlateWriter:
             fields: Every field of the plate; anything else on disk is removed.
             skipped: Well (``B03``) or field (``B03/1``) to the reason why it is not in the plate.
             platemap: One row per well.
+
+        Raises:
+            OutputExistsError: The plate was finished before, with more fields.
         """
         fields = sorted(fields)
         self._discard_others(set(fields))
@@ -168,18 +188,8 @@ class PlateWriter:
         write_json(self.companion / INTENSITY_FILE, intensity)
         self._write_metadata(fields, percentiles)
 
-    def _plate_record(self) -> dict[str, Any]:
-        return {
-            "channels": list(self.channels),
-            "codec": self.codec,
-            "dtype": self.dtype.name,
-            "name": self.name,
-            "pixel_size_um": self.pixel_size_um,
-            "settings": dict(self.settings),
-        }
-
     def _refuse_other_settings(self, found: dict[str, Any]) -> None:
-        wanted = self._plate_record()
+        wanted = self.plate_record()
         for name in sorted(wanted):
             if found.get(name) != wanted[name]:
                 why = f"was made with {name} {found.get(name)}, not {wanted[name]}"
@@ -241,9 +251,13 @@ class PlateWriter:
 
     def _discard_others(self, fields: set[FieldKey]) -> None:
         for path in sorted((self.companion / "fields").glob("*.json")):
-            key = FieldRecord.load(path).key
-            if key not in fields:
-                self.discard(key)
+            well, _, site = path.stem.partition("-")
+            key = FieldKey(well, int(site))
+            if key in fields:
+                continue
+            if self.is_finished:
+                raise OutputExistsError(self.path, why=f"was made from more files (field {key})")
+            self.discard(key)
 
     def _write_metadata(
         self, fields: Sequence[FieldKey], percentiles: Mapping[str, Mapping[str, float]]

@@ -1,0 +1,155 @@
+"""One field, from files to the store: read once, hash, decode, project, write."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvim.config import IngestSettings
+from cellvim.errors import InputError, OutputExistsError
+from cellvim.ingest.planes import ChannelPlan, FieldPlan
+from cellvim.ingest.preflight import Preflight
+from cellvim.ingest.tiff import DamagedImageError, decode
+from cellvim.provenance import sha256_of_file, sha256_of_json
+from cellvim.store import FieldKey, PlateWriter, SourceFile
+
+Plane = NDArray[np.unsignedinteger]
+
+
+class FieldFailedError(InputError):
+    """A field could not be written, though its headers looked well."""
+
+    def __init__(self, key: FieldKey, reason: str) -> None:
+        self.key, self.reason = key, reason
+        hint = "repair the file, or pass --on-missing skip-field (or fill)"
+        super().__init__(f"field {key}: {reason}", hint=hint)
+
+
+@dataclass(frozen=True)
+class FieldResult:
+    """What became of one field.
+
+    Attributes:
+        bytes_out: Compressed size of its pixels.
+        filled: Why each filled channel is filled.
+    """
+
+    key: FieldKey
+    status: Literal["written", "already there"]
+    bytes_out: int = 0
+    filled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all fields of one plate share.
+
+    Attributes:
+        was_finished: The plate was complete before this run, so nothing in it may change.
+    """
+
+    check: Preflight
+    writer: PlateWriter
+    settings: IngestSettings
+    was_finished: bool
+
+
+def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
+    """Write one field, unless it is there already from the same files and settings.
+
+    Raises:
+        FieldFailedError: A file is damaged, and `on_missing` is not ``fill``.
+        OutputExistsError: The finished plate holds this field from other files.
+    """
+    record = job.writer.record(plan.key)
+    if record is not None and (all(record.is_valid) or job.settings.on_missing == "fill"):
+        token = _token(_hash_sources(plan, job.check), job.writer)
+        if job.writer.is_done(plan.key, token):
+            return FieldResult(plan.key, "already there", sum(record.files.values()))
+    channels = [_read_channel(part, job) for part in plan.channels]
+    problems = tuple(channel.problem for channel in channels if channel.problem)
+    if problems and (job.settings.on_missing != "fill" or len(problems) == len(channels)):
+        raise FieldFailedError(plan.key, problems[0])
+    sources = [source for channel in channels for source in channel.sources]
+    token = _token(sources, job.writer)
+    if job.was_finished and (record is None or record.token != token):
+        why = f"was made from other files (field {plan.key} differs)"
+        raise OutputExistsError(job.writer.path, why=why)
+    empty = np.zeros(job.check.shape, job.check.dtype)
+    pixels = np.stack([empty if channel.plane is None else channel.plane for channel in channels])
+    is_valid = [channel.plane is not None for channel in channels]
+    size = job.writer.write_field(plan.key, pixels, token=token, is_valid=is_valid, sources=sources)
+    return FieldResult(plan.key, "written", size, problems)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One channel as read: its plane, or the problem that there is none."""
+
+    plane: Plane | None
+    sources: list[SourceFile]
+    problem: str | None
+
+
+def _read_channel(part: ChannelPlan, job: Job) -> _Channel:
+    """Read one channel; of several z planes only the projection is ever in memory."""
+    stain = job.check.stains[part.channel]
+    if part.problem:
+        return _Channel(None, [], f"{stain} {part.problem}")
+    sources: list[SourceFile] = []
+    projection: Plane | None = None
+    for path in part.files:
+        try:
+            content = _read_bytes(path)
+            sources.append(_source(path, job.check, stain, len(content), hashlib.sha256(content).hexdigest()))
+            projection = _project(projection, _decode(content, job.check), job.settings)
+        except DamagedImageError as error:
+            return _Channel(None, sources, f"{stain}: {path.name} {error.found}")
+    assert projection is not None, "a channel without problem has files"  # noqa: S101
+    if job.settings.z == "mean":
+        projection = np.rint(projection / len(part.files)).astype(job.check.dtype)
+    return _Channel(projection, sources, None)
+
+
+def _project(projection: Plane | None, plane: Plane, settings: IngestSettings) -> Plane:
+    if settings.z == "mean":
+        return plane.astype(np.uint64) if projection is None else projection + plane
+    return plane if projection is None else np.maximum(projection, plane)
+
+
+def _decode(content: bytes, check: Preflight) -> Plane:
+    plane = decode(content)
+    if plane.shape != check.shape or plane.dtype != check.dtype:
+        reason = "changed since it was checked"
+        raise DamagedImageError(reason)
+    return plane
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise DamagedImageError(reason) from error
+
+
+def _hash_sources(plan: FieldPlan, check: Preflight) -> list[SourceFile]:
+    return [
+        _source(path, check, check.stains[part.channel], path.stat().st_size, sha256_of_file(path))
+        for part in plan.channels
+        for path in part.files
+    ]
+
+
+def _source(path: Path, check: Preflight, stain: str, size: int, sha256: str) -> SourceFile:
+    folder = check.plate.folder
+    name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+    return SourceFile(name.as_posix(), stain, size, sha256)
+
+
+def _token(sources: Sequence[SourceFile], writer: PlateWriter) -> str:
+    return sha256_of_json({"plate": writer.plate_record(), "sources": [asdict(source) for source in sources]})

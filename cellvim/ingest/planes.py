@@ -1,0 +1,132 @@
+"""Choose the planes that make a field: one time point, and for each channel one stack or one projection."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellvim.config import IngestSettings
+from cellvim.errors import InputError
+from cellvim.ingest.sources import Plane, SourcePlate, natural
+from cellvim.store import FieldKey
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """The files behind one channel of one field.
+
+    Attributes:
+        channel: The source's key.
+        files: In order of z; to be projected if there are several.
+        problem: Why the channel cannot be used, for example a missing plane; None if it can.
+    """
+
+    channel: str
+    files: tuple[Path, ...]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """One field to be: a plan for each channel of the plate, in the order of the keys."""
+
+    key: FieldKey
+    channels: tuple[ChannelPlan, ...]
+
+
+def plan_fields(plate: SourcePlate, settings: IngestSettings) -> list[FieldPlan]:
+    """Choose the files of every field.
+
+    A field lacks whatever any other field of the plate has: a channel, or a z plane of a channel.
+
+    Raises:
+        InputError: Several time points and none chosen, or a time point or z plane that is not there.
+    """
+    planes = _at_timepoint(plate, settings.timepoint)
+    fields: dict[FieldKey, dict[str, list[Plane]]] = defaultdict(lambda: defaultdict(list))
+    for plane in planes:
+        fields[plane.field][plane.channel].append(plane)
+    channels = sorted({plane.channel for plane in planes}, key=natural)
+    wanted = {channel: _wanted_z(planes, channel, settings) for channel in channels}
+    if not any(wanted.values()):
+        found = f"plate {plate.name}: no channel has z plane {settings.z} (there are {_numbers(planes)})"
+        raise InputError(found, hint="choose one of them with --z, or max")
+    return [
+        FieldPlan(key, tuple(_plan_channel(channel, found[channel], wanted[channel]) for channel in channels))
+        for key, found in sorted(fields.items())
+    ]
+
+
+# A plane's place in depth: its z number, or one of these.
+_FLAT, _PROJECTION = "the plane", "the projection"
+Depth = int | str
+
+
+def _at_timepoint(plate: SourcePlate, timepoint: int | None) -> list[Plane]:
+    times = sorted({plane.t for plane in plate.planes if plane.t is not None})
+    if timepoint is None:
+        if len(times) > 1:
+            found = f"plate {plate.name} has {len(times)} time points: {', '.join(map(str, times))}"
+            raise InputError(found, hint="choose one with --timepoint")
+        return list(plate.planes)
+    chosen = [plane for plane in plate.planes if plane.t in (None, timepoint)]
+    if timepoint not in times and times:
+        found = f"plate {plate.name} has no time point {timepoint}, only {', '.join(map(str, times))}"
+        raise InputError(found, hint="choose one of them with --timepoint")
+    return chosen
+
+
+def _wanted_z(planes: Iterable[Plane], channel: str, settings: IngestSettings) -> tuple[Depth, ...]:
+    """Depths that every field must have in this channel.
+
+    A stack of two or more planes is projected here, so that all plates are treated alike. The instrument's
+    own projection is used where it is all there is of a stack, and never mixed with planes.
+    """
+    found = {_depth(plane) for plane in planes if plane.channel == channel}
+    stack = tuple(sorted(depth for depth in found if isinstance(depth, int)))
+    if isinstance(settings.z, int):
+        return (settings.z,) if settings.z in stack else ()
+    if _FLAT in found:
+        return (_FLAT,)
+    if settings.z == "max" and len(stack) < 2 and _PROJECTION in found:
+        return (_PROJECTION,)
+    return stack
+
+
+def _depth(plane: Plane) -> Depth:
+    if plane.is_projection:
+        return _PROJECTION
+    return _FLAT if plane.z is None else plane.z
+
+
+def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]) -> ChannelPlan:
+    by_depth: dict[Depth, list[Path]] = defaultdict(list)
+    for plane in planes:
+        by_depth[_depth(plane)].append(plane.path)
+    if not wanted:
+        return ChannelPlan(channel, (), "has no plane at the z asked for")
+    files = tuple(path for depth in wanted for path in by_depth[depth])
+    missing = [depth for depth in wanted if not by_depth[depth]]
+    if missing:
+        which = "" if missing == [_FLAT] or len(wanted) == 1 else f" z {_listed(missing)}"
+        return ChannelPlan(channel, files, f"is missing{which}")
+    doubled = next((by_depth[depth] for depth in wanted if len(by_depth[depth]) > 1), None)
+    if doubled:
+        names = ", ".join(_distinct_names(doubled))
+        return ChannelPlan(channel, files, f"has {len(doubled)} files for one plane: {names}")
+    return ChannelPlan(channel, files)
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    if len({path.name for path in paths}) == len(paths):
+        return [path.name for path in paths]
+    return [f"{path.parent.name}/{path.name}" for path in paths]
+
+
+def _listed(depths: Sequence[Depth]) -> str:
+    return ", ".join(map(str, depths))
+
+
+def _numbers(planes: Iterable[Plane]) -> str:
+    numbers = sorted({plane.z for plane in planes if plane.z is not None})
+    return _listed(numbers) if numbers else "no numbered z planes"
