@@ -273,6 +273,8 @@ class EvaluateSettings(Settings):
     """Heading of the report."""
     is_synthetic: bool = False
     """Say on every page that the data are synthetic."""
+    overwrite: bool = False
+    """Replace results of other inputs or settings."""
 
 
 class DemoSettings(Settings):

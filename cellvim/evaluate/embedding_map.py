@@ -1,0 +1,57 @@
+"""Wells in two dimensions, for the eye."""
+
+import logging
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Float32
+from numpy import ndarray
+
+from cellvim.evaluate.retrieval import unit_rows
+
+logger = logging.getLogger(__name__)
+
+FEWEST_WELLS = 5
+NEIGHBORS = 15
+
+
+def principal_components(features: Float[ndarray, "wells features"]) -> Float32[ndarray, "wells 2"]:
+    """First two principal components of unit profiles, signed so that the largest loading is positive.
+
+    Profiles are scaled to length 1 first: retrieval compares directions, and so does the map.
+    """
+    centred = unit_rows(features.astype(np.float64))
+    centred = centred - centred.mean(axis=0)
+    left, singular, loadings = np.linalg.svd(centred, full_matrices=False)
+    largest = np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1)[:, 0]
+    components = left * singular * np.where(largest < 0, -1, 1)
+    coordinates = np.zeros((len(features), 2), np.float32)
+    coordinates[:, : min(2, components.shape[1])] = components[:, :2]
+    return coordinates
+
+
+def umap_coordinates(
+    features: Float[ndarray, "wells features"], pca: Float32[ndarray, "wells 2"], *, seed: int
+) -> Float32[ndarray, "wells 2"] | None:
+    """UMAP of unit profiles, started from their principal components; the same on every run.
+
+    Returns:
+        Coordinates; None with fewer than five wells, or if all wells are alike.
+    """
+    if len(features) < FEWEST_WELLS or np.ptp(pca) < 1e-6:
+        return None
+    with warnings.catch_warnings():
+        # UMAP warns that a seed makes it run on one thread, which is what a seed is for.
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        start = 10 * pca / np.abs(pca).max()
+        mapper = UMAP(
+            n_neighbors=min(NEIGHBORS, len(features) - 1),
+            init=start.astype(np.float32),
+            random_state=seed,
+            n_jobs=1,
+            low_memory=True,
+        )
+        coordinates = mapper.fit_transform(unit_rows(features.astype(np.float32)))
+    return np.asarray(coordinates, np.float32)

@@ -1,0 +1,144 @@
+"""What the report shows, gathered from the evaluated tables."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from cellvim import __version__
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
+from cellvim.evaluate.neighbors import montage_queries, nearest_wells
+from cellvim.evaluate.report import ReportContent
+from cellvim.evaluate.tasks import RETRIEVAL_TASKS, well_labels
+from cellvim.profiles.aggregate import FIELD_COUNT
+from cellvim.profiles.schema import PERTURBATION, PLATE, WELL, Profiles
+from cellvim.provenance import package_versions
+
+if TYPE_CHECKING:
+    from cellvim.evaluate.stage import EvaluatedTable
+
+PACKAGES = ("numpy", "polars", "scikit-learn", "umap-learn")
+KEYS = [PLATE, WELL]
+
+
+def page_content(
+    tables: Sequence["EvaluatedTable"],
+    metrics: dict[str, Any],
+    settings: EvaluateSettings,
+    inputs: Mapping[str, str],
+) -> ReportContent:
+    """Gather the report: wells, map, neighbours and pictures of the first table, perturbations of all."""
+    first = tables[0]
+    wells = wells_table(first, settings)
+    neighbors = nearest_wells(first.normalized, montage_queries(first.raw, wells["activity_ap"].to_numpy()))
+    return ReportContent(
+        title=settings.title or "Profiles evaluated: " + ", ".join(table.name for table in tables),
+        is_synthetic=settings.is_synthetic,
+        wells=wells,
+        perturbations=pl.concat([perturbations_table(table) for table in tables], how="diagonal"),
+        neighbors=neighbors,
+        thumbnails=thumbnails_of(first.raw, neighbors),
+        metrics=metrics,
+        facts=facts_of(tables, settings, inputs),
+    )
+
+
+def wells_table(table: "EvaluatedTable", settings: EvaluateSettings) -> pl.DataFrame:
+    """One row per well: what was done to it, where it lies on the maps, how active it is."""
+    pca = principal_components(table.normalized.features)
+    umap = umap_coordinates(table.normalized.features, pca, seed=settings.seed)
+    metadata = table.raw.metadata
+    fields = metadata[FIELD_COUNT] if FIELD_COUNT in metadata.columns else [None] * metadata.height
+    placed = metadata.drop(FIELD_COUNT, strict=False).with_columns(
+        *(pl.Series(f"pca_{axis + 1}", pca[:, axis]) for axis in range(2)),
+        *(
+            pl.Series(f"umap_{axis + 1}", None if umap is None else umap[:, axis], pl.Float32)
+            for axis in range(2)
+        ),
+        pl.Series("n_fields", fields, pl.Int64),
+    )
+    if "activity" not in table.retrieval:
+        return placed.with_columns(pl.lit(None, dtype=pl.Float64).alias("activity_ap"))
+    scores = table.retrieval["activity"].wells.select(*KEYS, pl.col("ap").alias("activity_ap"))
+    return placed.join(scores, on=KEYS, how="left", maintain_order="left")
+
+
+def perturbations_table(table: "EvaluatedTable") -> pl.DataFrame:
+    """One row per perturbation with the scores of every task, null where a task could not judge it."""
+    treated = table.raw.metadata.filter(pl.Series(well_labels(table.raw).is_treated))
+    rows = treated.group_by(PERTURBATION).agg(
+        pl.len().cast(pl.Int64).alias("replicates"), pl.col(PLATE).n_unique().cast(pl.Int64).alias("plates")
+    )
+    for task in RETRIEVAL_TASKS:
+        result = table.retrieval.get(task)
+        if result is not None and not result.perturbations.is_empty():
+            scores = result.perturbations.drop("replicates", "plates")
+            scores = scores.rename(
+                {name: f"{task}_{name}" for name in scores.columns if name != PERTURBATION}
+            )
+            rows = rows.join(scores, on=PERTURBATION, how="left")
+    rows = rows.sort(PERTURBATION)
+    return rows.insert_column(0, pl.Series("table", [table.name] * rows.height, pl.String))
+
+
+def thumbnails_of(profiles: Profiles, neighbors: pl.DataFrame) -> pl.DataFrame | None:
+    """Pictures of the wells that the montage shows, from ``NAME.thumbnails.parquet`` beside the table."""
+    path = profiles.source.with_name(f"{profiles.name}.thumbnails.parquet")
+    if not path.is_file():
+        return None
+    shown = neighbors.select(pl.col("neighbor_plate").alias(PLATE), pl.col("neighbor_well").alias(WELL))
+    shown = pl.concat([neighbors.select(KEYS), shown]).unique()
+    return pl.read_parquet(path).select(*KEYS, "png").join(shown, on=KEYS, how="semi").sort(KEYS)
+
+
+def facts_of(
+    tables: Sequence["EvaluatedTable"], settings: EvaluateSettings, inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """How the page was made. File names only: the same results give the same page in any folder."""
+    return {
+        "command": command_of(settings),
+        "versions": {"cellvim": __version__, **package_versions(PACKAGES)},
+        "settings": settings.model_dump(
+            mode="json", exclude={"out", "overwrite", "tables", "platemap", "title"}
+        ),
+        "inputs": dict(inputs),
+        "counts": {
+            table.name: {
+                key: table.metrics[key] for key in ("wells", "plates", "negative_controls", "features_used")
+            }
+            for table in tables
+        },
+        "models": {table.name: table.raw.provenance for table in tables if table.raw.provenance},
+        "warnings": [warning for table in tables for warning in warnings_of(table)],
+    }
+
+
+def command_of(settings: EvaluateSettings) -> str:
+    """A command that makes the page again, run beside the tables."""
+    words = ["cellvim", "evaluate", *(path.name for path in settings.tables)]
+    defaults = EvaluateSettings.model_fields
+    for flag in ("platemap", "perturbation", "control", "label", "normalize", "tasks", "seed", "title"):
+        value = getattr(settings, flag)
+        if value != defaults[flag].default:
+            text = ",".join(value) if isinstance(value, tuple) else getattr(value, "name", str(value))
+            words += [f"--{flag}", text]
+    return shlex.join([*words, "--out", "report"])
+
+
+def warnings_of(table: "EvaluatedTable") -> Iterator[str]:
+    """What a reader must know before trusting a number."""
+    for note in table.normalized.notes:
+        yield f"{table.name}: {note}."
+    for task, result in table.retrieval.items():
+        reason, beyond = result.metrics.get("reason"), result.metrics.get("beyond_reach", 0)
+        if reason:
+            yield f"{table.name}, {task}: not done, {reason}."
+        if beyond:
+            yield (
+                f"{table.name}, {task}: {beyond} of {result.perturbations.height} perturbations have too few "
+                f"replicates or controls for p < 0.05, however well they are found "
+                f"(smallest reachable p {np.max(result.perturbations['smallest_p'].to_numpy()):.3f})."
+            )

@@ -1,0 +1,248 @@
+"""Linear probes: can a linear classifier read a label off profiles of plates or perturbations it never saw?"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Float64, Int
+from numpy import ndarray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.bootstrap import Estimate, generator_for, resampled_counts
+from cellvim.profiles import Profiles, fold_of, require_column
+from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
+
+logger = logging.getLogger(__name__)
+
+FOLDS = 5
+LEAKY = "random_well (leaky)"
+MOST_ITERATIONS = 500
+FEWEST_WELLS_PER_LABEL = 2
+
+
+@dataclass(frozen=True)
+class ProbeWells:
+    """Wells that have a label.
+
+    Args:
+        features: Normalised profiles.
+        label: Code of the label.
+        plate: Name of the plate.
+        perturbation: Name of the perturbation.
+        well: Name of the plate and the well.
+    """
+
+    features: Float[ndarray, "wells features"]
+    label: Int[ndarray, " wells"]
+    plate: list[str]
+    perturbation: list[str]
+    well: list[str]
+
+
+def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]:
+    """Train and judge a probe per split; a split that the table does not allow says why.
+
+    Controls and empty wells take no part, nor do labels with a single well.
+
+    Args:
+        profiles: Normalised wells.
+        settings: Column to predict, bootstraps, seed.
+
+    Returns:
+        Per split: ``accuracy`` and ``macro_f1`` with intervals over held-out units, the same with
+        ``shuffled`` labels, ``chance`` (share of the commonest label); or ``reason``.
+    """
+    column = require_column(profiles, settings.label) if settings.label else PERTURBATION
+    wells = labelled_wells(profiles, column)
+    metrics: dict[str, Any] = {
+        "label": column,
+        "wells": len(wells.well),
+        "labels": int(np.unique(wells.label).size),
+    }
+    splits = {
+        "plate_held_out": (wells.plate, reason_against_plates(wells)),
+        "perturbation_held_out": (wells.perturbation, reason_against_perturbations(wells, column)),
+        LEAKY: (wells.well, reason_against_any(wells)),
+    }
+    for name, (units, reason) in splits.items():
+        metrics[name] = {"reason": reason} if reason else judged_split(name, wells, units, settings)
+    return metrics
+
+
+def labelled_wells(profiles: Profiles, column: str) -> ProbeWells:
+    """Treated wells whose label occurs at least twice."""
+    metadata = profiles.metadata.with_columns(pl.col(column).cast(pl.String).alias("label"))
+    is_treated = ~pl.Series(profiles.is_control) & pl.Series(
+        metadata.select(
+            pl.col(CONTROL_TYPE).ne_missing(EMPTY) & pl.col(PERTURBATION).is_not_null()
+        ).to_series()
+    )
+    counts = metadata.filter(is_treated & metadata["label"].is_not_null())["label"].value_counts()
+    common = counts.filter(pl.col("count") >= FEWEST_WELLS_PER_LABEL)["label"].implode()
+    rows = np.flatnonzero((is_treated & metadata["label"].is_in(common).fill_null(value=False)).to_numpy())
+    kept = metadata[rows]
+    return ProbeWells(
+        features=profiles.features[rows],
+        label=np.unique(kept["label"].to_numpy().astype(str), return_inverse=True)[1],
+        plate=kept[PLATE].to_list(),
+        perturbation=kept[PERTURBATION].to_list(),
+        well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_list(),
+    )
+
+
+def reason_against_any(wells: ProbeWells) -> str:
+    return "" if np.unique(wells.label).size >= 2 else "fewer than two labels have two wells or more"
+
+
+def reason_against_plates(wells: ProbeWells) -> str:
+    return "all labelled wells are on one plate" if len(set(wells.plate)) < 2 else reason_against_any(wells)
+
+
+def reason_against_perturbations(wells: ProbeWells, column: str) -> str:
+    if column == PERTURBATION:
+        return "the label is the perturbation: pass --label with a column such as a target or mechanism"
+    pairs = set(zip(wells.label.tolist(), wells.perturbation, strict=True))
+    if np.bincount([label for label, _ in pairs], minlength=1).max() < 2:
+        return "no label is shared by two perturbations"
+    return reason_against_any(wells)
+
+
+def judged_split(
+    name: str, wells: ProbeWells, units: list[str], settings: EvaluateSettings
+) -> dict[str, Any]:
+    """Predict every well from folds that do not hold its unit, with the labels as they are and shuffled."""
+    fold = folds_of(units, salt=name)
+    truth = {"": wells.label, "shuffled": shuffled_labels(name, wells, settings.seed)}
+    metrics: dict[str, Any] = {"units": len(set(units)), "folds": int(np.unique(fold).size)}
+    for which, label in truth.items():
+        predicted, unconverged = predict_held_out(wells.features, label, fold)
+        codes = np.unique(units, return_inverse=True)[1]
+        scores = score_predictions(label, predicted, codes, settings, name=f"{name}/{which}")
+        if unconverged:
+            scores["unconverged_folds"] = unconverged
+        metrics |= {which: scores} if which else scores
+    return metrics | {"chance": float(np.bincount(wells.label).max() / wells.label.size)}
+
+
+def folds_of(units: list[str], *, salt: str) -> Int[ndarray, " wells"]:
+    """Fold of each well by a hash of its unit; with few units, each is a fold of its own."""
+    names = sorted(set(units))
+    if len(names) <= FOLDS:
+        fold = {name: number for number, name in enumerate(names)}
+    else:
+        fold = {name: fold_of(name, folds=FOLDS, salt=salt) for name in names}
+    return np.array([fold[unit] for unit in units])
+
+
+def shuffled_labels(name: str, wells: ProbeWells, seed: int) -> Int[ndarray, " wells"]:
+    """Deal the labels anew: among perturbations where those are held out, else among the wells of a plate."""
+    generator = generator_for(seed, "shuffled", name)
+    label = wells.label.copy()
+    if name == "perturbation_held_out":
+        names, first, code = np.unique(wells.perturbation, return_index=True, return_inverse=True)
+        return label[first][generator.permutation(names.size)][code]
+    plate = np.array(wells.plate)
+    for plate_name in np.unique(plate):
+        members = np.flatnonzero(plate == plate_name)
+        label[members] = generator.permutation(label[members])
+    return label
+
+
+def predict_held_out(
+    features: Float[ndarray, "wells features"], label: Int[ndarray, " wells"], fold: Int[ndarray, " wells"]
+) -> tuple[Int[ndarray, " wells"], int]:
+    """Predict each fold from all others; also the number of folds that did not converge."""
+    predicted = np.empty_like(label)
+    unconverged = 0
+    for number in np.unique(fold):
+        is_test = fold == number
+        if np.unique(label[~is_test]).size < 2:
+            predicted[is_test] = label[~is_test][0] if (~is_test).any() else -1
+            continue
+        predicted[is_test], is_converged = fit_and_predict(
+            features[~is_test], label[~is_test], features[is_test]
+        )
+        unconverged += not is_converged
+    return predicted, unconverged
+
+
+def fit_and_predict(
+    train: Float[ndarray, "train features"],
+    label: Int[ndarray, " train"],
+    test: Float[ndarray, "test features"],
+) -> tuple[Int[ndarray, " test"], bool]:
+    """Multinomial logistic regression with a ridge, on features standardised by the training wells."""
+    scaler = StandardScaler().fit(train.astype(np.float64))
+    x, y = scaler.transform(train.astype(np.float64)), scaler.transform(test.astype(np.float64))
+    # A ridge does not mind rotation: with fewer wells than features, the wells' own axes say the same in less.
+    if x.shape[0] < x.shape[1]:
+        axes = np.linalg.svd(x, full_matrices=False)[2]
+        x, y = x @ axes.T, y @ axes.T
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model = LogisticRegression(C=1.0, max_iter=MOST_ITERATIONS).fit(x, label)
+    is_converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    return np.asarray(model.predict(y)), is_converged
+
+
+def score_predictions(
+    label: Int[ndarray, " wells"],
+    predicted: Int[ndarray, " wells"],
+    unit: Int[ndarray, " wells"],
+    settings: EvaluateSettings,
+    *,
+    name: str,
+) -> dict[str, Any]:
+    """Accuracy and macro F1, each with a bootstrap interval over held-out units."""
+    size = int(max(label.max(), predicted.max())) + 1
+    units = int(unit.max()) + 1
+    hits = tally(unit[label == predicted], label[label == predicted], units, size)
+    truths, calls = tally(unit, label, units, size), tally(unit, predicted, units, size)
+    whole = np.ones((1, units))
+    counts = resampled_counts(units, resamples=settings.bootstraps, seed=settings.seed, name=name)
+    estimates = {}
+    for metric, measure in (("accuracy", accuracy_of), ("macro_f1", macro_f1_of)):
+        value = measure(hits, truths, calls, whole)[0]
+        resampled = measure(hits, truths, calls, counts)
+        estimates[metric] = (
+            Estimate.from_resamples(value, resampled) if units > 1 else Estimate(value)
+        ).as_metric()
+    return estimates
+
+
+def tally(
+    unit: Int[ndarray, " wells"], label: Int[ndarray, " wells"], units: int, labels: int
+) -> Float64[ndarray, "units labels"]:
+    """Count wells by unit and label."""
+    return (
+        np.bincount(unit * labels + label, minlength=units * labels).reshape(units, labels).astype(np.float64)
+    )
+
+
+Tally = Float64[ndarray, "units labels"]
+
+
+def accuracy_of(
+    hits: Tally,
+    truths: Tally,
+    calls: Tally,
+    counts: Float64[ndarray, "resamples units"],  # noqa: ARG001
+) -> Float64[ndarray, " resamples"]:
+    """Share of wells whose label is predicted."""
+    return np.asarray((counts @ hits.sum(axis=1)) / (counts @ truths.sum(axis=1)))
+
+
+def macro_f1_of(
+    hits: Tally, truths: Tally, calls: Tally, counts: Float64[ndarray, "resamples units"]
+) -> Float64[ndarray, " resamples"]:
+    """Mean over labels of the harmonic mean of precision and recall; labels neither true nor called are left out."""
+    involved = counts @ (truths + calls)
+    f1 = 2 * (counts @ hits) / np.where(involved > 0, involved, 1)
+    is_involved: Bool[ndarray, "resamples labels"] = involved > 0
+    return np.asarray(f1.sum(axis=1) / is_involved.sum(axis=1))

@@ -1,0 +1,176 @@
+"""The evaluate stage: profile tables in, metrics, tables and a report out."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellvim.atomic import write_json
+from cellvim.config import EvaluateSettings
+from cellvim.errors import InputError
+from cellvim.evaluate.outputs import (
+    METRICS,
+    REPORT,
+    RUN,
+    output_folder,
+    remove_old_results,
+    require_own_or_empty,
+    token_of,
+    write_tables,
+)
+from cellvim.evaluate.summary import EvaluateSummary
+from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult, run_retrieval
+from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles
+from cellvim.profiles.schema import require_file, table_name
+from cellvim.provenance import Run, sha256_of_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluatedTable:
+    """One profile table and what became of it.
+
+    Args:
+        name: Name of the table, unlike any other's.
+        raw: Wells before normalisation.
+        normalized: Wells after it.
+        retrieval: Result of each retrieval task.
+        probes: Metrics of the probes; None if they were not asked for.
+    """
+
+    name: str
+    raw: Profiles
+    normalized: Profiles
+    retrieval: Mapping[str, RetrievalResult]
+    probes: dict[str, Any] | None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        tasks = {task: result.metrics for task, result in self.retrieval.items()}
+        if self.probes is not None:
+            tasks["probe"] = self.probes
+        return {
+            "name": self.name,
+            "wells": self.raw.metadata.height,
+            "plates": len(self.raw.plates),
+            "negative_controls": int(self.raw.is_control.sum()),
+            "features": len(self.raw.feature_names),
+            "features_used": len(self.normalized.feature_names),
+            "notes": list(self.normalized.notes),
+            "tasks": tasks,
+        }
+
+
+def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
+    """Say how good the profiles of one or more tables are.
+
+    Reads and annotates each table, averages it to wells, normalises on controls, runs the tasks, and writes
+    `metrics.json`, `TASK.parquet` and `TASK_wells.parquet`, `report.html` and, last, `run.json`. The same
+    inputs and settings give the same bytes; they may be run again into the same folder.
+
+    Raises:
+        NotFoundError: A table or the plate map is not there.
+        InputError: A table lacks what a task or the normalisation needs.
+        OutputExistsError: The folder holds results of other inputs or settings.
+    """
+    with output_folder(settings.out):
+        names = table_names(settings.tables)
+        run = Run("evaluate", settings)
+        for name, path in input_files(settings, names).items():
+            run.record_input(name, sha256_of_file(path))
+        run.facts["token"] = token_of(settings, run.inputs)
+        require_own_or_empty(settings, run.facts["token"])
+        tables = [evaluate_table(name, path, settings) for name, path in names.items()]
+        metrics = collect_metrics(tables, settings)
+        remove_old_results(settings.out)
+        write_json(settings.out / METRICS, metrics)
+        write_tables(settings.out, {table.name: table.retrieval for table in tables})
+        write_page(tables, metrics, settings, run.inputs)
+        run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
+        run.write(settings.out / RUN)
+    return EvaluateSummary(out=settings.out, report=settings.out / REPORT, metrics=metrics)
+
+
+def table_names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name each table by its file, or by folder and file where files share a name.
+
+    Raises:
+        InputError: The same table is given twice.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        found = "the same table is given twice"
+        raise InputError(found, hint="give each table once")
+    plain = [table_name(path) for path in paths]
+    names = [
+        name if plain.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
+        for name, path in zip(plain, paths, strict=True)
+    ]
+    numbered = [
+        name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)
+    ]
+    return dict(zip(numbered, paths, strict=True))
+
+
+def input_files(settings: EvaluateSettings, names: Mapping[str, Path]) -> dict[str, Path]:
+    """Files that decide the results, by the name they go under in records.
+
+    Raises:
+        NotFoundError: One of them is not there.
+    """
+    files = dict(names)
+    if settings.platemap is not None:
+        files["plate map"] = settings.platemap
+    for path in files.values():
+        require_file(path)
+    return files
+
+
+def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> EvaluatedTable:
+    """Read one table and run every task that was asked for."""
+    logger.info("%s: reading %s", name, path)
+    profiles = annotate(
+        read_profiles(path),
+        platemap=settings.platemap,
+        perturbation=settings.perturbation,
+        control=settings.control,
+    )
+    raw = aggregate(profiles)
+    normalized = normalize(raw, settings.normalize)
+    retrieval: dict[str, RetrievalResult] = {}
+    for task in RETRIEVAL_TASKS:
+        if task in settings.tasks:
+            logger.info("%s: %s", name, task)
+            retrieval[task] = run_retrieval(raw, normalized, task, settings)
+    probes = None
+    if "probe" in settings.tasks:
+        from cellvim.evaluate.probe import run_probes
+
+        logger.info("%s: probes", name)
+        probes = run_probes(normalized, settings)
+    return EvaluatedTable(name, raw, normalized, retrieval, probes)
+
+
+def collect_metrics(tables: Sequence[EvaluatedTable], settings: EvaluateSettings) -> dict[str, Any]:
+    """Content of metrics.json: the tasks of every table, and once more those of the first."""
+    described = [table.metrics for table in tables]
+    return {
+        "normalize": settings.normalize,
+        "seed": settings.seed,
+        "tables": described,
+        "tasks": described[0]["tasks"],
+    }
+
+
+def write_page(
+    tables: Sequence[EvaluatedTable],
+    metrics: dict[str, Any],
+    settings: EvaluateSettings,
+    inputs: Mapping[str, str],
+) -> None:
+    from cellvim.evaluate.page_content import page_content
+    from cellvim.evaluate.report import write_report
+
+    logger.info("writing %s", settings.out / REPORT)
+    write_report(page_content(tables, metrics, settings, inputs), settings.out / REPORT)

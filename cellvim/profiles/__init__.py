@@ -1,0 +1,23 @@
+"""Profile tables: read, annotate, aggregate to wells, normalise on controls."""
+
+from cellvim.profiles.aggregate import aggregate
+from cellvim.profiles.annotate import annotate, require_column
+from cellvim.profiles.folds import fold_of, hash_of
+from cellvim.profiles.normalize import control_folds, normalize, plate_codes
+from cellvim.profiles.schema import Profiles, read_profiles
+from cellvim.profiles.sphere import Sphere, fit_sphere
+
+__all__ = [
+    "Profiles",
+    "Sphere",
+    "aggregate",
+    "annotate",
+    "control_folds",
+    "fit_sphere",
+    "fold_of",
+    "hash_of",
+    "normalize",
+    "plate_codes",
+    "read_profiles",
+    "require_column",
+]

@@ -1,0 +1,102 @@
+"""From crops and fields to one profile per well."""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32, Int
+from numpy import ndarray
+
+from cellvim.errors import InputError
+from cellvim.profiles.schema import PLATE, SITE, WELL, Profiles
+
+Average = Literal["mean", "median"]
+
+FIELD_COUNT = "Metadata_FieldCount"
+# Columns that tell the rows of one well apart; two rows alike in all of them are a mistake, not a replicate.
+WITHIN_WELL = (
+    SITE,
+    "Metadata_CropTop",
+    "Metadata_CropLeft",
+    "Metadata_Field",
+    "Metadata_ObjectNumber",
+    "Metadata_ImageNumber",
+)
+
+
+def aggregate(profiles: Profiles, average: Average = "mean") -> Profiles:
+    """Average crops to fields and fields to wells, so that every field of a well counts the same.
+
+    Rows come out sorted by plate and well, whatever their order in the file. Metadata that differ within a
+    well are dropped. `Metadata_FieldCount` says how many fields went into each well.
+
+    Raises:
+        InputError: Two rows stand for the same well, field or crop.
+    """
+    keys = [name for name in WITHIN_WELL if name in profiles.metadata.columns]
+    require_unique(profiles, [PLATE, WELL, *keys])
+    levels = [[PLATE, WELL, SITE], [PLATE, WELL]] if SITE in keys else [[PLATE, WELL]]
+    for level in levels:
+        profiles = average_rows(profiles, level, average, count_name=FIELD_COUNT if keys else None)
+    return profiles
+
+
+def require_unique(profiles: Profiles, keys: list[str]) -> None:
+    is_repeated = profiles.metadata.select(keys).is_duplicated()
+    if is_repeated.any():
+        first = profiles.metadata.filter(is_repeated).row(0, named=True)
+        found = (
+            f"{profiles.source}: {int(is_repeated.sum())} rows stand for the same "
+            f"{'well' if len(keys) == 2 else 'field'}, for example plate {first[PLATE]} well {first[WELL]}"
+        )
+        raise InputError(found, hint=f"keep one row each, or say in {SITE} which field of the well a row is")
+
+
+def average_rows(
+    profiles: Profiles, keys: list[str], average: Average, *, count_name: str | None
+) -> Profiles:
+    """Average the rows that agree in `keys`."""
+    order = profiles.metadata.with_row_index("row").select(
+        "row", *keys, pl.col(WELL).str.len_chars().alias("letters")
+    )
+    # AA01 comes after Z24: wells are sorted by the length of their name first.
+    order = order.sort(PLATE, "letters", *keys[1:])
+    rows = order["row"].to_numpy()
+    starts = np.flatnonzero(
+        order.select(pl.struct(keys).rle_id().diff().fill_null(1).alias("new"))["new"].to_numpy()
+    )
+    sizes = np.diff([*starts, rows.size])
+    sorted_metadata = profiles.metadata[rows]
+    if count_name is not None:
+        sorted_metadata = sorted_metadata.drop(count_name, strict=False)
+    metadata = sorted_metadata[starts].select(constant_columns(sorted_metadata, keys))
+    if count_name is not None:
+        metadata = metadata.with_columns(pl.Series(count_name, sizes, dtype=pl.Int64))
+    features = averaged(profiles.features[rows], starts, sizes, average)
+    return replace(profiles, metadata=metadata, features=features)
+
+
+def constant_columns(metadata: pl.DataFrame, keys: list[str]) -> list[str]:
+    """Columns with one value per group."""
+    others = [name for name in metadata.columns if name not in keys]
+    if metadata.select(keys).is_unique().all():
+        return [*keys, *others]
+    counts = metadata.group_by(keys).agg(pl.col(others).n_unique()).select(others).max()
+    return [*keys, *(name for name in others if counts[name].item() == 1)]
+
+
+def averaged(
+    features: Float32[ndarray, "rows features"],
+    starts: Int[ndarray, " groups"],
+    sizes: Int[ndarray, " groups"],
+    average: Average,
+) -> Float32[ndarray, "groups features"]:
+    if features.shape[0] == starts.size:
+        return features
+    if average == "median":
+        groups = [np.median(features[a : a + n], axis=0) for a, n in zip(starts, sizes, strict=True)]
+        return np.stack(groups).astype(np.float32)
+    # Sums in double precision: the mean of equal values is then that value, bit for bit.
+    sums = np.add.reduceat(features.astype(np.float64), starts)
+    return np.asarray(sums / sizes[:, None], np.float32)

@@ -1,0 +1,151 @@
+"""What was done to each well: perturbation and control type, from the table, a plate map or an option."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cellvim.errors import InputError
+from cellvim.profiles.schema import (
+    CONTROL_TYPE,
+    EMPTY,
+    METADATA_PREFIX,
+    NEGATIVE_CONTROL,
+    PERTURBATION,
+    PLATE,
+    Profiles,
+    first_present,
+    shortened,
+)
+
+logger = logging.getLogger(__name__)
+
+# How peers name the perturbation, in the order they are looked for.
+PERTURBATION_NAMES = (
+    PERTURBATION,
+    "Metadata_broad_sample",
+    "Metadata_JCP2022",
+    "Metadata_pert_iname",
+    "Metadata_pert_name",
+    "Metadata_pert_id",
+    "Metadata_treatment",
+    "Metadata_Treatment",
+    "Metadata_compound",
+    "Metadata_Compound",
+    "Metadata_gene",
+    "Metadata_Gene",
+    "Metadata_Symbol",
+)
+# How peers mark controls, and what their marks mean.
+CONTROL_NAMES = ("Metadata_control_type", "Metadata_pert_type", "Metadata_broad_sample_type")
+CONTROL_VALUES = {
+    "negcon": NEGATIVE_CONTROL,
+    "negative_control": NEGATIVE_CONTROL,
+    "control": NEGATIVE_CONTROL,
+    "dmso": NEGATIVE_CONTROL,
+    "poscon": "poscon",
+    "positive_control": "poscon",
+    "poscon_cp": "poscon",
+    "poscon_diverse": "poscon",
+    "poscon_orf": "poscon",
+    "empty": EMPTY,
+}
+
+
+def annotate(
+    profiles: Profiles,
+    *,
+    platemap: Path | None = None,
+    perturbation: str | None = None,
+    control: str | None = None,
+) -> Profiles:
+    """Say in `Metadata_Perturbation` and `Metadata_ControlType` what each row is.
+
+    Args:
+        profiles: Any table.
+        platemap: Plate map to join by well, and by plate if it names plates.
+        perturbation: Column that says what was done to a well; found by its usual names if absent.
+        control: Negative controls as ``COLUMN=VALUE``; found by their usual names if absent.
+
+    Raises:
+        InputError: A column is missing, or no row matches `control`.
+    """
+    if platemap is not None:
+        from cellvim.store.platemap import join_platemap, read_platemap
+
+        profiles = replace(profiles, metadata=join_platemap(profiles.metadata, read_platemap(platemap)))
+    profiles = name_perturbations(profiles, perturbation)
+    profiles = mark_controls(profiles, control)
+    # A negative control may come without a name; it needs one only to be shown.
+    name = pl.when(pl.col(CONTROL_TYPE) == NEGATIVE_CONTROL).then(pl.lit(NEGATIVE_CONTROL))
+    return replace(
+        profiles, metadata=profiles.metadata.with_columns(pl.coalesce(PERTURBATION, name).alias(PERTURBATION))
+    )
+
+
+def name_perturbations(profiles: Profiles, column: str | None) -> Profiles:
+    """Fill `Metadata_Perturbation` from the column asked for, or from the first usual one."""
+    metadata = profiles.metadata
+    chosen = require_column(profiles, column) if column else first_present(PERTURBATION_NAMES, metadata)
+    if chosen is None:
+        found = f"{profiles.source} does not say what was done to each well"
+        hint = (
+            "pass --perturbation COLUMN or --platemap FILE; "
+            f"the table has {shortened([name for name in metadata.columns if name != PLATE])}"
+        )
+        raise InputError(found, hint=hint)
+    named = replace(
+        profiles, metadata=metadata.with_columns(pl.col(chosen).cast(pl.String).alias(PERTURBATION))
+    )
+    return named if chosen == PERTURBATION else named.noting(f"perturbations are named by {chosen}")
+
+
+def mark_controls(profiles: Profiles, control: str | None) -> Profiles:
+    """Fill `Metadata_ControlType`: by option, as it stands, or from a peer's column."""
+    metadata = profiles.metadata
+    if control is not None:
+        return mark_chosen_controls(profiles, control)
+    if CONTROL_TYPE in metadata.columns:
+        return replace(profiles, metadata=metadata.with_columns(pl.col(CONTROL_TYPE).cast(pl.String)))
+    for name in CONTROL_NAMES:
+        if name in metadata.columns:
+            lowered = pl.col(name).cast(pl.String).str.to_lowercase()
+            marks = metadata.select(
+                lowered.replace_strict(CONTROL_VALUES, default=None, return_dtype=pl.String)
+            )
+            if (marks[name] == NEGATIVE_CONTROL).any():
+                marked = replace(profiles, metadata=metadata.with_columns(marks[name].alias(CONTROL_TYPE)))
+                return marked.noting(f"negative controls are taken from {name}")
+    unmarked = metadata.with_columns(pl.lit(None, dtype=pl.String).alias(CONTROL_TYPE))
+    return replace(profiles, metadata=unmarked)
+
+
+def mark_chosen_controls(profiles: Profiles, control: str) -> Profiles:
+    """Make the rows that match ``COLUMN=VALUE`` the negative controls, and no others."""
+    column, is_split, value = control.partition("=")
+    if not is_split:
+        found = f"--control {control!r} is not COLUMN=VALUE"
+        raise InputError(found, hint="for example --control Metadata_broad_sample=DMSO")
+    is_control = pl.col(require_column(profiles, column.strip())).cast(pl.String) == value.strip()
+    chosen = profiles.metadata.select(is_control.fill_null(value=False).alias("chosen"))["chosen"]
+    if not chosen.any():
+        values = profiles.metadata[require_column(profiles, column.strip())].cast(pl.String).unique().sort()
+        found = f"{profiles.source}: no well has {column.strip()} = {value.strip()}"
+        raise InputError(found, hint=f"values there: {shortened(values.drop_nulls().to_list())}")
+    known = profiles.metadata.get_column(CONTROL_TYPE, default=pl.Series(CONTROL_TYPE, [None] * len(chosen)))
+    others = pl.select(pl.when(known.cast(pl.String) != NEGATIVE_CONTROL).then(known.cast(pl.String)))
+    marked = pl.Series(
+        CONTROL_TYPE, np.where(chosen, NEGATIVE_CONTROL, others.to_series().to_numpy()), pl.String
+    )
+    return replace(profiles, metadata=profiles.metadata.with_columns(marked))
+
+
+def require_column(profiles: Profiles, column: str) -> str:
+    """Find a metadata column by its name, with or without the prefix."""
+    for name in (column, f"{METADATA_PREFIX}{column}"):
+        if name in profiles.metadata.columns:
+            return name
+    found = f"{profiles.source} has no column {column}"
+    raise InputError(found, hint=f"it has {shortened(profiles.metadata.columns)}")
