@@ -1,5 +1,6 @@
 """Pixels to tokens, one per patch and channel, addressed by the name of the stain and the place in the image."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,9 @@ def to_patches(image: Float[Tensor, "b c y x"], patch_px: int) -> Float[Tensor, 
     missing_y, missing_x = -height % patch_px, -width % patch_px
     if missing_y or missing_x:
         image = functional.pad(image, (0, missing_x, 0, missing_y), mode="reflect")
-    cut = image.unflatten(2, (-1, patch_px)).unflatten(4, (-1, patch_px))
+    batch, channels, height, width = image.shape
+    rows, cols = height // patch_px, width // patch_px
+    cut = image.reshape(batch, channels, rows, patch_px, cols, patch_px)
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(4)
 
 
@@ -133,6 +136,7 @@ def from_patches(
     patches: Float[Tensor, "b rows cols c pixels"], height: int, width: int
 ) -> Float[Tensor, "b c {height} {width}"]:
     """Undo `to_patches`, dropping what it added at the margins."""
-    side = round(patches.shape[-1] ** 0.5)
-    image = patches.unflatten(4, (side, side)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-    return image[:, :, :height, :width]
+    batch, rows, cols, channels, pixels = patches.shape
+    side = math.isqrt(pixels)
+    uncut = patches.reshape(batch, rows, cols, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+    return uncut.reshape(batch, channels, rows * side, cols * side)[:, :, :height, :width]

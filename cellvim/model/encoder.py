@@ -108,7 +108,7 @@ class ChannelEncoder(nn.Module):
         tokens = self.projection(patches) + self.address(rows, cols, stain_rows)
         layouts = grid_layouts(rows, cols, channels, self.settings.scan_order)
         encoded = self._run(tokens.flatten(1, 3), layouts, layers)
-        return [result.unflatten(1, (rows, cols, channels)) for result in encoded]
+        return [result.view(-1, rows, cols, channels, self.width) for result in encoded]
 
     def encode_kept(
         self,
@@ -130,7 +130,7 @@ class ChannelEncoder(nn.Module):
         start = torch.arange(batch, device=kept.device).unsqueeze(1) * length
         seen = patches.reshape(-1, pixels).index_select(0, (kept + start).flatten())
         address = self.address(rows, cols, stain_rows).flatten(0, 2)
-        tokens = self.projection(seen).unflatten(0, kept.shape) + functional.embedding(kept, address)
+        tokens = self.projection(seen).view(*kept.shape, self.width) + functional.embedding(kept, address)
         return self._run(tokens, layouts, ())[0]
 
     def arrange(self, channels: Sequence[str], *, unnamed: Sequence[bool] = ()) -> Arrangement:

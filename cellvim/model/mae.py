@@ -1,5 +1,6 @@
 """The masked autoencoder: predict hidden patches, and whole hidden stains, from what is visible."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ class Decoder(nn.Module):
         for number, block in enumerate(self.blocks):
             residual = block(residual, layouts[number % 2])
         pixels: Tensor = self.head(self.norm(residual))
-        return pixels.unflatten(1, (rows, cols, channels))
+        return pixels.view(batch, rows, cols, channels, -1)
 
 
 def reconstruction_losses(
@@ -138,7 +139,7 @@ def reconstruction_losses(
     """
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     prediction, target = prediction.to(dtype), target.to(dtype)
-    side = round(target.shape[-1] ** 0.5)
+    side = math.isqrt(target.shape[-1])
     distance = (_half_spectrum(prediction, side) - _half_spectrum(target, side)).abs()
     # Real input: the other half mirrors this one, except the first and (for even sides) the last column.
     weight = torch.full((distance.shape[-1],), 2.0, dtype=dtype, device=target.device)
@@ -149,5 +150,5 @@ def reconstruction_losses(
 
 
 def _half_spectrum(patches: Float[Tensor, "n pixels"], side: int) -> Float[Tensor, "n side half"]:
-    magnitude: Tensor = torch.fft.rfft2(patches.unflatten(-1, (side, side))).abs()
+    magnitude: Tensor = torch.fft.rfft2(patches.view(-1, side, side)).abs()
     return magnitude

@@ -17,8 +17,9 @@ def both_convs_silu(
 
     Only `x` is kept for the backward pass: convolving again is cheaper than reading the result back.
     """
-    forward, backward = _BothConvsSilu.apply(x.contiguous(), weight.to(x.dtype), bias.to(x.dtype))
-    return forward, backward
+    arguments = x.contiguous(), weight.to(x.dtype), bias.to(x.dtype)
+    looking_back, looking_ahead = _BothConvsSilu.apply(*arguments)  # type: ignore[no-untyped-call]
+    return looking_back, looking_ahead
 
 
 class _BothConvsSilu(Function):

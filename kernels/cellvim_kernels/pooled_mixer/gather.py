@@ -19,10 +19,10 @@ def pool_cells(tokens: Float[Tensor, "b L E"], layout: Layout, pool: Pool) -> Fl
         if not layout.is_pooled:
             return tokens
         axis = layout.pooled_axis + 1
-        by_axis = tokens.unflatten(1, layout.sequence_shape)
+        by_axis = tokens.view(len(tokens), *layout.sequence_shape, -1)
         return (by_axis.mean(axis) if pool == "mean" else by_axis.amax(axis)).flatten(1, 2)
     if pool == "mean":
-        total = _SumPerCell.apply(tokens, layout)
+        total: Tensor = _SumPerCell.apply(tokens, layout)  # type: ignore[no-untyped-call]
         return total / layout.count.clamp(min=1).unsqueeze(-1).to(tokens.dtype)
     index = layout.cell.unsqueeze(-1).expand_as(tokens)
     empty = tokens.new_zeros(len(tokens), layout.cells, tokens.shape[-1])
@@ -32,13 +32,14 @@ def pool_cells(tokens: Float[Tensor, "b L E"], layout: Layout, pool: Pool) -> Fl
 def expand_cells(cells: Float[Tensor, "b P E"], layout: Layout) -> Float[Tensor, "b L E"]:
     """Give every token, in the order of the sequence, the value of its cell."""
     if isinstance(layout, Kept):
-        return _ValueOfCell.apply(cells, layout)
+        of_token: Tensor = _ValueOfCell.apply(cells, layout)  # type: ignore[no-untyped-call]
+        return of_token
     if not layout.is_pooled:
         return cells
     axis = layout.pooled_axis + 1
     shape = list(layout.sequence_shape)
     pooled_shape = [*shape[: axis - 1], 1, *shape[axis:]]
-    expanded = cells.unflatten(1, pooled_shape).expand(-1, *shape, -1)
+    expanded = cells.view(len(cells), *pooled_shape, -1).expand(-1, *shape, -1)
     return expanded.reshape(len(cells), layout.length, -1)
 
 
@@ -46,7 +47,8 @@ def take_tokens(
     tokens: Float[Tensor, "b L E"], index: Int[Tensor, "b L"], inverse: Int[Tensor, "b L"]
 ) -> Float[Tensor, "b L E"]:
     """Reorder the tokens of each sample; `inverse` undoes `index`, so the gradient is a gather too."""
-    return _Reordered.apply(tokens, index, inverse)
+    reordered: Tensor = _Reordered.apply(tokens, index, inverse)  # type: ignore[no-untyped-call]
+    return reordered
 
 
 class _SumPerCell(Function):
