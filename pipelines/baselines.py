@@ -12,6 +12,7 @@ from skimage import feature, filters, measure, segmentation
 
 from cellvim.atomic import write_atomically
 from cellvim.store import PlateReader
+from cellvim.store.platemap import join_platemap
 
 Pixels = UInt8[ndarray, "channel y x"] | UInt16[ndarray, "channel y x"]
 Features = dict[str, float]
@@ -42,8 +43,7 @@ def write_baseline_table(plate: PlateReader, measure_field: Measure, path: Path)
     keys = ["Metadata_Plate", "Metadata_Well"]
     table = pl.DataFrame(rows).group_by(keys, maintain_order=True).mean()
     if plate.platemap is not None:
-        described = plate.platemap.drop("Metadata_Plate", strict=False)
-        table = table.join(described, on="Metadata_Well", how="left", maintain_order="left")
+        table = join_platemap(table, plate.platemap)
     features = [name for name in table.columns if not name.startswith("Metadata_")]
     metadata = [name for name in table.columns if name.startswith("Metadata_")]
     ordered = table.select(*metadata, pl.col(features).cast(pl.Float32))
