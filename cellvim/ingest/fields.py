@@ -69,7 +69,7 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
     if record is not None and (all(record.is_valid) or job.settings.on_missing == "fill"):
         token = _token(_hash_sources(plan, job.check), job.writer)
         if job.writer.is_done(plan.key, token):
-            return FieldResult(plan.key, "already there", sum(record.files.values()))
+            return FieldResult(plan.key, "already there", sum(file.size_bytes for file in record.files))
     channels = [_read_channel(part, job) for part in plan.channels]
     problems = tuple(channel.problem for channel in channels if channel.problem)
     if problems and (job.settings.on_missing != "fill" or len(problems) == len(channels)):

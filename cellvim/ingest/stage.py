@@ -105,11 +105,12 @@ def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> No
 
 
 def _warn_about_map(check: Preflight, rows: pl.DataFrame) -> None:
-    mapped: set[str] = set(rows[WELL])
-    for wells, what in (
-        (check.wells - mapped, "have images but are not in the plate map"),
-        (mapped - check.wells, "are in the plate map but have no images"),
-    ):
-        if wells:
-            names = some(sorted(wells, key=well_position), 6)
-            logger.warning("%s: %d well(s) %s: %s", check.plate.name, len(wells), what, names)
+    mapped = set(rows[WELL].to_list())
+    _warn_about_wells(check, check.wells - mapped, "have images but are not in the plate map")
+    _warn_about_wells(check, mapped - check.wells, "are in the plate map but have no images")
+
+
+def _warn_about_wells(check: Preflight, wells: set[str], what: str) -> None:
+    if wells:
+        names = some(sorted(wells, key=well_position), 6)
+        logger.warning("%s: %d well(s) %s: %s", check.plate.name, len(wells), what, names)

@@ -1,5 +1,6 @@
 """Plates on disk: the only code that knows how they are laid out."""
 
+from cellvim.store.inspection import describe_plate, verify_plate
 from cellvim.store.intensity import Intensity
 from cellvim.store.naming import FieldKey, parse_well, safe_name, well_name, well_position
 from cellvim.store.reader import PlateReader, find_plates
@@ -12,9 +13,11 @@ __all__ = [
     "PlateReader",
     "PlateWriter",
     "SourceFile",
+    "describe_plate",
     "find_plates",
     "parse_well",
     "safe_name",
+    "verify_plate",
     "well_name",
     "well_position",
 ]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import read_json
 from cellvim.store.naming import FieldKey
+from cellvim.store.records import load_json, load_table
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
 CLIP_KEYS = ("0.1", "99.9")
@@ -36,9 +35,9 @@ class Intensity:
 
     @classmethod
     def load(cls, companion: Path) -> "Intensity":
-        content = read_json(companion / INTENSITY_FILE)
+        content = load_json(companion / INTENSITY_FILE)
         channels = tuple(content["channels"])
-        table = pl.read_parquet(companion / FIELDS_FILE)
+        table = load_table(companion / FIELDS_FILE)
         keys = table.select("Metadata_Well", "Metadata_Site").iter_rows()
         pairs = table.select("mean", "std").to_numpy().reshape(-1, len(channels), 2)
         fields = [FieldKey(well, site) for well, site in keys][:: len(channels)]

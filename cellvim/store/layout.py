@@ -15,6 +15,8 @@ PLATE_SUFFIX = ".ome.zarr"
 COMPANION_SUFFIX = ".cellvim"
 VERSION = "0.5"
 INNER_CHUNK_PX = 256
+# The one file that holds a field's pixels, inside its array.
+SHARD = "c/0/0/0"
 
 # Blue, green, red, yellow, magenta, cyan, then grey: channels 1-3 of most screens look as expected.
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF")
@@ -42,6 +44,16 @@ def group(attributes: dict[str, Any]) -> dict[str, Any]:
     """Content of `zarr.json` for a zarr v3 group with OME metadata; empty for a plain group."""
     ome = {"ome": {"version": VERSION, **attributes}} if attributes else {}
     return {"attributes": ome, "node_type": "group", "zarr_format": 3}
+
+
+def plate_groups(name: str, fields: Sequence[FieldKey]) -> dict[str, dict[str, Any]]:
+    """OME metadata of every group above the fields: path inside the plate (``""`` is the plate) to content."""
+    groups: dict[str, dict[str, Any]] = {"": plate_metadata(name, fields)}
+    for well, members in groupby(fields, key=lambda key: key.well):
+        row, column = split_well(well)
+        groups[row] = {}
+        groups[f"{row}/{column}"] = well_metadata([key.site for key in members])
+    return groups
 
 
 def plate_metadata(name: str, fields: Sequence[FieldKey]) -> dict[str, Any]:

@@ -10,20 +10,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import tensorstore as ts
 from numpy.typing import NDArray
 
-from cellvim.atomic import read_json
 from cellvim.errors import InputError, NotFoundError
 from cellvim.store import layout
+from cellvim.store.arrays import new_context, open_array
 from cellvim.store.intensity import FIELDS_FILE, Intensity
-from cellvim.store.naming import FieldKey, well_position
+from cellvim.store.naming import FieldKey, parse_well, well_position
+from cellvim.store.records import load_json, load_table
 from cellvim.store.writer import PLATEMAP_FILE, SKIPPED_FILE
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-# Decoded shard indices and chunks; small, since random crops rarely come back to the same chunk.
-CACHE_BYTES = 32 << 20
 HINT = "make plates with: cellvim ingest IMAGES --out DIR"
 
 
@@ -53,13 +51,14 @@ class PlateReader:
         keys = self._table.select("Metadata_Well", "Metadata_Site").unique(maintain_order=True)
         self.fields = tuple(FieldKey(well, site) for well, site in keys.iter_rows())
         self._arrays: dict[FieldKey, Any] = {}
-        self._process = os.getpid()
+        self._context: Any = None
+        self._process: int | None = None
 
     def __repr__(self) -> str:
         return f"PlateReader({str(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": {}, "_process": None}
+        return {**self.__dict__, "_arrays": {}, "_context": None, "_process": None}
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -93,7 +92,7 @@ class PlateReader:
     def skipped_units(self) -> dict[str, str]:
         """Wells (``B03``) and fields (``B03/1``) that the plate lacks, each with the reason."""
         path = self.companion / SKIPPED_FILE
-        return dict(read_json(path)) if path.is_file() else {}
+        return dict(load_json(path)) if path.is_file() else {}
 
     @cached_property
     def intensity(self) -> Intensity:
@@ -103,7 +102,7 @@ class PlateReader:
     def platemap(self) -> pl.DataFrame | None:
         """One row per well of the plate map given at ingest; None if there was none."""
         path = self.companion / PLATEMAP_FILE
-        return pl.read_parquet(path) if path.is_file() else None
+        return load_table(path) if path.is_file() else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -143,6 +142,21 @@ class PlateReader:
         """
         return self._read(field, self._array(field)[:, top : top + height, left : left + width])
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8 or uint16."""
+        stored: np.dtype[Any] = self._array(self.fields[0]).dtype.numpy_dtype
+        return stored
+
+    def fields_in_metadata(self) -> list[FieldKey]:
+        """Fields that the OME metadata of the plate and its wells name, which other software goes by."""
+        fields = []
+        for well in self._plate_metadata()["wells"]:
+            images = self._ome(self.path / well["path"])["well"]["images"]
+            name = parse_well(well["path"].replace("/", ""))
+            fields += [FieldKey(name, int(image["path"])) for image in images]
+        return fields
+
     def _read(self, field: FieldKey, view: Any) -> Pixels:
         try:
             pixels: Pixels = view.read().result()
@@ -153,8 +167,7 @@ class PlateReader:
 
     @cached_property
     def _image_metadata(self) -> dict[str, Any]:
-        metadata: dict[str, Any] = read_json(self.path / self.fields[0].group / "zarr.json")
-        return dict(metadata["attributes"]["ome"])
+        return self._ome(self.path / self.fields[0].group)
 
     @cached_property
     def _rows(self) -> dict[FieldKey, pl.DataFrame]:
@@ -166,10 +179,13 @@ class PlateReader:
         if not root.is_file():
             found = f"{self.path} is not finished: it has no zarr.json"
             raise InputError(found, hint="run the same `cellvim ingest` again, it resumes")
+        return dict(self._ome(self.path)["plate"])
+
+    def _ome(self, group: Path) -> dict[str, Any]:
         try:
-            return dict(read_json(root)["attributes"]["ome"]["plate"])
-        except (KeyError, TypeError, ValueError) as error:
-            found = f"{self.path} is not an OME-Zarr 0.5 plate"
+            return dict(load_json(group / "zarr.json")["attributes"]["ome"])
+        except (LookupError, TypeError) as error:
+            found = f"{group} is not a group of an OME-Zarr 0.5 plate"
             raise InputError(found, hint=HINT) from error
 
     def _read_field_table(self) -> pl.DataFrame:
@@ -177,7 +193,7 @@ class PlateReader:
         if not path.is_file():
             found = f"{self.path} lacks {path.name} in {self.companion.name} beside it"
             raise InputError(found, hint=f"keep {self.companion.name} beside the plate, or ingest again")
-        return pl.read_parquet(path)
+        return load_table(path)
 
     def _row(self, field: FieldKey) -> pl.DataFrame:
         if field not in self._rows:
@@ -187,24 +203,10 @@ class PlateReader:
 
     def _array(self, field: FieldKey) -> Any:
         if self._process != os.getpid():
-            self._arrays, self._process = {}, os.getpid()
+            self._arrays, self._context, self._process = {}, new_context(), os.getpid()
         if field not in self._arrays:
-            self._arrays[field] = open_array(self.path / field.group / "0")
+            self._arrays[field] = open_array(self.path / field.group / "0", self._context)
         return self._arrays[field]
-
-
-def open_array(path: Path) -> Any:
-    """Open one zarr array for reading, as a tensorstore.
-
-    Raises:
-        InputError: The array is missing or damaged.
-    """
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
-    try:
-        return ts.open(spec, read=True, context=_context()).result()
-    except ValueError as error:
-        found = f"{path} cannot be read: {str(error).splitlines()[0]}"
-        raise InputError(found, hint="`cellvim verify` lists all damage; ingest again") from error
 
 
 def find_plates(paths: Iterable[Path]) -> list[Path]:
@@ -224,14 +226,3 @@ def find_plates(paths: Iterable[Path]) -> list[Path]:
 
 def _plates_in(folder: Path) -> Sequence[Path]:
     return sorted(path for path in folder.glob(f"*{layout.PLATE_SUFFIX}") if path.is_dir())
-
-
-_contexts: dict[int, Any] = {}
-
-
-def _context() -> Any:
-    """One cache per process, as a tensorstore context does not survive a fork."""
-    process = os.getpid()
-    if process not in _contexts:
-        _contexts[process] = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
-    return _contexts[process]

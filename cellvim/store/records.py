@@ -1,15 +1,17 @@
 """What the companion remembers of each field: its sources, its checksums, and that it is whole."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from cellvim.atomic import read_json, write_atomically
+from cellvim.errors import InputError
 from cellvim.store.naming import FieldKey
 
 
@@ -24,6 +26,15 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """One file of the store."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class FieldRecord:
     """Done-record: what is stored for one field, and what it was made from.
 
@@ -31,7 +42,7 @@ class FieldRecord:
         token: Hash of the sources and of every setting that changes the pixels.
         is_valid: Per channel; False where the plane was filled with zeros.
         pixels_sha256: Per channel, of the plane's bytes, row by row, little-endian.
-        files: Stored file, relative to the field's group, to its size in bytes.
+        files: Stored files, named relative to the field's group.
     """
 
     well: str
@@ -41,7 +52,7 @@ class FieldRecord:
     width_px: int
     is_valid: tuple[bool, ...]
     pixels_sha256: tuple[str, ...]
-    files: Mapping[str, int]
+    files: tuple[StoredFile, ...]
     sources: tuple[SourceFile, ...]
 
     @property
@@ -51,6 +62,7 @@ class FieldRecord:
     @classmethod
     def load(cls, path: Path) -> "FieldRecord":
         content = read_json(path)
+        content["files"] = tuple(StoredFile(**file) for file in content["files"])
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
         for name in ("is_valid", "pixels_sha256"):
             content[name] = tuple(content[name])
@@ -82,3 +94,32 @@ def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
     write_atomically(path, lambda temporary: table.write_parquet(temporary, compression="zstd"))
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file of a plate.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def load_table(path: Path) -> pl.DataFrame:
+    """Read a Parquet file of a plate.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    found = f"{path} cannot be read: {str(error).splitlines()[0]}"
+    return InputError(found, hint="keep PLATE.cellvim beside PLATE.ome.zarr; if it is damaged, ingest again")

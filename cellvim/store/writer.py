@@ -1,34 +1,45 @@
 """Write one plate, field by field, so that a kill at any moment leaves only whole fields."""
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numcodecs.blosc
 import numpy as np
 import polars as pl
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
 
-from cellvim.atomic import flush_to_disk, read_json, remove_leftovers, write_bytes, write_json
+from cellvim.atomic import (
+    flush_to_disk,
+    json_bytes,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
 from cellvim.errors import OutputExistsError
+from cellvim.provenance import sha256_of_file
 from cellvim.store import layout
+from cellvim.store.arrays import Codec, write_array
+from cellvim.store.checksums import write_checksums
 from cellvim.store.intensity import FIELDS_FILE, INTENSITY_FILE, histograms_of, pack_histograms
-from cellvim.store.naming import FieldKey, split_well
-from cellvim.store.records import FieldRecord, SourceFile, manifest_of, plane_sha256, write_table
+from cellvim.store.naming import FieldKey
+from cellvim.store.records import (
+    FieldRecord,
+    SourceFile,
+    StoredFile,
+    manifest_of,
+    plane_sha256,
+    write_table,
+)
 from cellvim.store.statistics import measure_plate
 
 PLATE_RECORD = "plate.json"
 SKIPPED_FILE = "skipped.json"
 MANIFEST_FILE = "manifest.parquet"
 PLATEMAP_FILE = "platemap.parquet"
-
-# Several threads append their blocks to one Blosc buffer in the order they finish: same pixels, other bytes.
-numcodecs.blosc.use_threads = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class PlateWriter:
     channels: tuple[str, ...]
     dtype: np.dtype[np.unsignedinteger]
     pixel_size_um: float | None = None
-    codec: Literal["zstd", "lz4"] = "zstd"
+    codec: Codec = "zstd"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,8 +118,8 @@ class PlateWriter:
             return False
         group = self.path / key.group
         return record.token == token and all(
-            (group / name).is_file() and (group / name).stat().st_size == size
-            for name, size in record.files.items()
+            (group / file.name).is_file() and (group / file.name).stat().st_size == file.size_bytes
+            for file in record.files
         )
 
     def write_field(
@@ -150,7 +161,7 @@ class PlateWriter:
             sources=tuple(sources),
         )
         write_json(layout.record_path(self.companion, key), asdict(record))
-        return sum(files.values())
+        return sum(file.size_bytes for file in files)
 
     def discard(self, key: FieldKey) -> None:
         """Remove a field, its record first, so that no record ever speaks of missing pixels."""
@@ -186,7 +197,7 @@ class PlateWriter:
         write_table(self.companion / FIELDS_FILE, table)
         intensity = {"channels": list(self.channels), "percentiles": percentiles}
         write_json(self.companion / INTENSITY_FILE, intensity)
-        self._write_metadata(fields, percentiles)
+        self._write_metadata(records, percentiles)
 
     def _refuse_other_settings(self, found: dict[str, Any]) -> None:
         wanted = self.plate_record()
@@ -209,20 +220,20 @@ class PlateWriter:
     def _sweep(self) -> None:
         """Remove what a killed writer left."""
         shutil.rmtree(self.companion / "tmp", ignore_errors=True)
-        for folder in (self.companion, self.companion / "fields", self.path):
+        for folder in (self.companion, self.companion / "fields", *self.path.rglob("*/"), self.path):
             if folder.is_dir():
                 remove_leftovers(folder)
 
-    def _write_pixels(self, key: FieldKey, pixels: NDArray[np.unsignedinteger]) -> dict[str, int]:
+    def _write_pixels(self, key: FieldKey, pixels: NDArray[np.unsignedinteger]) -> tuple[StoredFile, ...]:
         temporary = self.companion / "tmp" / f"{key.well}-{key.site}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            self._write_array(temporary / "0", pixels)
-            files = {
-                path.relative_to(temporary).as_posix(): path.stat().st_size
-                for path in sorted(temporary.rglob("*"))
-                if path.is_file()
-            }
+            write_array(temporary / "0", pixels, codec=self.codec)
+            written = sorted(path for path in temporary.rglob("*") if path.is_file())
+            files = tuple(
+                StoredFile(path.relative_to(temporary).as_posix(), path.stat().st_size, sha256_of_file(path))
+                for path in written
+            )
             for path in (*temporary.rglob("*"), temporary):
                 flush_to_disk(path)
             final = self.path / key.group
@@ -233,48 +244,41 @@ class PlateWriter:
             shutil.rmtree(temporary, ignore_errors=True)
         return files
 
-    def _write_array(self, path: Path, pixels: NDArray[np.unsignedinteger]) -> None:
-        chunk = (len(pixels), *(layout.inner_chunk_px(side) for side in pixels.shape[1:]))
-        shard = tuple(-(-side // inner) * inner for side, inner in zip(pixels.shape, chunk, strict=True))
-        shuffle = BloscShuffle.bitshuffle if self.codec == "zstd" else BloscShuffle.shuffle
-        array = zarr.create_array(
-            str(path),
-            shape=pixels.shape,
-            dtype=pixels.dtype,
-            chunks=chunk,
-            shards=shard,
-            compressors=BloscCodec(cname=self.codec, clevel=1, shuffle=shuffle),
-            fill_value=0,
-            dimension_names=("c", "y", "x"),
-        )
-        array[:] = pixels
-
     def _discard_others(self, fields: set[FieldKey]) -> None:
-        for path in sorted((self.companion / "fields").glob("*.json")):
-            well, _, site = path.stem.partition("-")
-            key = FieldKey(well, int(site))
-            if key in fields:
-                continue
+        """Remove fields that an earlier, unfinished run wrote and this one does not want."""
+        stems = (path.stem.split("-") for path in (self.companion / "fields").iterdir())
+        groups = (path.relative_to(self.path).parts for path in self.path.glob("*/*/*/"))
+        found = {FieldKey(well, int(site)) for well, site in stems}
+        found |= {FieldKey(row + column, int(site)) for row, column, site in groups if site.isdigit()}
+        for key in sorted(found - fields):
             if self.is_finished:
                 raise OutputExistsError(self.path, why=f"was made from more files (field {key})")
             self.discard(key)
 
     def _write_metadata(
-        self, fields: Sequence[FieldKey], percentiles: Mapping[str, Mapping[str, float]]
+        self, records: Sequence[FieldRecord], percentiles: Mapping[str, Mapping[str, float]]
     ) -> None:
+        """Write every group's `zarr.json`, the root's last, and before it the checksums of all files."""
+        fields = [record.key for record in records]
         windows = [(values["1"], max(values["99.9"], values["1"] + 1)) for values in percentiles.values()]
-        for key in fields:
-            image = layout.image_metadata(
+        images = {
+            key.group: layout.image_metadata(
                 str(key),
                 self.channels,
                 pixel_size_um=self.pixel_size_um,
                 windows=windows,
                 largest=int(np.iinfo(self.dtype).max),
             )
-            write_json(self.path / key.group / "zarr.json", layout.group(image))
-        for well, members in groupby(fields, key=lambda key: key.well):
-            row, column = split_well(well)
-            content = layout.group(layout.well_metadata([key.site for key in members]))
-            write_json(self.path / row / column / "zarr.json", content)
-            write_json(self.path / row / "zarr.json", layout.group({}))
-        write_json(self.path / "zarr.json", layout.group(layout.plate_metadata(self.name, fields)))
+            for key in fields
+        }
+        groups = layout.plate_groups(self.name, fields) | images
+        known = {
+            f"{record.key.group}/{file.name}": file.sha256 for record in records for file in record.files
+        }
+        contents = {
+            f"{path}/zarr.json".lstrip("/"): json_bytes(layout.group(groups[path])) for path in groups
+        }
+        known |= {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        write_checksums(self.path, known)
+        for name in sorted(contents, key=lambda name: name == "zarr.json"):
+            write_bytes(self.path / name, contents[name])
