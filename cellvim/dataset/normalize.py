@@ -27,4 +27,5 @@ def normalize_pixels(
     mean, deviation = (moments[:, side, None, None] for side in (0, 1))
     centred = np.clip(pixels.astype(np.float32), low.astype(np.float32), high.astype(np.float32)) - mean
     scale = np.where(deviation > SMALLEST_DEVIATION, deviation, np.inf)
-    return (centred / scale).astype(np.float32)
+    normalized: Float[ndarray, "c y x"] = (centred / scale).astype(np.float32)
+    return normalized

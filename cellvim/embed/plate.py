@@ -1,5 +1,6 @@
 """Embed one plate: tiles to fields, fields to wells, and a thumbnail of each well."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,10 @@ from cellvim.embed.tiling import tiles
 from cellvim.errors import InputError
 from cellvim.model import ChannelEncoder
 from cellvim.progress import Advance
-from cellvim.store import FieldKey, PlateReader, join_platemap
+from cellvim.store import FieldKey, PlateReader
+from cellvim.store.platemap import join_platemap
+
+logger = logging.getLogger(__name__)
 
 KEYS = ["Metadata_Plate", "Metadata_Well", "Metadata_Site", "Metadata_CropTop", "Metadata_CropLeft"]
 KEYS_OF_LEVEL = {"well": KEYS[:2], "field": KEYS[:3], "crop": KEYS}
@@ -29,7 +33,9 @@ class EmbeddedPlate:
     table: pl.DataFrame
     thumbnails: pl.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
-    """`PLATE WELL` and the reason."""
+    """`PLATE WELL` and the reason why it has no row."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
 
     @property
     def well_count(self) -> int:
@@ -53,8 +59,8 @@ def embed_plate(
 ) -> EmbeddedPlate:
     """Embed every field of a plate and average up to the wanted level.
 
-    A channel whose plane was filled at ingest is not shown to the encoder. A well fails if one of its fields
-    cannot be read, or if a channel is valid in none of its fields.
+    A channel whose plane was filled at ingest is not shown to the encoder, and a field that cannot be read is
+    left out. A well fails if that leaves it without any field, or a channel without any valid plane.
 
     Args:
         plate: Plate to read.
@@ -63,25 +69,23 @@ def embed_plate(
         tile_px: Side of a tile; smaller fields are one tile.
         advance: Called once per field.
     """
-    failed = {f"{plate.name} {well}": why for well, why in plate.skipped.items() if well not in plate.wells}
+    left_out: dict[str, str] = {}
     rows: list[dict[str, object]] = []
     features: list[Float[ndarray, "tile features"]] = []
     thumbnails: dict[str, bytes] = {}
     tiled_fields = prefetched(lambda key: tile_field(plate, key, tile_px), plate.fields)
-    for group in _grouped(tiled_fields, settings.batch_size, failed, plate.name):
+    for group in _grouped(_readable(tiled_fields, left_out, plate.name), settings.batch_size):
         for tiled, encoded in zip(group, _encode(group, encoder, plate, settings), strict=True):
             advance()
             thumbnails.setdefault(tiled.key.well, tiled.thumbnail)
             rows += [_row(plate, tiled.key, corner) for corner in tiled.corners]
             features.append(encoded)
     table = _aggregate(rows, features, settings)
-    table, incomplete = _drop_incomplete(table)
-    failed |= {f"{plate.name} {well}": "a channel is valid in none of its fields" for well in incomplete}
-    broken = {where.split(" ")[-1] for where in failed}
-    table = table.filter(~pl.col("Metadata_Well").is_in(list(broken)))
+    failed = _failures(plate, table, left_out)
+    table = _without_gaps(table)
     if plate.platemap is not None and table.height:
         table = join_platemap(table, plate.platemap)
-    return EmbeddedPlate(_metadata_first(table), _thumbnail_table(plate.name, thumbnails), failed)
+    return EmbeddedPlate(_metadata_first(table), _thumbnail_table(plate.name, thumbnails), failed, left_out)
 
 
 def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
@@ -99,15 +103,21 @@ def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
     return TiledField(key, corners, cut, is_valid, compose_thumbnail(raw, plate, THUMBNAIL_PX))
 
 
-def _grouped(
-    fields: Iterator[TiledField], batch_size: int, failed: dict[str, str], plate_name: str
-) -> Iterator[list[TiledField]]:
+def _readable(
+    fields: Iterator[TiledField], left_out: dict[str, str], plate_name: str
+) -> Iterator[TiledField]:
+    for tiled in fields:
+        if tiled.error is None:
+            yield tiled
+        else:
+            logger.warning("field left out: %s", tiled.error)
+            left_out[f"{plate_name} {tiled.key}"] = tiled.error
+
+
+def _grouped(fields: Iterator[TiledField], batch_size: int) -> Iterator[list[TiledField]]:
     """Gather neighbouring fields into groups that fill a batch and can be stacked."""
     group: list[TiledField] = []
     for tiled in fields:
-        if tiled.error is not None:
-            failed[f"{plate_name} {tiled.key.well}"] = tiled.error
-            continue
         if group and not _can_stack(group[0], tiled):
             yield group
             group = []
@@ -186,14 +196,22 @@ def _aggregate(
     return table.with_columns(pl.col(names).cast(pl.Float32))
 
 
-def _drop_incomplete(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Leave out rows that lack a feature; a well whose rows all do is named."""
-    names = [name for name in table.columns if name.startswith("emb_")]
-    if not names:
-        return table, []
-    complete = table.drop_nulls(names)
-    lost = set(table["Metadata_Well"]) - set(complete["Metadata_Well"])
-    return complete, sorted(lost)
+def _without_gaps(table: pl.DataFrame) -> pl.DataFrame:
+    return table.drop_nulls([name for name in table.columns if name.startswith("emb_")])
+
+
+def _failures(plate: PlateReader, table: pl.DataFrame, left_out: dict[str, str]) -> dict[str, str]:
+    """Why each well of the plate that has no complete row has none."""
+    complete, present = set(_without_gaps(table)["Metadata_Well"]), set(table["Metadata_Well"])
+    failed = {}
+    for well in (*plate.wells, *plate.skipped):
+        if well in complete:
+            continue
+        reasons = [why for where, why in left_out.items() if where.startswith(f"{plate.name} {well}/")]
+        gap = "a channel is valid in none of its fields"
+        why = gap if well in present else plate.skipped.get(well) or (reasons or ["no field"])[0]
+        failed[f"{plate.name} {well}"] = why
+    return failed
 
 
 def _metadata_first(table: pl.DataFrame) -> pl.DataFrame:

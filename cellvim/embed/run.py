@@ -41,7 +41,9 @@ class EmbedSummary:
     wells: int
     embedded: int
     failed: dict[str, str]
-    """`PLATE WELL` and the reason."""
+    """`PLATE WELL` and the reason why it has no row."""
+    left_out: dict[str, str]
+    """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
     was_done: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,7 +53,10 @@ class EmbedSummary:
         state = "already done" if self.was_done else "done"
         counts = f"{self.wells} wells = {self.embedded} embedded + {len(self.failed)} failed"
         lines = [f"{self.out}  {self.rows} rows x {self.features} features  {counts}  {state}"]
-        return "\n".join(lines + [f"  failed: {where}: {why}" for where, why in self.failed.items()])
+        lines += [f"  failed: {where}: {why}" for where, why in self.failed.items()]
+        return "\n".join(
+            lines + [f"  field left out: {where}: {why}" for where, why in self.left_out.items()]
+        )
 
 
 def embed_plates(settings: EmbedSettings) -> EmbedSummary:
@@ -85,7 +90,11 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
             raise InputError(found, hint="look at the plate with: cellvim info PLATE")
         write_thumbnails(thumbnails_path(settings.out), parts)
         run.counts = {"wells": summary.wells, "embedded": summary.embedded, "failed": len(summary.failed)}
-        run.facts = {"failed": summary.failed, "model": card.as_dict()}
+        run.facts = {
+            "failed": summary.failed,
+            "left_out": summary.left_out,
+            "model": card.model_dump(mode="json"),
+        }
         run.write(settings.out.with_suffix(".run.json"))
         write_table(settings.out, parts, _provenance(settings, card, plates, identity))
     shutil.rmtree(parts_folder)
@@ -112,14 +121,15 @@ def open_plates(settings: EmbedSettings) -> list[PlateReader]:
 
 
 def require_complete(summary: EmbedSummary) -> None:
-    """Turn failed wells into exit code 1, after everything else is on disk.
+    """Turn failed wells and unreadable fields into exit code 1, after everything else is on disk.
 
     Raises:
-        SomeFailedError: Some wells failed.
+        SomeFailedError: Some wells failed, or some fields are not part of their wells.
     """
-    if summary.failed:
-        where, why = next(iter(summary.failed.items()))
-        found = f"{len(summary.failed)} of {summary.wells} wells failed, first {where}: {why}"
+    lost = {**summary.failed, **summary.left_out}
+    if lost:
+        where, why = next(iter(lost.items()))
+        found = f"{len(summary.failed)} wells and {len(summary.left_out)} fields failed, first {where}: {why}"
         raise SomeFailedError(found, hint=f"the other {summary.embedded} are in {summary.out}")
 
 
@@ -175,7 +185,7 @@ def _provenance(
     """What a table says about itself; a reader can tell whether two tables may be mixed."""
     return {
         "identity": identity,
-        "model": card.as_dict(),
+        "model": card.model_dump(mode="json"),
         "model_sha256": weights_sha256(settings.model),
         "normalization": "clip to the plate's 0.1 and 99.9 percentiles, standardise per field and channel",
         "plates": {plate.name: plate.fingerprint for plate in plates},
@@ -200,5 +210,6 @@ def _summarise(
         wells=wells,
         embedded=table.select("Metadata_Plate", "Metadata_Well").n_unique(),
         failed={where: why for part in parts for where, why in part.failed.items()},
+        left_out={where: why for part in parts for where, why in part.left_out.items()},
         was_done=was_done,
     )

@@ -45,7 +45,7 @@ def _shrink(picture: Float[ndarray, "side side"], side_px: int) -> Float[ndarray
     """Average over the pixels that fall into each small one."""
     borders = np.linspace(0, len(picture), side_px + 1).astype(int)[:-1]
     if len(picture) < side_px:
-        return picture[np.ix_(borders, borders)]
+        return np.asarray(picture[np.ix_(borders, borders)])
     counts = np.diff(np.append(borders, len(picture))).astype(np.float32)
     summed = np.add.reduceat(np.add.reduceat(picture, borders, axis=0), borders, axis=1)
     return np.asarray(summed / counts[:, None] / counts[None, :])

@@ -19,7 +19,8 @@ def write_table(path: Path, parts: Sequence[EmbeddedPlate], provenance: dict[str
     """Write all plates' rows as one table that says how it was made."""
     table = pl.concat([part.table for part in parts], how="diagonal_relaxed")
     failed = {where: why for part in parts for where, why in part.failed.items()}
-    _write_parquet(path, table, {**provenance, "failed": failed})
+    left_out = {where: why for part in parts for where, why in part.left_out.items()}
+    _write_parquet(path, table, {**provenance, "failed": failed, "left_out": left_out})
 
 
 def write_thumbnails(path: Path, parts: Sequence[EmbeddedPlate]) -> None:
@@ -29,13 +30,19 @@ def write_thumbnails(path: Path, parts: Sequence[EmbeddedPlate]) -> None:
 def write_part(path: Path, embedded: EmbeddedPlate, identity: str) -> None:
     """Keep a finished plate; the thumbnails first, as the part's presence says that it is complete."""
     _write_parquet(thumbnails_path(path), embedded.thumbnails, {})
-    _write_parquet(path, embedded.table, {"identity": identity, "failed": embedded.failed})
+    _write_parquet(
+        path, embedded.table, {"identity": identity, "failed": embedded.failed, "left_out": embedded.left_out}
+    )
 
 
 def read_part(path: Path) -> EmbeddedPlate:
     """Read a part, or a finished table, back."""
+    stored = read_metadata(path)
     return EmbeddedPlate(
-        pl.read_parquet(path), pl.read_parquet(thumbnails_path(path)), read_metadata(path).get("failed", {})
+        pl.read_parquet(path),
+        pl.read_parquet(thumbnails_path(path)),
+        stored.get("failed", {}),
+        stored.get("left_out", {}),
     )
 
 

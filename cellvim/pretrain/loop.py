@@ -13,9 +13,9 @@ from torch.optim import AdamW
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched
 from cellvim.errors import NonFiniteLossError
-from cellvim.model import MaskedAutoencoder, choose_device
+from cellvim.model import MaskedAutoencoder, Reconstruction, choose_device, draw_mask, weight_decay_groups
 from cellvim.pretrain.interrupt import StopRequest
-from cellvim.pretrain.schedule import decay_groups, ema_decay, learning_rate
+from cellvim.pretrain.schedule import ema_decay, learning_rate
 from cellvim.pretrain.state import TrainingState, update_ema
 from cellvim.progress import progress_bar
 
@@ -41,8 +41,12 @@ class Trainer:
         self.device = choose_device(settings.device)
         self.folder = settings.out / "checkpoints"
         model = model.to(self.device)
+        decayed, spared = weight_decay_groups(model)
         optimizer = AdamW(
-            decay_groups(model, settings.optimizer.weight_decay),
+            [
+                {"params": decayed, "weight_decay": settings.optimizer.weight_decay},
+                {"params": spared, "weight_decay": 0.0},
+            ],
             lr=0.0,
             betas=(settings.optimizer.beta1, settings.optimizer.beta2),
         )
@@ -88,14 +92,8 @@ class Trainer:
         )
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        result = state.model.reconstruct(
-            batch.images.to(self.device),
-            batch.channels,
-            settings.masking,
-            seed=settings.seed,
-            step=state.step,
-        )
-        loss = float(result.loss)
+        result = self._reconstruct(batch)
+        loss = result.loss.item()
         if not math.isfinite(loss):
             found = (
                 f"the loss is {loss} at step {state.step} (plates of channels {', '.join(batch.channels)})"
@@ -104,20 +102,35 @@ class Trainer:
             raise NonFiniteLossError(found, hint=hint)
         state.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
-        norm = float(clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm))
+        norm = clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm).item()
         state.optimizer.step()
         update_ema(state.ema, state.model, ema_decay(settings.optimizer, step=state.step))
         line = {
             "step": state.step,
             "loss": loss,
-            "pixel_loss": float(result.pixel_loss),
-            "fourier_loss": float(result.fourier_loss),
+            "pixel_loss": result.pixel_loss.item(),
+            "fourier_loss": result.fourier_loss.item(),
             "gradient_norm": norm,
             "learning_rate": rate,
         }
         metrics.write(json.dumps(line) + "\n")
         state.step += 1
         self.steps_taken += 1
+
+    def _reconstruct(self, batch: Batch) -> Reconstruction:
+        settings, patch_px = self.settings, self.settings.model.patch_px
+        samples, channels, height, width = batch.images.shape
+        mask = draw_mask(
+            settings.masking,
+            batch=samples,
+            channels=channels,
+            grid=(height // patch_px, width // patch_px),
+            seed=settings.seed,
+            step=batch.step,
+        )
+        images, weight = batch.images.to(self.device), settings.masking.fourier_weight
+        result: Reconstruction = self.state.model(images, batch.channels, mask.to(self.device), weight)
+        return result
 
     def _save_and_log(self, step: int, metrics: TextIO, *, is_stopping: bool) -> None:
         settings, done = self.settings, step + 1

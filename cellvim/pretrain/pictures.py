@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
@@ -93,10 +92,4 @@ def _show(axes: Axes, picture: Float[ndarray, "y x"], low: float, high: float) -
 
 
 def _save(figure: Figure, path: Path) -> None:
-    canvas = FigureCanvasAgg(figure)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            canvas.print_png(file, metadata={"Software": None}, pil_kwargs={"optimize": True})
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))

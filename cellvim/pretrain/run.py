@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cellvim.atomic import locked, read_json, remove_leftovers, write_json, write_text
 from cellvim.config import PretrainSettings
 from cellvim.dataset import CropSource, TrainingIndex
@@ -120,12 +118,13 @@ def _write_results(
         steps=settings.steps,
         seed=settings.seed,
         is_trained=settings.steps > 0,
+        plates=tuple(sorted(plate.name for plate in index.plates)) if settings.steps else (),
     )
-    save_encoder(out, trainer.state.ema.encoder, card)
+    save_encoder(out, trainer.state.ema.encoder.state_dict(), card)
     losses = read_losses(out / "metrics.jsonl")
     if losses:
         draw_loss_curve(losses, out / "loss.png")
-    draw_reconstructions(trainer.state.model, trainer.source.batch(0), settings, out / "reconstructions.png")
+    draw_reconstructions(trainer.state.ema, trainer.source.batch(0), settings, out / "reconstructions.png")
     summary = _summarise(settings, trainer, index, losses)
     run.counts = {"plates": len(index.plates), "fields": index.field_count, "steps": settings.steps}
     run.facts = {"crops_per_second": trainer.crops_per_second, "data_wait_share": trainer.data_wait_share}
@@ -163,9 +162,3 @@ def read_losses(path: Path) -> list[float]:
     if not path.exists():
         return []
     return [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def choose_device(wanted: str) -> torch.device:
-    return torch.device(
-        "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
-    )

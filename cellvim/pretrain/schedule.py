@@ -1,10 +1,6 @@
-"""Learning rate of each step, and which weights decay."""
+"""Learning rate of each step, and memory of the moving average."""
 
 import math
-from collections.abc import Iterable
-
-from torch import nn
-from torch.nn import Parameter
 
 from cellvim.config import OptimizerSettings
 
@@ -32,24 +28,3 @@ def learning_rate(settings: OptimizerSettings, *, step: int, steps: int, batch_s
 def ema_decay(settings: OptimizerSettings, *, step: int) -> float:
     """Decay of the moving average: short memory at first, when the weights are still far from useful."""
     return min(settings.ema_decay, (1 + step) / (10 + step))
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two AdamW groups: projection matrices decay; A_log, D, norms, biases, tokens and embeddings do not."""
-    decayed, spared = _split(model.named_parameters())
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-
-
-def _split(parameters: Iterable[tuple[str, Parameter]]) -> tuple[list[Parameter], list[Parameter]]:
-    decayed, spared = [], []
-    for name, parameter in parameters:
-        (decayed if is_decayed(name, parameter) else spared).append(parameter)
-    return decayed, spared
-
-
-def is_decayed(name: str, parameter: Parameter) -> bool:
-    words = ("bias", "norm", "embed", "position", "token", "A_log", ".D")
-    return parameter.ndim > 1 and not any(word in name for word in words)

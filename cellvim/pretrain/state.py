@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from cellvim.atomic import remove_leftovers, write_atomically
+from cellvim.model import MaskedAutoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ KEPT = 2
 class TrainingState:
     """Everything that the next step depends on besides (settings, seed, step)."""
 
-    model: nn.Module
-    ema: nn.Module
+    model: MaskedAutoencoder
+    ema: MaskedAutoencoder
     optimizer: AdamW
     step: int = 0
     """Steps taken so far."""

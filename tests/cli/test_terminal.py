@@ -1,0 +1,158 @@
+"""What the shell sees: exit codes, one error line, one hint line, results on stdout."""
+
+import errno
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cellvim.cli import app
+from cellvim.errors import ExitCode, InputError, SomeFailedError
+from cellvim.terminal import run_to_exit_code
+
+HEAVY = {"torch", "zarr", "tensorstore", "sklearn", "umap", "altair", "polars", "matplotlib"}
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process; returns exit code, stdout and stderr."""
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cellvim", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            run_to_exit_code(app)
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run_command
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = "import sys, cellvim.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "command", ["", "ingest", "pretrain", "embed", "evaluate", "demo", "verify", "info", "doctor"]
+)
+def test_every_command_has_help(run: Callable[..., tuple[int, str, str]], command: str) -> None:
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+@pytest.mark.parametrize("command", ["ingest", "pretrain", "embed", "evaluate"])
+def test_help_of_a_stage_shows_an_example(run: Callable[..., tuple[int, str, str]], command: str) -> None:
+    assert f"cellvim {command} " in run(command, "--help")[1].split("Examples")[1]
+
+
+def test_unknown_flag_is_a_usage_error(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("ingest", "--no-such-flag")[0] == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("ingest", "nowhere", "--out", "plates"), "nowhere"),
+        (("pretrain", "nowhere", "--out", "run"), "nowhere"),
+        (("embed", "nowhere", "--model", "run", "--out", "e.parquet"), "run"),
+        (("evaluate", "nowhere.parquet", "--out", "report"), "nowhere.parquet"),
+        (("verify", "nowhere"), "nowhere"),
+        (("info", "nowhere"), "nowhere"),
+        (("pretrain", "x", "--out", "run", "--config", "none.yaml"), "none.yaml"),
+    ],
+)
+def test_wrong_path_gives_one_line_and_one_hint(
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == ExitCode.BAD_INPUT
+    assert out == ""
+    error, hint = err.strip().splitlines()
+    assert error.startswith("error: ")
+    assert expected in error
+    assert hint.startswith("hint: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (InputError("found this", hint="do that"), ExitCode.BAD_INPUT, "error: found this\nhint: do that\n"),
+        (SomeFailedError("two failed", hint="see"), ExitCode.SOME_FAILED, "error: two failed"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "table"),
+            ExitCode.DISK,
+            "the disk is full (table)",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "table"),
+            ExitCode.DISK,
+            "Permission denied (table)",
+        ),
+        (MemoryError(), ExitCode.MEMORY, "out of memory"),
+        (KeyboardInterrupt(), ExitCode.KEYBOARD, "error: interrupted"),
+        (
+            ZeroDivisionError("oops"),
+            ExitCode.INTERNAL,
+            "internal error, please report it: ZeroDivisionError: oops",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_every_failure_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def fail(_: list[str]) -> None:
+        raise raised
+
+    monkeypatch.setattr(sys, "argv", ["cellvim"])
+    with pytest.raises(SystemExit) as stopped:
+        run_to_exit_code(fail)
+    assert stopped.value.code == code
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_debug_mode_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[str]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["cellvim"])
+    monkeypatch.setenv("CELLVIM_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        run_to_exit_code(fail)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_quiet_works_before_and_after_the_command(
+    run: Callable[..., tuple[int, str, str]], position: str
+) -> None:
+    run(*(["-q", "doctor"] if position == "before" else ["doctor", "-q"]))
+    assert logging.getLogger("cellvim").level == logging.WARNING
+
+
+def test_json_is_one_object_on_stdout(run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    assert json.loads(out)["versions"]["python"]

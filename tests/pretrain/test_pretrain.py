@@ -1,0 +1,174 @@
+"""A run is exact: killed anywhere and resumed, its bytes are those of a run that nobody disturbed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cellvim.config import PretrainSettings
+from cellvim.errors import InputError, NonFiniteLossError, OutputExistsError
+from cellvim.model import load_encoder
+from cellvim.pretrain import pretrain
+from cellvim.pretrain.state import list_checkpoints
+from cellvim.store import PlateReader
+
+TINY = {"width": 16, "depth": 2, "patch_px": 8, "decoder_width": 16, "decoder_depth": 1, "position_grid": 4}
+
+
+def settings_for(plate: PlateReader, out: Path, **changes: Any) -> PretrainSettings:
+    content: dict[str, Any] = {
+        "plates": (plate.path,),
+        "out": out,
+        "steps": 12,
+        "batch_size": 4,
+        "checkpoint_every": 5,
+        "device": "cpu",
+        "model": TINY,
+        "crops": {"crop_px": 32},
+        "optimizer": {"base_learning_rate": 0.05},
+    }
+    return PretrainSettings.checked({**content, **changes})
+
+
+def hashes(out: Path) -> dict[str, str]:
+    names = ("model.safetensors", "metrics.jsonl", "README.md", "loss.png", "reconstructions.png", "settings.yaml")
+    return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+
+
+def test_a_run_leaves_what_the_contract_names(make_plate: Any, tmp_path: Path) -> None:
+    summary = pretrain(settings_for(make_plate(), tmp_path / "run"))
+    out = tmp_path / "run"
+    for name in (*hashes(out), "run.json", "report.html", "checkpoints"):
+        assert (out / name).exists(), name
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(12))
+    assert summary.channels == ("DNA", "ER", "Mito")
+    encoder, card = load_encoder(out)
+    assert card.steps == 12
+    assert card.plates == ("P1",)
+    assert sum(p.numel() for p in encoder.parameters()) == summary.parameters
+    assert len(list_checkpoints(out / "checkpoints")) == 2
+
+
+def test_training_moves_the_weights_and_lowers_the_loss(make_plate: Any, tmp_path: Path) -> None:
+    plate = make_plate()
+    only_patches = {"masking": {"channel_steps": 0}}
+    trained = settings_for(plate, tmp_path / "a", steps=60, checkpoint_every=100, **only_patches)
+    pretrain(trained)
+    untrained = pretrain(settings_for(plate, tmp_path / "b", steps=0))
+    assert untrained.final_loss is None
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    before, after = (load_encoder(tmp_path / name)[0].state_dict() for name in ("b", "a"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_runs_are_the_same_bytes_and_another_seed_is_not(make_plate: Any, tmp_path: Path) -> None:
+    plate = make_plate()
+    pretrain(settings_for(plate, tmp_path / "a"))
+    pretrain(settings_for(plate, tmp_path / "b"))
+    other = pretrain(settings_for(plate, tmp_path / "c", seed=1))
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    assert other.weights_sha256 != hashes(tmp_path / "a")["model.safetensors"]
+
+
+@pytest.mark.parametrize(("stop_after", "sent"), [(2, signal.SIGKILL), (6, signal.SIGKILL), (8, signal.SIGTERM)])
+def test_a_killed_run_ends_with_the_same_bytes(
+    make_plate: Any, tmp_path: Path, stop_after: int, sent: signal.Signals
+) -> None:
+    plate = make_plate()
+    whole, broken = settings_for(plate, tmp_path / "whole"), settings_for(plate, tmp_path / "broken")
+    pretrain(whole)
+    code = kill_run(broken, stop_after=stop_after, sent=sent)
+    assert code == (75 if sent == signal.SIGTERM else -signal.SIGKILL)
+    assert not (tmp_path / "broken/model.safetensors").exists()
+    pretrain(broken)
+    assert hashes(tmp_path / "broken") == hashes(tmp_path / "whole")
+
+
+def kill_run(settings: PretrainSettings, *, stop_after: int, sent: signal.Signals) -> int:
+    """Run in another process, which sends itself a signal once a step is done."""
+    script = """
+import os, sys
+from cellvim.config import PretrainSettings
+from cellvim.pretrain import loop, pretrain
+from cellvim.terminal import run_to_exit_code
+take = loop.Trainer._take_step
+def take_and_signal(self, batch, metrics):
+    take(self, batch, metrics)
+    metrics.flush()
+    if self.state.step == int(sys.argv[2]):
+        os.kill(os.getpid(), int(sys.argv[3]))
+loop.Trainer._take_step = take_and_signal
+run_to_exit_code(lambda _: pretrain(PretrainSettings.model_validate_json(sys.argv[1])))
+"""
+    arguments = [settings.model_dump_json(), str(stop_after), str(int(sent))]
+    return subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True).returncode
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    make_plate: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plate = make_plate()
+    settings = settings_for(plate, tmp_path / "run")
+    pretrain(settings)
+    wanted = hashes(tmp_path / "run")
+    (tmp_path / "run/summary.json").unlink()
+    newest = list_checkpoints(tmp_path / "run/checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    pretrain(settings)
+    assert hashes(tmp_path / "run") == wanted
+    assert "falling back" in caplog.text
+
+
+def test_a_finished_run_is_not_repeated_and_not_overwritten(make_plate: Any, tmp_path: Path) -> None:
+    plate = make_plate()
+    settings = settings_for(plate, tmp_path / "run")
+    first = pretrain(settings)
+    before = os.stat(tmp_path / "run/model.safetensors").st_mtime_ns
+    again = pretrain(settings)
+    assert again.was_done
+    assert again.weights_sha256 == first.weights_sha256
+    assert os.stat(tmp_path / "run/model.safetensors").st_mtime_ns == before
+    with pytest.raises(OutputExistsError, match="other settings or plates"):
+        pretrain(settings_for(plate, tmp_path / "run", seed=1))
+    pretrain(settings_for(plate, tmp_path / "run", seed=1, overwrite=True))
+    assert hashes(tmp_path / "run")["model.safetensors"] != first.weights_sha256
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(make_plate: Any, tmp_path: Path) -> None:
+    wild = settings_for(
+        make_plate(), tmp_path / "run", checkpoint_every=1, optimizer={"base_learning_rate": 1e30, "warmup_share": 0}
+    )
+    with pytest.raises(NonFiniteLossError, match="at step") as caught:
+        pretrain(wild)
+    assert "last good checkpoint" in caught.value.hint
+    kept = list_checkpoints(tmp_path / "run/checkpoints")
+    assert kept
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_crop_larger_than_the_field_is_refused_before_anything_is_written(make_plate: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="48 x 48 px, smaller than the crop of 64 px"):
+        pretrain(settings_for(make_plate(), tmp_path / "run", crops={"crop_px": 64}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_log_line_tells_how_fast_and_how_long_it_waited(
+    make_plate: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="cellvim")
+    started = time.perf_counter()
+    pretrain(settings_for(make_plate(), tmp_path / "run", log_every=4))
+    assert time.perf_counter() > started
+    assert "step 4/12" in caplog.text
+    assert "crops/s" in caplog.text
+    assert "waiting for data" in caplog.text
