@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from numpy import ndarray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.bootstrap import Estimate, generator_for, resampled_counts
@@ -40,9 +41,22 @@ class ProbeWells:
 
     features: Float[ndarray, "wells features"]
     label: Int[ndarray, " wells"]
-    plate: list[str]
-    perturbation: list[str]
-    well: list[str]
+    plate: Shaped[ndarray, " wells"]
+    perturbation: Shaped[ndarray, " wells"]
+    well: Shaped[ndarray, " wells"]
+
+    def of_shared_labels(self) -> "ProbeWells":
+        """Only the wells whose label belongs to two perturbations or more: no other can be learned from others."""
+        code = np.unique(self.perturbation, return_inverse=True)[1]
+        pairs = np.unique(np.stack([self.label, code], axis=1), axis=0)
+        is_shared = (np.bincount(pairs[:, 0], minlength=self.label.max(initial=0) + 1) >= 2)[self.label]
+        return ProbeWells(
+            self.features[is_shared],
+            self.label[is_shared],
+            self.plate[is_shared],
+            self.perturbation[is_shared],
+            self.well[is_shared],
+        )
 
 
 def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]:
@@ -62,16 +76,17 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
     wells = labelled_wells(profiles, column)
     metrics: dict[str, Any] = {
         "label": column,
-        "wells": len(wells.well),
+        "wells": int(wells.well.size),
         "labels": int(np.unique(wells.label).size),
     }
+    shared = wells.of_shared_labels()
     splits = {
-        "plate_held_out": (wells.plate, reason_against_plates(wells)),
-        "perturbation_held_out": (wells.perturbation, reason_against_perturbations(wells, column)),
-        LEAKY: (wells.well, reason_against_any(wells)),
+        "plate_held_out": (wells, wells.plate, reason_against_plates(wells)),
+        "perturbation_held_out": (shared, shared.perturbation, reason_against_perturbations(shared, column)),
+        LEAKY: (wells, wells.well, reason_against_any(wells)),
     }
-    for name, (units, reason) in splits.items():
-        metrics[name] = {"reason": reason} if reason else judged_split(name, wells, units, settings)
+    for name, (members, units, reason) in splits.items():
+        metrics[name] = {"reason": reason} if reason else judged_split(name, members, units, settings)
     return metrics
 
 
@@ -90,9 +105,9 @@ def labelled_wells(profiles: Profiles, column: str) -> ProbeWells:
     return ProbeWells(
         features=profiles.features[rows],
         label=np.unique(kept["label"].to_numpy().astype(str), return_inverse=True)[1],
-        plate=kept[PLATE].to_list(),
-        perturbation=kept[PERTURBATION].to_list(),
-        well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_list(),
+        plate=kept[PLATE].to_numpy().astype(str),
+        perturbation=kept[PERTURBATION].to_numpy().astype(str),
+        well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_numpy().astype(str),
     )
 
 
@@ -101,25 +116,28 @@ def reason_against_any(wells: ProbeWells) -> str:
 
 
 def reason_against_plates(wells: ProbeWells) -> str:
-    return "all labelled wells are on one plate" if len(set(wells.plate)) < 2 else reason_against_any(wells)
+    return (
+        "all labelled wells are on one plate"
+        if np.unique(wells.plate).size < 2
+        else reason_against_any(wells)
+    )
 
 
 def reason_against_perturbations(wells: ProbeWells, column: str) -> str:
     if column == PERTURBATION:
         return "the label is the perturbation: pass --label with a column such as a target or mechanism"
-    pairs = set(zip(wells.label.tolist(), wells.perturbation, strict=True))
-    if np.bincount([label for label, _ in pairs], minlength=1).max() < 2:
-        return "no label is shared by two perturbations"
-    return reason_against_any(wells)
+    if np.unique(wells.label).size < 2:
+        return "fewer than two labels are shared by two perturbations or more"
+    return ""
 
 
 def judged_split(
-    name: str, wells: ProbeWells, units: list[str], settings: EvaluateSettings
+    name: str, wells: ProbeWells, units: Shaped[ndarray, " wells"], settings: EvaluateSettings
 ) -> dict[str, Any]:
     """Predict every well from folds that do not hold its unit, with the labels as they are and shuffled."""
     fold = folds_of(units, salt=name)
     truth = {"": wells.label, "shuffled": shuffled_labels(name, wells, settings.seed)}
-    metrics: dict[str, Any] = {"units": len(set(units)), "folds": int(np.unique(fold).size)}
+    metrics: dict[str, Any] = {"units": np.unique(units).size, "folds": int(np.unique(fold).size)}
     for which, label in truth.items():
         predicted, unconverged = predict_held_out(wells.features, label, fold)
         codes = np.unique(units, return_inverse=True)[1]
@@ -130,14 +148,12 @@ def judged_split(
     return metrics | {"chance": float(np.bincount(wells.label).max() / wells.label.size)}
 
 
-def folds_of(units: list[str], *, salt: str) -> Int[ndarray, " wells"]:
+def folds_of(units: Shaped[ndarray, " wells"], *, salt: str) -> Int[ndarray, " wells"]:
     """Fold of each well by a hash of its unit; with few units, each is a fold of its own."""
-    names = sorted(set(units))
-    if len(names) <= FOLDS:
-        fold = {name: number for number, name in enumerate(names)}
-    else:
-        fold = {name: fold_of(name, folds=FOLDS, salt=salt) for name in names}
-    return np.array([fold[unit] for unit in units])
+    names, code = np.unique(units, return_inverse=True)
+    if names.size <= FOLDS:
+        return code
+    return np.array([fold_of(name, folds=FOLDS, salt=salt) for name in names])[code]
 
 
 def shuffled_labels(name: str, wells: ProbeWells, seed: int) -> Int[ndarray, " wells"]:
@@ -147,9 +163,8 @@ def shuffled_labels(name: str, wells: ProbeWells, seed: int) -> Int[ndarray, " w
     if name == "perturbation_held_out":
         names, first, code = np.unique(wells.perturbation, return_index=True, return_inverse=True)
         return label[first][generator.permutation(names.size)][code]
-    plate = np.array(wells.plate)
-    for plate_name in np.unique(plate):
-        members = np.flatnonzero(plate == plate_name)
+    for plate in np.unique(wells.plate):
+        members = np.flatnonzero(wells.plate == plate)
         label[members] = generator.permutation(label[members])
     return label
 
@@ -184,7 +199,8 @@ def fit_and_predict(
     if x.shape[0] < x.shape[1]:
         axes = np.linalg.svd(x, full_matrices=False)[2]
         x, y = x @ axes.T, y @ axes.T
-    with warnings.catch_warnings(record=True) as caught:
+    # One thread: these fits are many and small, and two threads that wait for each other took 60 times as long.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model = LogisticRegression(C=1.0, max_iter=MOST_ITERATIONS).fit(x, label)
     is_converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
@@ -232,7 +248,7 @@ def accuracy_of(
     hits: Tally,
     truths: Tally,
     calls: Tally,
-    counts: Float64[ndarray, "resamples units"],  # noqa: ARG001
+    counts: Float64[ndarray, "resamples units"],
 ) -> Float64[ndarray, " resamples"]:
     """Share of wells whose label is predicted."""
     return np.asarray((counts @ hits.sum(axis=1)) / (counts @ truths.sum(axis=1)))

@@ -25,6 +25,11 @@ from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WE
 RETRIEVAL_TASKS: tuple[RetrievalTask, ...] = ("activity", "distinctiveness", "replicate_retrieval")
 SIGNIFICANT_Q = 0.05
 CONTROL_FOLDS = 5
+REASONS = {
+    "activity": "no perturbation has a second well to be found, against controls of its plate",
+    "distinctiveness": "no perturbation has a second well to be found, against others on its plate",
+    "replicate_retrieval": "no perturbation has wells on two plates",
+}
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def headline(
         "queries_without_candidates": scores.dropped,
     }
     if perturbations.is_empty():
-        return counts | {"reason": "no well has both a positive and a negative candidate"}
+        return counts | {"reason": REASONS[task]}
     columns = {
         "mean_map": perturbations["map"],
         "mean_normalized_map": perturbations["normalized_map"],

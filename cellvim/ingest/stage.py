@@ -112,5 +112,5 @@ def _warn_about_map(check: Preflight, rows: pl.DataFrame) -> None:
 
 def _warn_about_wells(check: Preflight, wells: set[str], what: str) -> None:
     if wells:
-        names = some(sorted(wells, key=well_position), 6)
-        logger.warning("%s: %d well(s) %s: %s", check.plate.name, len(wells), what, names)
+        names: list[str] = sorted(wells, key=well_position)
+        logger.warning("%s: %d well(s) %s: %s", check.plate.name, len(wells), what, some(names, 6))

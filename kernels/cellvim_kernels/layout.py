@@ -99,6 +99,8 @@ class Kept:
         cell: Cell of each position of the sequence.
         cells: Number of cells P, empty ones included.
         count: Tokens in each cell.
+        members: Positions of all samples (sample * length + position), sorted by sample and cell.
+        first: Where each cell's members start; cells of all samples.
         is_raster: The sequence is the memory order.
     """
 
@@ -107,6 +109,8 @@ class Kept:
     cell: Int[Tensor, "b length"]
     cells: int
     count: Int[Tensor, "b {self.cells}"]
+    members: Int[Tensor, " b*length"]
+    first: Int[Tensor, " b*{self.cells}"]
     is_raster: bool
 
     @classmethod
@@ -131,7 +135,10 @@ class Kept:
             cell = torch.arange(cells, device=ids.device).expand_as(ids)
         count = torch.zeros(len(ids), cells, dtype=torch.long, device=ids.device)
         count.scatter_add_(1, cell, torch.ones_like(cell))
-        return cls(sequence, place, cell, cells, count, is_raster=grid.order == "rwc")
+        start = torch.arange(len(ids), device=ids.device).unsqueeze(1) * ids.shape[1]
+        members = (cell.argsort(dim=1, stable=True) + start).flatten()
+        first = count.flatten().cumsum(0) - count.flatten()
+        return cls(sequence, place, cell, cells, count, members, first, is_raster=grid.order == "rwc")
 
     def tables(
         self,

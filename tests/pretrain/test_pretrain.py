@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -39,7 +38,14 @@ def settings_for(plate: PlateReader, out: Path, **changes: Any) -> PretrainSetti
 
 
 def hashes(out: Path) -> dict[str, str]:
-    names = ("model.safetensors", "metrics.jsonl", "README.md", "loss.png", "reconstructions.png", "settings.yaml")
+    names = (
+        "model.safetensors",
+        "metrics.jsonl",
+        "README.md",
+        "loss.png",
+        "reconstructions.png",
+        "settings.yaml",
+    )
     return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
 
 
@@ -80,7 +86,9 @@ def test_two_runs_are_the_same_bytes_and_another_seed_is_not(make_plate: Any, tm
     assert other.weights_sha256 != hashes(tmp_path / "a")["model.safetensors"]
 
 
-@pytest.mark.parametrize(("stop_after", "sent"), [(2, signal.SIGKILL), (6, signal.SIGKILL), (8, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("stop_after", "sent"), [(2, signal.SIGKILL), (6, signal.SIGKILL), (8, signal.SIGTERM)]
+)
 def test_a_killed_run_ends_with_the_same_bytes(
     make_plate: Any, tmp_path: Path, stop_after: int, sent: signal.Signals
 ) -> None:
@@ -111,7 +119,9 @@ loop.Trainer._take_step = take_and_signal
 run_to_exit_code(lambda _: pretrain(PretrainSettings.model_validate_json(sys.argv[1])))
 """
     arguments = [settings.model_dump_json(), str(stop_after), str(int(sent))]
-    return subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True).returncode
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], check=False, capture_output=True
+    ).returncode
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
@@ -133,11 +143,11 @@ def test_a_finished_run_is_not_repeated_and_not_overwritten(make_plate: Any, tmp
     plate = make_plate()
     settings = settings_for(plate, tmp_path / "run")
     first = pretrain(settings)
-    before = os.stat(tmp_path / "run/model.safetensors").st_mtime_ns
+    before = (tmp_path / "run/model.safetensors").stat().st_mtime_ns
     again = pretrain(settings)
     assert again.was_done
     assert again.weights_sha256 == first.weights_sha256
-    assert os.stat(tmp_path / "run/model.safetensors").st_mtime_ns == before
+    assert (tmp_path / "run/model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(OutputExistsError, match="other settings or plates"):
         pretrain(settings_for(plate, tmp_path / "run", seed=1))
     pretrain(settings_for(plate, tmp_path / "run", seed=1, overwrite=True))
@@ -146,7 +156,10 @@ def test_a_finished_run_is_not_repeated_and_not_overwritten(make_plate: Any, tmp
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(make_plate: Any, tmp_path: Path) -> None:
     wild = settings_for(
-        make_plate(), tmp_path / "run", checkpoint_every=1, optimizer={"base_learning_rate": 1e30, "warmup_share": 0}
+        make_plate(),
+        tmp_path / "run",
+        checkpoint_every=1,
+        optimizer={"base_learning_rate": 1e30, "warmup_share": 0},
     )
     with pytest.raises(NonFiniteLossError, match="at step") as caught:
         pretrain(wild)
@@ -156,7 +169,9 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(make_plate:
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_a_crop_larger_than_the_field_is_refused_before_anything_is_written(make_plate: Any, tmp_path: Path) -> None:
+def test_a_crop_larger_than_the_field_is_refused_before_anything_is_written(
+    make_plate: Any, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="48 x 48 px, smaller than the crop of 64 px"):
         pretrain(settings_for(make_plate(), tmp_path / "run", crops={"crop_px": 64}))
     assert not (tmp_path / "run").exists()

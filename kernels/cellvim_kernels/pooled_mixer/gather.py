@@ -93,11 +93,9 @@ def _value_of_cell(cells: Float[Tensor, "b P E"], layout: Kept) -> Float[Tensor,
 
 def _sum_per_cell(tokens: Float[Tensor, "b L E"], layout: Kept) -> Float[Tensor, "b P E"]:
     batch, length, width = tokens.shape
-    # Tokens sorted by cell, so that every cell is one bag of consecutive rows, summed by one thread in order.
-    members = layout.cell.argsort(dim=1, stable=True)
-    first = layout.count.flatten().cumsum(0) - layout.count.flatten()
     rows = tokens.reshape(batch * length, width)
-    sums = functional.embedding_bag(_flat(members, length), rows, first, mode="sum")
+    # One bag per cell: each is summed by one thread, in the order of the sequence.
+    sums = functional.embedding_bag(layout.members, rows, layout.first, mode="sum")
     return sums.view(batch, layout.cells, width)
 
 
