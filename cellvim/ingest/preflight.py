@@ -12,7 +12,7 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError, PreflightError
 from cellvim.ingest.channels import name_channels
 from cellvim.ingest.planes import ChannelPlan, FieldPlan, plan_fields
-from cellvim.ingest.sources import SourcePlate
+from cellvim.ingest.sources import SourcePlate, some
 from cellvim.ingest.tiff import DamagedImageError, TiffHeader, read_header
 
 ALLOWED_DTYPES = ("uint8", "uint16")
@@ -30,6 +30,7 @@ class Preflight:
         fields: Fields to be written; a channel with a problem will be filled.
         found: Number of fields that have at least one file.
         skipped: Well or field to the reason why it will not be written.
+        notes: Oddities that do no harm, the source's and those found here.
         problems: One line each, worst first.
         size_bytes: Size of all files to be read.
     """
@@ -42,6 +43,7 @@ class Preflight:
     found: int
     skipped: Mapping[str, str]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     size_bytes: int
 
     @property
@@ -88,6 +90,7 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
         found=len(plans),
         skipped=skipped,
         problems=tuple(problems),
+        notes=(*plate.notes, *_notes(plans)),
         size_bytes=sum(size for size, _ in headers.values()),
     )
 
@@ -184,3 +187,11 @@ def _wells_without_images(plate: SourcePlate, plans: Sequence[FieldPlan]) -> dic
         for well in plate.declared_wells
         if well not in present
     }
+
+
+def _notes(plans: Sequence[FieldPlan]) -> list[str]:
+    """Wells with fewer fields than most: allowed, but it may mean that an acquisition broke off."""
+    counts = Counter(plan.key.well for plan in plans)
+    usual = Counter(counts.values()).most_common(1)[0][0]
+    fewer = [f"{well} ({count})" for well, count in counts.items() if count < usual]
+    return [f"{len(fewer)} well(s) have fewer than {usual} fields: {some(fewer, 6)}"] if fewer else []

@@ -11,7 +11,7 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.preflight import Preflight, check_plate
-from cellvim.ingest.sources import some
+from cellvim.ingest.sources import SourcePlate, some
 from cellvim.ingest.summary import IngestSummary
 from cellvim.ingest.writing import disk_errors, foresee, write_plate
 from cellvim.store import safe_name, well_position
@@ -62,15 +62,25 @@ def check_sources(settings: IngestSettings) -> list[Preflight]:
 
     Raises:
         InputError: Two plates of one name.
+        UsageError: A name for one plate, and several plates.
     """
     plates = [plate for source in settings.sources for plate in read_source(source, settings)]
-    if settings.plate and len(plates) == 1:
-        plates = [replace(plates[0], name=safe_name(settings.plate))]
+    if settings.plate:
+        plates = [replace(_only(plates), name=safe_name(settings.plate))]
     name, count = Counter(plate.name for plate in plates).most_common(1)[0]
     if count > 1:
         found = f"{count} plates are named {name} (all: {some([plate.name for plate in plates], 6)})"
         raise InputError(found, hint="ingest them one by one, each with its own --plate")
     return [check_plate(plate, settings) for plate in sorted(plates, key=lambda plate: plate.name)]
+
+
+def _only(plates: Sequence[SourcePlate]) -> SourcePlate:
+    if len(plates) > 1:
+        found = (
+            f"--plate names one plate, the sources hold {len(plates)}: {some([p.name for p in plates], 6)}"
+        )
+        raise UsageError(found, hint="leave --plate out, or ingest them one by one")
+    return plates[0]
 
 
 def read_maps(checks: Sequence[Preflight], settings: IngestSettings) -> list[pl.DataFrame | None]:
@@ -100,7 +110,7 @@ def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> No
         for check in checks:
             check.refuse()
     for check in checks:
-        for line in (*check.plate.notes, *check.problems):
+        for line in (*check.notes, *check.problems):
             logger.warning("%s: %s", check.plate.name, line)
 
 

@@ -50,7 +50,7 @@ def foresee(check: Preflight, settings: IngestSettings) -> PlateResult:
         fields=len(check.fields),
         skipped=dict(sorted(check.skipped.items())),
         problems=check.problems,
-        warnings=check.plate.notes,
+        warnings=check.notes,
         bytes_in=check.size_bytes,
     )
 

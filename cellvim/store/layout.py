@@ -64,11 +64,13 @@ def plate_metadata(name: str, fields: Sequence[FieldKey]) -> dict[str, Any]:
     most = max(len(list(members)) for _, members in groupby(fields, key=lambda field: field.well))
     return {
         "plate": {
-            "acquisitions": [{"id": 0, "maximumfieldcount": most}],
+            "acquisitions": [{"id": 0, "maximumfieldcount": most, "name": "ingest"}],
             "columns": [{"name": column} for column in columns],
             "field_count": most,
             "name": name,
             "rows": [{"name": row} for row in rows],
+            # Said once more here, since ome-zarr-models looks for it in the plate itself.
+            "version": VERSION,
             "wells": [
                 {
                     "path": "/".join(split_well(well)),
