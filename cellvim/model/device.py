@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 
 from cellvim.errors import UsageError
-from cellvim_kernels import chosen_backend
+from cellvim_kernels import UnknownBackendError, chosen_backend
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -27,5 +27,17 @@ def describe_backend() -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if has_gpu else "cpu",
         "threads": torch.get_num_threads(),
-        "kernels": chosen_backend(),
+        "kernels": choose_backend(),
     }
+
+
+def choose_backend() -> str:
+    """Name of the kernels in use.
+
+    Raises:
+        UsageError: CELLVIM_KERNEL names an unknown backend.
+    """
+    try:
+        return chosen_backend()
+    except UnknownBackendError as error:
+        raise UsageError(str(error), hint="unset CELLVIM_KERNEL, or set it to auto") from error

@@ -17,8 +17,9 @@ from cellvim.model.channel_embed import (
     arrange_channels,
     to_patches,
 )
+from cellvim.model.device import choose_backend
 from cellvim.model.mixer import Block, RMSNorm
-from cellvim_kernels import Grid, Kept, Layout, Order, UnknownBackendError, chosen_backend
+from cellvim_kernels import Grid, Kept, Layout, Order
 
 ScanOrder = Literal["channel-first", "spatial-first"]
 
@@ -46,7 +47,7 @@ class ChannelEncoder(nn.Module):
 
     def __init__(self, model: ModelSettings, channels: Sequence[str], *, generator: torch.Generator) -> None:
         super().__init__()
-        _check_backend()
+        choose_backend()
         self.settings = model
         self.channels = tuple(channels)
         self.width = model.width
@@ -203,10 +204,3 @@ def _split_ids(
     ids: Int[Tensor, "b kept"], channels: int
 ) -> tuple[Int[Tensor, "b kept"], Int[Tensor, "b kept"]]:
     return ids // channels, ids % channels
-
-
-def _check_backend() -> None:
-    try:
-        chosen_backend()
-    except UnknownBackendError as error:
-        raise UsageError(str(error), hint="unset CELLVIM_KERNEL, or set it to auto") from error

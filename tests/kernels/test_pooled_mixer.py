@@ -1,8 +1,11 @@
 """The token-major mixer against its equation: outputs and every gradient, dense and masked."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cellvim_kernels import Grid, Kept, Layout, MixerWeights, Order, Pool
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
@@ -11,6 +14,8 @@ FLOAT64_TOLERANCE = 1e-10
 """Both paths in float64 differ by rounding only."""
 FLOAT32_TOLERANCE = 2e-5
 """Relative error in the 2-norm of float32 against float64."""
+
+Mixer = Callable[[Tensor, MixerWeights, Layout, Pool], Tensor]
 
 ORDERS: tuple[Order, ...] = ("rwc", "wrc", "crw", "cwr")
 
@@ -54,9 +59,8 @@ def keep(grid: Grid, *, batch: int, ratio: float) -> Kept:
 
 
 def outputs_and_gradients(
-    mixer: object, xz: Tensor, weights: MixerWeights, layout: Layout, pool: Pool
+    mixer: Mixer, xz: Tensor, weights: MixerWeights, layout: Layout, pool: Pool = "mean"
 ) -> list[Tensor]:
-    assert callable(mixer)
     out = mixer(xz, weights, layout, pool)
     direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos()
     return [out, *torch.autograd.grad((out * direction).sum(), [xz, *weights])]
@@ -69,30 +73,160 @@ def assert_same(actual: list[Tensor], expected: list[Tensor], tolerance: float) 
         assert error < tolerance, f"tensor {number}: relative error {error:.1e}"
 
 
-def layouts() -> list[tuple[Layout, int]]:
-    grids = [
+def grids() -> list[Grid]:
+    chosen = [
         Grid(rows, cols, channels, order)
-        for rows, cols in ((3, 3), (2, 5), (1, 1))
-        for channels in (1, 5)
+        for rows, cols, channels in ((3, 3, 1), (2, 5, 5), (1, 1, 5))
         for order in ORDERS
     ]
-    grids += [
-        Grid(5, 2, 8, "wrc"),
-        Grid(3, 2, 2, "rwc", is_pooled=False),
-        Grid(3, 2, 2, "cwr", is_pooled=False),
-    ]
-    chosen: list[tuple[Layout, int]] = [(grid, grid.length) for grid in grids]
-    for grid in grids:
-        for ratio in (0.1, 0.25, 1.0):
-            kept = keep(grid, batch=2, ratio=ratio)
-            chosen.append((kept, kept.cell.shape[1]))
-    return chosen
+    unpooled = [Grid(3, 2, 2, "rwc", is_pooled=False), Grid(3, 2, 2, "cwr", is_pooled=False)]
+    return [*chosen, Grid(5, 2, 8, "wrc"), *unpooled]
+
+
+@pytest.fixture
+def _poisoned_memory() -> Iterator[None]:
+    """Fill every torch.empty with NaN, so that a value read before it is written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("grid", grids(), ids=str)
+def test_dense_outputs_and_all_gradients_match_the_equation(grid: Grid, pool: Pool) -> None:
+    xz, weights = draw_tokens(2, grid.length, 6), draw_weights(6)
+    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, grid, pool)
+    actual = outputs_and_gradients(token_major_pooled_mixer, xz, weights, grid, pool)
+    assert_same(actual, expected, FLOAT64_TOLERANCE)
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("grid", grids(), ids=str)
+def test_masked_outputs_and_all_gradients_match_the_equation(grid: Grid, pool: Pool, ratio: float) -> None:
+    kept = keep(grid, batch=3, ratio=ratio)
+    xz, weights = draw_tokens(3, kept.cell.shape[1], 6), draw_weights(6)
+    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, kept, pool)
+    actual = outputs_and_gradients(token_major_pooled_mixer, xz, weights, kept, pool)
+    assert_same(actual, expected, FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("mixer", [naive_pooled_mixer, token_major_pooled_mixer])
+def test_gradients_match_finite_differences(mixer: Mixer, order: Order) -> None:
+    grid = Grid(2, 2, 1, order)
+    layout = keep(grid, batch=1, ratio=0.75) if order == "wrc" else grid
+    length = 3 if order == "wrc" else 4
+    xz, weights = draw_tokens(1, length, 2), draw_weights(2, state=2, rank=1)
+    assert torch.autograd.gradcheck(
+        lambda tokens, *rest: mixer(tokens, MixerWeights(*rest), layout, "mean"), (xz, *weights)
+    )
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
-@pytest.mark.parametrize(("layout", "length"), layouts())
-def test_outputs_and_all_gradients_match_the_equation(layout: Layout, length: int, pool: Pool) -> None:
-    xz, weights = draw_tokens(2, length, 6), draw_weights(6)
-    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, layout, pool)
-    actual = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout, pool)
-    assert_same(actual, expected, FLOAT64_TOLERANCE)
+@pytest.mark.parametrize("order", ORDERS)
+def test_float32_stays_close_to_float64(order: Order, pool: Pool) -> None:
+    grid = Grid(5, 7, 3, order)
+    layout = keep(grid, batch=2, ratio=0.25) if pool == "mean" else grid
+    length = layout.cell.shape[1] if isinstance(layout, Kept) else grid.length
+    single = torch.float32
+    xz, weights = draw_tokens(2, length, 24), draw_weights(24, state=16)
+    expected = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout, pool)
+    tokens, rounded = draw_tokens(2, length, 24, dtype=single), draw_weights(24, state=16, dtype=single)
+    actual = outputs_and_gradients(token_major_pooled_mixer, tokens, rounded, layout, pool)
+    assert_same(actual, expected, FLOAT32_TOLERANCE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_inputs_need_not_be_contiguous(order: Order) -> None:
+    grid = Grid(2, 3, 2, order)
+    for layout, length in ((grid, 12), (keep(grid, batch=2, ratio=0.5), 6)):
+        xz, weights = draw_tokens(2, length, 6), draw_weights(6)
+        strided = xz.detach().mT.contiguous().mT.requires_grad_()
+        turned = MixerWeights(
+            *(
+                tensor.detach().mT.contiguous().mT.requires_grad_() if tensor.dim() > 1 else tensor
+                for tensor in weights
+            )
+        )
+        expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, layout)
+        assert_same(
+            outputs_and_gradients(token_major_pooled_mixer, strided, turned, layout),
+            expected,
+            FLOAT64_TOLERANCE,
+        )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_dense_input_equals_a_masked_one_that_keeps_everything(order: Order, pool: Pool) -> None:
+    grid = Grid(3, 4, 2, order)
+    xz, weights = draw_tokens(2, grid.length, 6), draw_weights(6)
+    everything = Kept.from_ids(torch.arange(grid.length).expand(2, -1), grid)
+    dense = outputs_and_gradients(token_major_pooled_mixer, xz, weights, grid, pool)
+    masked = outputs_and_gradients(token_major_pooled_mixer, xz, weights, everything, pool)
+    assert_same(masked, dense, FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("mixer", [naive_pooled_mixer, token_major_pooled_mixer])
+def test_the_backward_direction_sees_the_reversed_tokens_in_the_reversed_rows(mixer: Mixer) -> None:
+    """Swapping the directions' weights and reversing the tokens with their rows reverses the result."""
+    grid = Grid(4, 3, 1)
+    ids = torch.tensor([[0, 1, 5, 6, 8, 11]])
+    reversed_ids = grid.length - 1 - ids.flip(1)
+    xz, weights = draw_tokens(1, 6, 6), draw_weights(6)
+    swapped = MixerWeights(
+        *(
+            tensor.flip(0) if name not in ("norm_weight", "norm_bias") else tensor
+            for name, tensor in weights._asdict().items()
+        )
+    )
+    there = mixer(xz, weights, Kept.from_ids(ids, grid), "mean")
+    back = mixer(xz.flip(1), swapped, Kept.from_ids(reversed_ids, grid), "mean")
+    torch.testing.assert_close(back.flip(1), there)
+
+
+def test_naive_is_the_published_words_on_one_row() -> None:
+    """Flip, causal convolution by torch, mean, scan written out, flip back: one sample, one cell, one state."""
+    xz, weights = draw_tokens(1, 5, 2), draw_weights(2, state=1, rank=1)
+    x, z = xz[0].split(2, dim=-1)
+    total = torch.zeros(5, 2, dtype=torch.float64)
+    for direction in (0, 1):
+        tokens = x if direction == 0 else x.flip(0)
+        padded = functional.pad(tokens.T[None], (3, 0))
+        taps = weights.conv_weight[direction][:, None]
+        local = functional.silu(functional.conv1d(padded, taps, weights.conv_bias[direction], groups=2))[0].T
+        pooled = local.mean(0)
+        low_rank, B, C = weights.x_proj[direction] @ pooled
+        delta = functional.softplus(
+            weights.dt_weight[direction][:, 0] * low_rank + weights.dt_bias[direction]
+        )
+        one_step = C * (delta * B * pooled)
+        result = one_step + weights.D[direction] * local
+        total = total + (result if direction == 0 else result.flip(0)) / 2
+    normed = functional.layer_norm(total, (2,), weights.norm_weight, weights.norm_bias, 1e-5)
+    expected = normed * functional.silu(z)
+    torch.testing.assert_close(naive_pooled_mixer(xz, weights, Grid(1, 5, 1))[0], expected)
+
+
+def test_empty_cells_still_take_a_scan_step() -> None:
+    """An empty row between two others lets the state decay by one more step, so the result differs."""
+    xz, weights = draw_tokens(1, 4, 6), draw_weights(6)
+    together = Kept.from_ids(torch.tensor([[0, 1, 2, 3]]), Grid(2, 2, 1))
+    apart = Kept.from_ids(torch.tensor([[0, 1, 4, 5]]), Grid(3, 2, 1))
+    near = token_major_pooled_mixer(xz, weights, together)
+    far = token_major_pooled_mixer(xz, weights, apart)
+    assert not torch.allclose(near, far)
+    torch.testing.assert_close(far, naive_pooled_mixer(xz, weights, apart))
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    single = torch.float32
+    weights = draw_weights(24, state=16, dtype=single)
+    layout = keep(Grid(7, 7, 5, "wrc"), batch=8, ratio=0.25)
+    xz = draw_tokens(8, layout.cell.shape[1], 24, dtype=single)
+    once = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout)
+    again = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout)
+    assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))
