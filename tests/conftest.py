@@ -2,18 +2,36 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
 
-from cellvim.store import FieldKey, PlateReader, PlateWriter
+from cellvim.config import IngestSettings
+from cellvim.ingest import ingest_plates
+from cellvim.store import FieldKey, PlateReader, PlateWriter, find_plates
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("ci")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# Every real source, with the settings it takes; paths are below shared/data.
+REAL_SOURCES: dict[str, dict[str, Any]] = {
+    "bbbc013/images": {
+        "pattern": "Channel{channel}-{}-{row}-{column}.tif",
+        "plate": "1049",
+        "channels": "GFP,DNA",
+        "platemap": "bbbc013/platemap.csv",
+    },
+    "imagexpress/ImageXpress_exported": {"timepoint": 1},
+    "imagexpress/Projection-Mix": {},
+    "imagexpress/1well-3C-2S-Zmix-T": {"timepoint": 2},
+    "operetta/operetta_plate": {},
+    "nf1_schwann/images": {"pattern": "{well}_{}_{}_{field}_{channel}_{}.tif", "plate": "NF1"},
+}
 
 MakePlate = Callable[..., PlateReader]
 
@@ -24,6 +42,18 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs ../shared with the real plates and tables, which are not part of the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_plates(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every real plate, ingested once: plate name to PLATE.ome.zarr."""
+    out = tmp_path_factory.mktemp("real")
+    for source, content in REAL_SOURCES.items():
+        settings = dict(content)
+        if "platemap" in settings:
+            settings["platemap"] = shared / "data" / settings["platemap"]
+        ingest_plates(IngestSettings(sources=(shared / "data" / source,), out=out, **settings))
+    return {PlateReader(path).name: path for path in find_plates([out])}
 
 
 @pytest.fixture
