@@ -7,14 +7,13 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.ingest.sources import Plane, SourcePlate, list_files, some
 from cellvim.store import FieldKey, parse_well, safe_name, well_name
+from cellvim.store.naming import COLUMN_EXPRESSION, ROW_EXPRESSION
 
-# Only wells that exist: anything else is a file that the pattern does not match.
-_ROW, _COLUMN = r"(?:A[A-F]|[A-Z])", r"0{0,2}(?:4[0-8]|[1-3]\d|[1-9])"
 _EXPRESSIONS = {
     "plate": r"[^/]+?",
-    "well": rf"{_ROW}[-_]?{_COLUMN}",
-    "row": rf"{_ROW}|0?[1-9]|[12]\d|3[0-2]",
-    "column": _COLUMN,
+    "well": rf"{ROW_EXPRESSION}[-_]?{COLUMN_EXPRESSION}",
+    "row": rf"{ROW_EXPRESSION}|0?[1-9]|[12]\d|3[0-2]",
+    "column": COLUMN_EXPRESSION,
     "field": r"\d{1,6}",
     "channel": r"[^/]+?",
     "z": r"\d{1,6}",

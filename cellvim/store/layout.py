@@ -139,7 +139,7 @@ def inner_chunk_px(side: int) -> int:
     A divisor makes the shard exactly the field. Without one the shard reaches past the field's edge, which
     zarr allows; nothing is stored for what lies outside.
     """
-    counts = range(max(1, side // 384), max(1, side // 192) + 1)
+    counts = range(-(-side // 384), max(1, side // 192) + 1)
     exact = [side // count for count in counts if side % count == 0]
     if exact:
         return min(exact, key=lambda chunk: abs(chunk - INNER_CHUNK_PX))

@@ -8,7 +8,10 @@ from cellvim.errors import InputError
 ROW_COUNT = 32
 COLUMN_COUNT = 48
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
-_WELL = re.compile(r"([A-Za-z]{1,2})[-_ ]?0*(\d{1,2})")
+# Only wells that exist, so that a match needs no further checks.
+ROW_EXPRESSION = r"(?:A[A-F]|[A-Z])"
+COLUMN_EXPRESSION = r"0{0,2}(?:4[0-8]|[1-3]\d|[1-9])"
+_WELL = re.compile(rf"({ROW_EXPRESSION})[-_ ]?({COLUMN_EXPRESSION})", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
@@ -44,7 +47,7 @@ def parse_well(text: str) -> str:
     match = _WELL.fullmatch(text.strip())
     if match is None:
         found = f"{text!r} is not a well"
-        raise InputError(found, hint="wells look like B7, B07 or AF48")
+        raise InputError(found, hint="wells run from A1 to AF48, and look like B7 or B07")
     return well_name(row_number(match[1]), int(match[2]))
 
 
