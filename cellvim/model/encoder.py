@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cellvim.config import ModelSettings
-from cellvim.errors import UsageError
+from cellvim.errors import InputError, UsageError
 from cellvim.model.channel_embed import (
     Arrangement,
     PatchProjection,
@@ -141,6 +141,9 @@ class ChannelEncoder(nn.Module):
     def _dense(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], layers: tuple[int, ...]
     ) -> list[Float[Tensor, "b c rows cols d"]]:
+        if len(channels) != image.shape[1]:
+            found = f"an image has {image.shape[1]} channels, but {len(channels)} names were given"
+            raise InputError(found, hint="name every channel once")
         arrangement = self.arrange(channels)
         patches = to_patches(image[:, list(arrangement.order)], self.settings.patch_px)
         maps = self.encode_grid(patches, arrangement.rows, layers)

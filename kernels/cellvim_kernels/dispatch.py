@@ -29,8 +29,8 @@ class UnknownBackendError(ValueError):
 
 
 def pooled_mixer(
-    xz: Float[Tensor, "b L 2*E"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
-) -> Float[Tensor, "b L E"]:
+    xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
+) -> Float[Tensor, "b L XZ//2"]:
     """Mix tokens on the chosen backend; `naive_pooled_mixer` defines arguments and result."""
     return BACKENDS[chosen_backend()](xz, weights, layout, pool)
 

@@ -108,9 +108,9 @@ class Kept:
     place: Int[Tensor, "b length"]
     cell: Int[Tensor, "b length"]
     cells: int
-    count: Int[Tensor, "b {self.cells}"]
+    count: Int[Tensor, "b P"]
     members: Int[Tensor, " b*length"]
-    first: Int[Tensor, " b*{self.cells}"]
+    first: Int[Tensor, " b*P"]
     is_raster: bool
 
     @classmethod

@@ -11,8 +11,8 @@ from cellvim_kernels.selective_scan import ScanInputs, naive_selective_scan
 
 
 def naive_pooled_mixer(
-    xz: Float[Tensor, "b L 2*E"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
-) -> Float[Tensor, "b L E"]:
+    xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
+) -> Float[Tensor, "b L XZ//2"]:
     """Mix tokens along the sequence of `layout`, both ways, and gate them.
 
     Per direction: depthwise convolution over the sequence and SiLU; pool to cells (an empty cell is zero); scan

@@ -17,8 +17,8 @@ from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_sca
 
 
 def token_major_pooled_mixer(
-    xz: Float[Tensor, "b L 2*E"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
-) -> Float[Tensor, "b L E"]:
+    xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
+) -> Float[Tensor, "b L XZ//2"]:
     """Compute what `naive_pooled_mixer` defines, with the same arguments and result."""
     x, z = xz.chunk(2, dim=-1)
     forward, backward = both_convs_silu(_in_sequence(x, layout), weights.conv_weight, weights.conv_bias)
@@ -27,8 +27,9 @@ def token_major_pooled_mixer(
     halves = weights.D.to(forward.dtype) * 0.5
     global_part = expand_cells((y[0] + y[1]) * 0.5, layout)
     mixed = torch.addcmul(torch.addcmul(global_part, forward, halves[0]), backward, halves[1])
-    normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
-    return _in_memory(normed, layout) * functional.silu(z)
+    scale, shift = weights.norm_weight.to(mixed.dtype), weights.norm_bias.to(mixed.dtype)
+    normed = functional.layer_norm(mixed, mixed.shape[-1:], scale, shift, NORM_EPS)
+    return (_in_memory(normed, layout) * functional.silu(z)).to(xz.dtype)
 
 
 def _in_sequence(x: Float[Tensor, "b L E"], layout: Layout) -> Float[Tensor, "b L E"]:

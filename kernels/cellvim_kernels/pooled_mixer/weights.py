@@ -28,7 +28,7 @@ class MixerWeights(NamedTuple):
 
     conv_weight: Float[Tensor, "2 E K"]
     conv_bias: Float[Tensor, "2 E"]
-    x_proj: Float[Tensor, "2 r+2*N E"]
+    x_proj: Float[Tensor, "2 r+N+N E"]
     dt_weight: Float[Tensor, "2 E r"]
     dt_bias: Float[Tensor, "2 E"]
     A_log: Float[Tensor, "2 E N"]
