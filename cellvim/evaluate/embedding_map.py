@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
 
+from cellvim.evaluate.neighbors import nearest_rows
 from cellvim.evaluate.retrieval import unit_rows
 
 logger = logging.getLogger(__name__)
@@ -40,18 +41,24 @@ def umap_coordinates(
     """
     if len(features) < FEWEST_WELLS or np.ptp(pca) < 1e-6:
         return None
+    count = min(NEIGHBORS, len(features) - 1)
+    nearest, similarity = nearest_rows(features, np.arange(len(features)), count - 1)
+    itself = np.arange(len(features))[:, None]
+    neighbors = np.concatenate([itself, nearest], axis=1).astype(np.int32)
+    distances = np.concatenate([np.zeros_like(itself), np.sqrt(np.maximum(2 - 2 * similarity, 0))], axis=1)
     with warnings.catch_warnings():
-        # UMAP warns that a seed makes it run on one thread, which is what a seed is for.
+        # UMAP warns that a seed makes it run on one thread, and that these neighbours cannot place new wells.
         warnings.simplefilter("ignore")
         from umap import UMAP
 
-        start = 10 * pca / np.abs(pca).max()
         mapper = UMAP(
-            n_neighbors=min(NEIGHBORS, len(features) - 1),
-            init=start.astype(np.float32),
+            n_neighbors=count,
+            init=(10 * pca / np.abs(pca).max()).astype(np.float32),
             random_state=seed,
             n_jobs=1,
-            low_memory=True,
+            # Exact neighbours of our own, which also spares seconds of compiling UMAP's search.
+            precomputed_knn=(neighbors, distances.astype(np.float32), None),
+            force_approximation_algorithm=True,
         )
         coordinates = mapper.fit_transform(unit_rows(features.astype(np.float32)))
     return np.asarray(coordinates, np.float32)

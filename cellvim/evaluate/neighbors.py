@@ -2,10 +2,10 @@
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from numpy import ndarray
 
-from cellvim.evaluate.retrieval import unit_rows
+from cellvim.evaluate.retrieval import BLOCK_ENTRIES, unit_rows
 from cellvim.profiles import Profiles
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
 
@@ -16,18 +16,36 @@ CONTROL_QUERIES = 4
 
 def nearest_wells(profiles: Profiles, queries: Int[ndarray, " queries"]) -> pl.DataFrame:
     """Table of the nearest other wells of each query, by rank from 1."""
-    unit = unit_rows(profiles.features.astype(np.float64))
-    similarity = unit[queries] @ unit.T
-    similarity[np.arange(queries.size), queries] = -np.inf
-    count = min(NEIGHBORS, len(unit) - 1)
-    # Rounded before sorting, so that ties go to the first well whatever the order of addition was.
-    nearest = np.argsort(-np.round(similarity, 12), axis=1, kind="stable")[:, :count]
+    nearest, similarity = nearest_rows(profiles.features, queries, NEIGHBORS)
+    count = nearest.shape[1]
     names = profiles.metadata.select(PLATE, WELL)
     found = names[nearest.ravel()].rename({PLATE: "neighbor_plate", WELL: "neighbor_well"})
     query = names[np.repeat(queries, count)]
     rank = pl.Series("rank", np.tile(np.arange(1, count + 1), queries.size), pl.Int64)
-    values = pl.Series("similarity", np.take_along_axis(similarity, nearest, axis=1).ravel(), pl.Float32)
+    values = pl.Series("similarity", similarity.ravel(), pl.Float32)
     return pl.concat([query, found], how="horizontal").insert_column(2, rank).with_columns(values)
+
+
+def nearest_rows(
+    features: Float[ndarray, "wells features"], queries: Int[ndarray, " queries"], count: int
+) -> tuple[Int[ndarray, "queries nearest"], Float64[ndarray, "queries nearest"]]:
+    """Other wells closest by cosine to each query, best first, and how close; ties in the order of rows."""
+    unit = unit_rows(features.astype(np.float64))
+    count = min(count, len(unit) - 1)
+    nearest = np.empty((queries.size, count), np.int64)
+    similarity = np.empty((queries.size, count))
+    height = max(1, BLOCK_ENTRIES // len(unit))
+    for start in range(0, queries.size, height):
+        at = queries[start : start + height]
+        # Rounded, so that what is a tie does not depend on the order of addition.
+        cosine = np.round(unit[at] @ unit.T, 12)
+        cosine[np.arange(at.size), at] = -np.inf
+        best = np.sort(np.argpartition(-cosine, count - 1, axis=1)[:, :count], axis=1)
+        found = np.take_along_axis(cosine, best, axis=1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        nearest[start : start + at.size] = np.take_along_axis(best, order, axis=1)
+        similarity[start : start + at.size] = np.take_along_axis(found, order, axis=1)
+    return nearest, similarity
 
 
 def montage_queries(profiles: Profiles, strength: Float[ndarray, " wells"]) -> Int[ndarray, " queries"]:

@@ -247,7 +247,7 @@ Tally = Float64[ndarray, "units labels"]
 def accuracy_of(
     hits: Tally,
     truths: Tally,
-    calls: Tally,
+    calls: Tally,  # noqa: ARG001 - measures are called alike
     counts: Float64[ndarray, "resamples units"],
 ) -> Float64[ndarray, " resamples"]:
     """Share of wells whose label is predicted."""

@@ -83,7 +83,7 @@ def judging_spaces(
 
     Sphering has as many parameters as features squared, and fits the few controls it is given closely: they
     huddle in the middle, and wells it has not seen all seem active. (LINCS plate, 12 of its 24 DMSO wells as
-    controls: of the other 12, posing as perturbations, 29 to 69 % had p < 0.05, at any ridge.) So each fold of
+    controls: of the other 12, posing as perturbations, 21 to 69 % had p < 0.05, less with a larger ridge.) So each fold of
     controls is ranked after a fit to the other folds, like every treated well; and 0 to 9 % have p < 0.05.
     """
     if task != "activity" or method != "sphere":

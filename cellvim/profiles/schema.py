@@ -163,13 +163,17 @@ def require_numbers(numbers: pl.DataFrame, path: Path) -> None:
     if numbers.width == 0:
         found = f"{path} has no feature columns: every column begins with {METADATA_PREFIX}"
         raise InputError(found, hint="features are the columns that do not begin with Metadata_")
-    text = [name for name, dtype in numbers.schema.items() if not (dtype.is_numeric() or dtype == pl.Null)]
+    text = [name for name in numbers.columns if not is_number_or_empty(numbers[name])]
     if text:
         found = f"{path}: {len(text)} feature column(s) hold no numbers: {', '.join(text[:3])}"
         hint = (
             f"columns that describe a well must begin with {METADATA_PREFIX}, for example Metadata_{text[0]}"
         )
         raise InputError(found, hint=hint)
+
+
+def is_number_or_empty(column: pl.Series) -> bool:
+    return column.dtype.is_numeric() or column.null_count() == column.len()
 
 
 def named_wells(metadata: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -1,0 +1,79 @@
+"""Linear probes: they find what is there, find nothing in shuffled labels, and name what they cannot do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.probe import LEAKY, folds_of, run_probes, score_predictions
+from cellvim.profiles import Profiles
+
+MakeScreen = Callable[..., Profiles]
+SETTINGS = EvaluateSettings(tables=(Path("t"),), out=Path("o"), bootstraps=200)
+
+
+def value(metric: float | dict[str, float]) -> float:
+    return metric["value"] if isinstance(metric, dict) else metric
+
+
+def test_strong_perturbations_are_read_off_an_unseen_plate(make_screen: MakeScreen) -> None:
+    screen = make_screen(strengths=(9.0, 9.0, 9.0, 9.0), plates=3, replicates=4)
+    metrics = run_probes(screen, SETTINGS)
+    split = metrics["plate_held_out"]
+
+    assert value(split["accuracy"]) > 0.9
+    assert value(split["macro_f1"]) > 0.9
+    assert split["accuracy"]["low"] <= value(split["accuracy"]) <= split["accuracy"]["high"]
+    assert split["folds"] == split["units"] == 3
+    assert metrics["labels"] == 4
+    assert metrics["wells"] == 48
+
+
+def test_shuffled_labels_are_at_chance(make_screen: MakeScreen) -> None:
+    screen = make_screen(strengths=(9.0,) * 5, plates=4, replicates=6)
+    metrics = run_probes(screen, SETTINGS)
+    for split in ("plate_held_out", LEAKY):
+        assert abs(value(metrics[split]["shuffled"]["accuracy"]) - metrics[split]["chance"]) < 0.15
+
+
+def test_a_mechanism_shared_by_unlike_perturbations_is_not_read_off_new_ones(make_screen: MakeScreen) -> None:
+    """Each perturbation has a direction of its own: only a leaky split seems to know the mechanism."""
+    screen = make_screen(strengths=(9.0,) * 12, plates=2, replicates=3)
+    metrics = run_probes(screen, SETTINGS.model_copy(update={"label": "Moa"}))
+    assert value(metrics[LEAKY]["accuracy"]) > 0.9
+    assert value(metrics["perturbation_held_out"]["accuracy"]) < 0.75
+    assert metrics["perturbation_held_out"]["units"] == 12
+
+
+def test_what_cannot_be_done_says_why(make_screen: MakeScreen) -> None:
+    metrics = run_probes(make_screen(plates=1), SETTINGS)
+    assert "one plate" in metrics["plate_held_out"]["reason"]
+    assert "pass --label" in metrics["perturbation_held_out"]["reason"]
+    assert "accuracy" in metrics[LEAKY]
+
+    alone = run_probes(make_screen(strengths=(1.0,), plates=1), SETTINGS)
+    assert "fewer than two labels" in alone[LEAKY]["reason"]
+
+
+def test_two_runs_are_the_same(make_screen: MakeScreen) -> None:
+    assert run_probes(make_screen(), SETTINGS) == run_probes(make_screen(), SETTINGS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(0, 6, 80), rng.integers(0, 6, 80)
+    scores = score_predictions(truth, predicted, rng.integers(0, 9, 80), SETTINGS, name="x")
+    assert value(scores["accuracy"]) == pytest.approx(accuracy_score(truth, predicted))
+    assert value(scores["macro_f1"]) == pytest.approx(f1_score(truth, predicted, average="macro"))
+
+
+def test_folds_keep_units_whole_and_do_not_move_when_units_are_added() -> None:
+    units = np.array([f"well {number}" for number in range(40)])
+    fold = folds_of(np.repeat(units, 2), salt="x")
+    assert (fold[::2] == fold[1::2]).all()
+    assert np.unique(fold).size == 5
+    np.testing.assert_array_equal(folds_of(units[:20], salt="x"), fold[::2][:20])

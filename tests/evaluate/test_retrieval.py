@@ -1,0 +1,207 @@
+"""Average precision against its laws, against brute force, scikit-learn and copairs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
+
+from cellvim.evaluate import retrieval
+from cellvim.evaluate.retrieval import (
+    Space,
+    WellLabels,
+    average_precision,
+    expected_average_precision,
+    score_queries,
+)
+
+TASKS = ("activity", "distinctiveness", "replicate_retrieval")
+EXACT = 1e-12
+"""Sums of the same few fractions in another order."""
+
+similarities = arrays(np.float64, 12, elements=st.floats(-1, 1), unique=True)
+relevances = arrays(bool, 12).filter(np.any)
+
+
+def random_screen(seed: int, *, wells: int = 48, features: int = 6) -> tuple[np.ndarray, WellLabels]:
+    """Three plates, seven perturbations (one of them the control, some wells without any), in random order."""
+    rng = np.random.default_rng(seed)
+    perturbation = rng.integers(-1, 7, wells)
+    labels = WellLabels(rng.integers(0, 3, wells), perturbation, perturbation == 0)
+    return rng.normal(size=(wells, features)).astype(np.float32), labels
+
+
+def by_definition(features: np.ndarray, labels: WellLabels, task: str) -> dict[int, tuple[float, int, int]]:
+    """The table of the design page, one well at a time, judged by scikit-learn."""
+    unit = features.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    found = {}
+    for query in range(len(unit)):
+        if labels.is_control[query] or labels.perturbation[query] < 0:
+            continue
+        relevant, similarity = [], []
+        for other in range(len(unit)):
+            if other == query or (labels.perturbation[other] < 0):
+                continue
+            is_same = labels.perturbation[other] == labels.perturbation[query]
+            is_near = labels.plate[other] == labels.plate[query]
+            is_control = labels.is_control[other]
+            is_positive = is_same and (task != "replicate_retrieval" or not is_near)
+            is_negative = {
+                "activity": is_control and is_near,
+                "distinctiveness": not is_same and not is_control and is_near,
+                "replicate_retrieval": not is_same,
+            }[task]
+            if is_positive or is_negative:
+                relevant.append(is_positive)
+                similarity.append(unit[query] @ unit[other])
+        if any(relevant) and not all(relevant):
+            value = float(average_precision_score(relevant, similarity))
+            found[query] = (value, sum(relevant), len(relevant))
+    return found
+
+
+@given(similarities, relevances)
+def test_agrees_with_scikit_learn_when_no_ties(similarity: np.ndarray, relevant: np.ndarray) -> None:
+    assert average_precision(similarity, relevant) == pytest.approx(
+        average_precision_score(relevant, similarity), abs=EXACT
+    )
+
+
+@given(relevances)
+def test_a_collapsed_embedding_gets_the_worst_order(relevant: np.ndarray) -> None:
+    n, k = relevant.size, int(relevant.sum())
+    worst = np.mean([i / (n - k + i) for i in range(1, k + 1)])
+    assert average_precision(np.zeros(n), relevant) == pytest.approx(worst, abs=EXACT)
+
+
+def test_no_relevant_candidate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="undefined without a relevant candidate"):
+        average_precision(np.array([0.5]), np.array([False]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(seed=st.integers(0, 2**31))
+def test_every_task_is_its_definition(task: str, seed: int) -> None:
+    features, labels = random_screen(seed)
+    scores = score_queries([Space.whole(features)], labels, task)
+    expected = by_definition(features, labels, task)
+
+    assert scores.well.tolist() == sorted(expected)
+    found = zip(scores.average_precision, scores.positives, scores.total, strict=True)
+    np.testing.assert_allclose(list(found), [expected[well] for well in scores.well], atol=EXACT)
+    assert scores.dropped == int(labels.is_treated.sum()) - len(expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_blocks_do_not_change_the_result(task: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = random_screen(1)
+    whole = score_queries([Space.whole(features)], labels, task, precision=precision)
+    monkeypatch.setattr(retrieval, "BLOCK_ENTRIES", 100)
+    cut = score_queries([Space.whole(features)], labels, task, precision=precision)
+    np.testing.assert_array_equal(whole.average_precision, cut.average_precision)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(seed=st.integers(0, 2**31), data=st.data())
+def test_names_and_order_of_wells_mean_nothing(task: str, seed: int, data: st.DataObject) -> None:
+    features, labels = random_screen(seed)
+    order = np.array(data.draw(st.permutations(range(len(features)))))
+    renamed = np.array([-1, *data.draw(st.permutations(range(7)))])
+    other = WellLabels(labels.plate[order], renamed[labels.perturbation[order] + 1], labels.is_control[order])
+    before = score_queries([Space.whole(features)], labels, task)
+    after = score_queries([Space.whole(features[order])], other, task)
+
+    places = {well: place for place, well in enumerate(order[after.well])}
+    matched = [after.average_precision[places[well]] for well in before.well]
+    np.testing.assert_allclose(matched, before.average_precision, atol=EXACT)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_rotating_and_scaling_all_wells_means_nothing(seed: int) -> None:
+    features, labels = random_screen(seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0]
+    before = score_queries([Space.whole(features.astype(np.float64))], labels, "activity")
+    after = score_queries([Space.whole(features @ rotation * 7)], labels, "activity")
+    np.testing.assert_allclose(after.average_precision, before.average_precision, atol=EXACT)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_a_copy_of_every_treated_well_is_found_first(seed: int) -> None:
+    """Duplicated wells are each other's best match: no average precision can fall below 1 / P."""
+    features, labels = random_screen(seed)
+    twice = np.concatenate([np.arange(48), np.flatnonzero(labels.is_treated)])
+    doubled = WellLabels(labels.plate[twice], labels.perturbation[twice], labels.is_control[twice])
+    scores = score_queries([Space.whole(features[twice])], doubled, "activity")
+    assert (scores.average_precision >= 1 / scores.positives - EXACT).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.7e5])
+def test_equal_embeddings_score_at_the_bottom(task: str, precision: str, value: float) -> None:
+    """Also where the two products that measure positives and negatives round differently."""
+    labels = random_screen(5)[1]
+    features = np.full((48, 37), value, np.float32) * np.linspace(1, 2, 37, dtype=np.float32)
+    scores = score_queries([Space.whole(features)], labels, task, precision=precision)
+    worst = [
+        np.mean([k / (n - p + k) for k in range(1, p + 1)])
+        for p, n in zip(scores.positives, scores.total, strict=True)
+    ]
+    np.testing.assert_allclose(scores.average_precision, worst, atol=EXACT)
+    assert (scores.normalized < 0).all()
+
+
+def test_wells_alike_up_to_their_length_tie() -> None:
+    """A control that points the same way as the replicate ranks before it, whatever its length rounds to."""
+    direction = np.random.default_rng(0).normal(size=101).astype(np.float32)
+    features = np.stack([direction + 1, direction, direction * np.float32(1 / 3), direction * 7])
+    labels = WellLabels(np.zeros(4, int), np.array([1, 1, 0, 0]), np.array([False, False, True, True]))
+    scores = score_queries([Space.whole(features)], labels, "activity", precision="float32")
+    assert scores.average_precision.tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_each_control_is_judged_in_its_own_space() -> None:
+    """With the same features in every space, splitting the controls over spaces changes nothing."""
+    features, labels = random_screen(2)
+    parts = [Space(features, np.arange(48) % 3 == part) for part in range(3)]
+    whole = score_queries([Space.whole(features)], labels, "activity")
+    split = score_queries(parts, labels, "activity")
+    np.testing.assert_allclose(split.average_precision, whole.average_precision, atol=EXACT)
+
+
+@pytest.mark.parametrize(("positives", "total"), [(1, 2), (1, 9), (2, 5), (3, 8), (7, 8), (4, 4)])
+def test_expected_average_precision_is_the_mean_over_all_orders(positives: int, total: int) -> None:
+    from cellvim.evaluate.significance import enumerated_average_precision
+
+    expected = enumerated_average_precision(positives, total).mean()
+    value = expected_average_precision(np.array([positives]), np.array([total]))[0]
+    assert value == pytest.approx(expected, abs=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("task", "rules"),
+    [
+        ("activity", {"pos_diffby": [], "neg_sameby": ["plate"], "neg_diffby": ["control"]}),
+        ("replicate_retrieval", {"pos_diffby": ["plate"], "neg_sameby": [], "neg_diffby": ["pert"]}),
+    ],
+)
+def test_agrees_with_copairs_on_tie_free_tables(task: str, rules: dict[str, list[str]]) -> None:
+    from copairs.map import average_precision as copairs_average_precision
+
+    features, labels = random_screen(4, wells=90, features=9)
+    part = labels.perturbation >= 0
+    features = features[part].astype(np.float64)
+    labels = WellLabels(labels.plate[part], labels.perturbation[part], labels.is_control[part])
+    table = pd.DataFrame({"plate": labels.plate, "pert": labels.perturbation, "control": labels.is_control})
+    theirs = copairs_average_precision(table, features, pos_sameby=["pert"], progress_bar=False, **rules)
+    ours = score_queries([Space.whole(features)], labels, task)
+
+    expected = theirs.loc[ours.well]
+    np.testing.assert_allclose(ours.average_precision, expected["average_precision"], atol=1e-9)
+    np.testing.assert_allclose(ours.normalized, expected["normalized_average_precision"], atol=1e-9)
+    np.testing.assert_array_equal(ours.positives, expected["n_pos_pairs"])
+    np.testing.assert_array_equal(ours.total, expected["n_total_pairs"])

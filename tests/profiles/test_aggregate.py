@@ -1,0 +1,91 @@
+"""From crops and fields to wells: every field counts the same, and order does not matter."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellvim.errors import InputError
+from cellvim.profiles import Profiles, aggregate
+
+MakeProfiles = Callable[..., Profiles]
+
+
+def test_every_field_counts_the_same_however_many_crops_it_has(make_profiles: MakeProfiles) -> None:
+    # Field 1 has three crops of value 0, field 2 one crop of value 8.
+    profiles = make_profiles(
+        np.array([[0.0], [0.0], [0.0], [8.0]]),
+        Well=["B02"] * 4,
+        Site=[1, 1, 1, 2],
+        CropTop=[0, 0, 8, 0],
+        CropLeft=[0, 8, 0, 0],
+        Perturbation=["x"] * 4,
+    )
+    well = aggregate(profiles)
+    assert well.features.tolist() == [[4.0]]
+    assert well.metadata.columns == [
+        "Metadata_Plate",
+        "Metadata_Well",
+        "Metadata_Perturbation",
+        "Metadata_FieldCount",
+    ]
+    assert well.metadata["Metadata_FieldCount"].to_list() == [2]
+
+
+def test_median(make_profiles: MakeProfiles) -> None:
+    profiles = make_profiles(np.array([[0.0], [1.0], [50.0]]), Well=["A01"] * 3, Site=[1, 2, 3])
+    assert aggregate(profiles, "median").features.tolist() == [[1.0]]
+
+
+@given(order=st.permutations(range(12)))
+def test_order_of_rows_does_not_matter(make_profiles: MakeProfiles, order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(12, 3))
+    wells = ["A01", "B01", "AA01", "Z24"] * 3
+    sites = [1] * 4 + [2] * 4 + [3] * 4
+    expected = aggregate(make_profiles(features, Well=wells, Site=sites))
+    shuffled = make_profiles(features[order], Well=[wells[i] for i in order], Site=[sites[i] for i in order])
+    result = aggregate(shuffled)
+
+    assert result.metadata.equals(expected.metadata)
+    np.testing.assert_array_equal(result.features, expected.features)
+    assert expected.metadata["Metadata_Well"].to_list() == ["A01", "B01", "Z24", "AA01"]
+
+
+def test_equal_fields_average_to_exactly_themselves(make_profiles: MakeProfiles) -> None:
+    value = np.float32(0.1)
+    profiles = make_profiles(np.full((7, 1), value), Well=["A01"] * 7, Site=list(range(7)))
+    assert aggregate(profiles).features[0, 0] == value
+
+
+def test_metadata_that_differ_within_a_well_are_dropped(make_profiles: MakeProfiles) -> None:
+    profiles = make_profiles(
+        np.zeros((2, 1)), Well=["A01"] * 2, Site=[1, 2], Focus=[0.1, 0.2], Moa=["m", "m"]
+    )
+    columns = aggregate(profiles).metadata.columns
+    assert "Metadata_Focus" not in columns
+    assert "Metadata_Moa" in columns
+
+
+def test_a_well_table_passes_through(make_profiles: MakeProfiles) -> None:
+    profiles = make_profiles(np.eye(3), FieldCount=[9, 9, 8])
+    result = aggregate(profiles)
+    assert result.metadata.equals(profiles.metadata)
+    np.testing.assert_array_equal(result.features, profiles.features)
+
+
+@pytest.mark.parametrize("extra", [{}, {"Site": [1, 1]}])
+def test_two_rows_for_one_unit_are_refused(
+    make_profiles: MakeProfiles, extra: dict[str, list[object]]
+) -> None:
+    with pytest.raises(InputError, match="stand for the same"):
+        aggregate(make_profiles(np.zeros((2, 1)), Well=["A01", "A01"], **extra))
+
+
+def test_the_same_well_of_two_plates_is_two_wells(make_profiles: MakeProfiles) -> None:
+    result = aggregate(make_profiles(np.eye(2), Well=["A01", "A01"], Plate=["Q", "P"]))
+    assert result.metadata["Metadata_Plate"].to_list() == ["P", "Q"]
+    assert isinstance(result.metadata, pl.DataFrame)

@@ -1,0 +1,85 @@
+"""What was done to a well: from the table, a plate map, or an option."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellvim.errors import InputError
+from cellvim.profiles import Profiles, annotate
+
+MakeProfiles = Callable[..., Profiles]
+
+
+def test_the_contracts_columns_are_used_as_they_are(make_profiles: MakeProfiles) -> None:
+    profiles = annotate(
+        make_profiles(np.eye(3), Perturbation=["a", "b", None], ControlType=[None, "negcon", "empty"])
+    )
+    assert profiles.metadata["Metadata_Perturbation"].to_list() == ["a", "b", None]
+    assert profiles.is_control.tolist() == [False, True, False]
+    assert profiles.notes == ()
+
+
+def test_a_peers_columns_are_recognised_and_said_so(make_profiles: MakeProfiles) -> None:
+    profiles = annotate(
+        make_profiles(np.eye(3), broad_sample=["BRD-1", "DMSO", None], pert_type=["trt", "control", "empty"])
+    )
+    assert profiles.metadata["Metadata_Perturbation"].to_list() == ["BRD-1", "DMSO", None]
+    assert profiles.metadata["Metadata_ControlType"].to_list() == [None, "negcon", "empty"]
+    assert len(profiles.notes) == 2
+
+
+def test_a_control_without_a_name_gets_one(make_profiles: MakeProfiles) -> None:
+    profiles = annotate(make_profiles(np.eye(2), JCP2022=["J1", None], control_type=[None, "negcon"]))
+    assert profiles.metadata["Metadata_Perturbation"].to_list() == ["J1", "negcon"]
+
+
+@pytest.mark.parametrize("control", ["Metadata_drug=DMSO", "drug=DMSO", "drug = DMSO"])
+def test_controls_chosen_by_option_replace_those_marked(make_profiles: MakeProfiles, control: str) -> None:
+    profiles = make_profiles(
+        np.eye(3),
+        Perturbation=["a", "b", "c"],
+        drug=["DMSO", "x", "y"],
+        ControlType=[None, "negcon", "poscon"],
+    )
+    assert annotate(profiles, control=control).metadata["Metadata_ControlType"].to_list() == [
+        "negcon",
+        None,
+        "poscon",
+    ]
+
+
+def test_any_column_can_name_the_perturbation(make_profiles: MakeProfiles) -> None:
+    profiles = annotate(make_profiles(np.eye(2), Perturbation=["a", "b"], dose=[1, 2]), perturbation="dose")
+    assert profiles.metadata["Metadata_Perturbation"].to_list() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"perturbation": "absent"}, "no column absent"),
+        ({"control": "DMSO"}, "is not COLUMN=VALUE"),
+        ({"control": "absent=DMSO"}, "no column absent"),
+        ({"control": "Perturbation=DMSO"}, "no well has Perturbation = DMSO"),
+    ],
+)
+def test_an_option_that_fits_nothing_says_what_there_is(
+    make_profiles: MakeProfiles, arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        annotate(make_profiles(np.eye(2), Perturbation=["a", "b"]), **arguments)
+    assert caught.value.hint
+
+
+def test_a_table_that_names_no_perturbation_says_so(make_profiles: MakeProfiles) -> None:
+    with pytest.raises(InputError, match="does not say what was done"):
+        annotate(make_profiles(np.eye(2)))
+
+
+def test_a_plate_map_brings_both(make_profiles: MakeProfiles, tmp_path: Path) -> None:
+    platemap = tmp_path / "map.csv"
+    platemap.write_text("well,perturbation,control_type\nA1,a,\nA02,DMSO,negcon\n")
+    profiles = annotate(make_profiles(np.eye(2)), platemap=platemap)
+    assert profiles.metadata["Metadata_Perturbation"].to_list() == ["a", "DMSO"]
+    assert profiles.is_control.tolist() == [False, True]
