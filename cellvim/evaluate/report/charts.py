@@ -31,13 +31,13 @@ _AXIS = {
 
 def specifications() -> dict[str, Any]:
     """One specification per kind of chart, ready for JSON."""
-    charts = {"scores": score_chart(), "map": map_chart(), "plate": plate_chart()}
-    return {name: chart.to_dict() for name, chart in charts.items()}
+    return {"scores": score_chart(), "map": map_chart(), "plate": plate_chart()}
 
 
-def score_chart() -> alt.LayerChart:
+def score_chart() -> dict[str, Any]:
     """Strength (mAP) against certainty (-log10 p), a point per perturbation, a line where q is 0.05."""
     x = alt.X("map:Q", title="mean average precision (mAP)", scale=alt.Scale(domain=[0, 1]))
+    x = x.axis(tickCount=5)
     y = alt.Y("certainty:Q", title="\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p")
     y = y.scale(domainMin=0)
     points = (
@@ -61,15 +61,15 @@ def score_chart() -> alt.LayerChart:
     name = line.mark_text(
         align="left", baseline="bottom", dx=4, dy=-3, color=INK, fontSize=12, font=_FONT, aria=False
     ).encode(x=alt.value(0), text="label:N")
-    return _dressed(alt.layer(line, name, points), height=280)
+    return _specification(alt.layer(line, name, points), height=280)
 
 
-def map_chart() -> alt.Chart:
+def map_chart() -> dict[str, Any]:
     """Wells in two dimensions. Colour, shape and opacity are chosen by the script, row by row."""
-    axis = alt.Axis(ticks=False, labels=False, grid=False, titlePadding=6)
+    axis = alt.Axis(ticks=False, labels=False, grid=False, domain=False)
     chart = (
         alt.Chart(alt.NamedData("points"))
-        .mark_point(filled=True, strokeWidth=1.2, aria=False, size=52)
+        .mark_point(filled=True, strokeWidth=1.2, aria=False)
         .encode(
             x=alt.X("x:Q", axis=axis, title=None, scale=alt.Scale(zero=False, nice=False, padding=10)),
             y=alt.Y("y:Q", axis=axis, title=None, scale=alt.Scale(zero=False, nice=False, padding=10)),
@@ -77,18 +77,23 @@ def map_chart() -> alt.Chart:
             stroke=alt.Stroke("line:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
             opacity=alt.Opacity("opacity:Q", scale=None),
+            size=alt.Size("size:Q", scale=None),
             order=alt.Order("order:Q"),
             tooltip="tooltip:N",
         )
     )
-    return _dressed(chart, height=340)
+    return _specification(chart, height=340)
 
 
-def plate_chart() -> alt.LayerChart:
+def plate_chart() -> dict[str, Any]:
     """A plate from above. Wells without data stay an empty outline; a glyph marks the controls."""
-    x = alt.X("column:O", title=None, axis=alt.Axis(orient="top", labelAngle=0, labelOverlap=True))
-    y = alt.Y("row:O", title=None, sort=None, axis=alt.Axis(labelOverlap=True))
-    x, y = (axis.scale(paddingInner=0.1, paddingOuter=0.05) for axis in (x, y))
+    top, left = (
+        alt.Axis(orient=side, labelAngle=0, labelOverlap=True, ticks=False, domain=False)
+        for side in ("top", "left")
+    )
+    gaps = alt.Scale(paddingInner=0.1, paddingOuter=0.05)
+    x = alt.X("column:O", title=None, axis=top, scale=gaps)
+    y = alt.Y("row:O", title=None, axis=left, scale=gaps, sort=None)
     wells = alt.Chart(alt.NamedData("wells")).encode(x=x, y=y)
     outline = (
         alt.Chart(alt.NamedData("grid"))
@@ -113,13 +118,15 @@ def plate_chart() -> alt.LayerChart:
         text="glyph:N", color=alt.Color("ink:N", scale=None), tooltip="tooltip:N"
     )
     size = alt.param(name="glyphSize", value=11)
-    return _dressed(alt.layer(outline, values, glyphs).add_params(size), height=200)
+    return _specification(alt.layer(outline, values, glyphs).add_params(size), height=200)
 
 
-def _dressed(chart: Any, *, height: int) -> Any:
+def _specification(chart: Any, *, height: int) -> dict[str, Any]:
     """Size a chart to its box and give it the page's font and colours."""
-    return (
+    dressed = (
         chart.properties(width="container", height=height, background="transparent", padding=4)
         .properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"))
         .configure(font=_FONT, axis=_AXIS, view={"stroke": None})
     )
+    specification: dict[str, Any] = dressed.to_dict()
+    return specification

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from cellvim.evaluate.bootstrap import Estimate
 from cellvim.evaluate.report.content import ReportContent
 from cellvim.evaluate.report.summary import metrics_of
-from cellvim.evaluate.report.wording import Estimate
+from cellvim.evaluate.report.wording import estimate_of
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class ComparedTask:
     """How one table does in one task; None where it was not judged."""
 
     strength: Estimate | None
+    chance: Estimate | None
     significant: Estimate | None
 
 
@@ -33,6 +35,5 @@ def comparison(content: ReportContent) -> list[ComparedTable]:
 
 def _task(content: ReportContent, table: str, task: str) -> ComparedTask:
     metrics = metrics_of(content, table, task)
-    return ComparedTask(
-        Estimate.of(metrics.get("mean_map")), Estimate.of(metrics.get("fraction_significant"))
-    )
+    keys = ("mean_map", "chance_map", "fraction_significant")
+    return ComparedTask(*(estimate_of(metrics.get(key)) for key in keys))

@@ -9,7 +9,7 @@ import polars as pl
 from cellvim.evaluate.report.content import ReportContent
 from cellvim.evaluate.report.wording import finite
 
-PICTURE_BYTES = 6_000_000
+PICTURE_BYTES = 5_000_000
 """Room for pictures, as base64. With script and data the page stays under 10 MB."""
 
 WellKey = tuple[str, str]
@@ -138,7 +138,9 @@ def _neighbor_rows(neighbors: pl.DataFrame) -> dict[WellKey, list[Row]]:
     """Neighbours by query, nearest first."""
     columns = ["Metadata_Plate", "Metadata_Well", "rank", "neighbor_plate", "neighbor_well", "similarity"]
     found: dict[WellKey, list[Row]] = {}
-    for plate, well, rank, other_plate, other_well, similarity in neighbors.sort("rank").select(columns).rows():
+    for plate, well, rank, other_plate, other_well, similarity in (
+        neighbors.sort("rank").select(columns).rows()
+    ):
         row = (int(rank), (str(other_plate), str(other_well)), finite(similarity))
         found.setdefault((str(plate), str(well)), []).append(row)
     return found

@@ -19,7 +19,7 @@ from cellvim.evaluate.report.comparison import comparison
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
 from cellvim.evaluate.report.facts import command_line, fact_lists, warnings
 from cellvim.evaluate.report.montage import montage
-from cellvim.evaluate.report.payload import payload, script_json
+from cellvim.evaluate.report.payload import measure_columns, payload, script_json
 from cellvim.evaluate.report.scores import perturbation_rows
 from cellvim.evaluate.report.summary import headline, probes, standouts, tiles
 
@@ -40,28 +40,34 @@ def write_report(content: ReportContent, path: Path) -> None:
 def render(content: ReportContent) -> str:
     """Lay the content out as HTML."""
     shown = montage(content)
+    measured = measure_columns(content.wells)
     data = payload(content) | {"charts": specifications(), "pictures": shown.pictures.encoded}
-    return _environment().get_template("page.html.j2").render(
-        content=content,
-        version=__version__,
-        labels=TASK_LABELS,
-        questions=TASK_QUESTIONS,
-        significant_q=SIGNIFICANT_Q,
-        headline=headline(content),
-        standouts=standouts(content),
-        tiles=tiles(content),
-        comparison=comparison(content),
-        rows=perturbation_rows(content, shown.faces),
-        montage=shown,
-        probes=probes(content),
-        warnings=warnings(content.facts),
-        command=command_line(content.facts),
-        fact_lists=fact_lists(content.facts),
-        measures=[{"key": item["key"], "label": item["label"]} for item in data["measures"]],
-        categories=[{"key": item["key"], "label": item["label"]} for item in data["categories"]],
-        plates=data["plates"],
-        data=Markup(script_json(data)),  # noqa: S704 - escaped for a script element by script_json
-        **_assets(is_synthetic=content.is_synthetic),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            content=content,
+            version=__version__,
+            labels=TASK_LABELS,
+            questions=TASK_QUESTIONS,
+            significant_q=SIGNIFICANT_Q,
+            headline=headline(content),
+            standouts=standouts(content),
+            tiles=tiles(content),
+            comparison=comparison(content),
+            rows=perturbation_rows(content, shown.faces),
+            montage=shown,
+            probes=probes(content),
+            warnings=warnings(content.facts),
+            command=command_line(content.facts),
+            fact_lists=fact_lists(content.facts),
+            maps=[kind for kind in ("pca", "umap") if {f"{kind}_1", f"{kind}_2"} <= set(measured)],
+            measures=[{"key": item["key"], "label": item["label"]} for item in data["measures"]],
+            categories=[{"key": item["key"], "label": item["label"]} for item in data["categories"]],
+            plates=data["plates"],
+            data=Markup(script_json(data)),  # noqa: S704 - escaped for a script element by script_json
+            **_assets(is_synthetic=content.is_synthetic),
+        )
     )
 
 
@@ -75,6 +81,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         score=wording.score,
+        interval=wording.interval,
         probability=wording.probability,
         spelled=wording.spelled,
         counted=wording.counted,

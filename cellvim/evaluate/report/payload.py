@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
-from cellvim.evaluate.report.plates import plate_shape, well_position
+from cellvim.evaluate.report.plates import place_of, plate_shape
 from cellvim.evaluate.report.wording import finite, rounded, spelled
 
 MEASURE_LABELS = {
@@ -26,7 +26,9 @@ MOST_CATEGORIES = 42
 """Seven colours times six shapes: what a reader can tell apart, at best."""
 MOST_EXTRA_COLUMNS = 8
 _FIXED_COLUMNS = ("Metadata_Plate", "Metadata_Well", "Metadata_Perturbation", "Metadata_ControlType")
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ESCAPES = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
 
 
 def script_json(value: Any) -> str:
@@ -36,19 +38,19 @@ def script_json(value: Any) -> str:
     '{"name":"\\u003c/script\\u003e"}'
     """
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.translate(str.maketrans(_ESCAPES))
+    return text.translate(_ESCAPES)
 
 
 def payload(content: ReportContent) -> dict[str, Any]:
     """Everything the page's script draws: wells, plates, measures, categories and perturbation scores."""
     wells = content.wells
-    positions = [well_position(well or "") for well in wells["Metadata_Well"].cast(pl.String)]
+    places = [place_of(well) for well in wells["Metadata_Well"].cast(pl.String)]
     return {
         "plates": _plates(wells),
         "wells": {
             "name": wells["Metadata_Well"].cast(pl.String).to_list(),
-            "row": [place[0] if place else None for place in positions],
-            "column": [place[1] if place else None for place in positions],
+            "row": [place[0] if place else None for place in places],
+            "column": [place[1] if place else None for place in places],
         },
         "measures": _measures(wells),
         "categories": _categories(wells),

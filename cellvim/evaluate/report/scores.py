@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
-from cellvim.evaluate.report.wording import finite
+from cellvim.evaluate.report.wording import finite, rounded
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _row(
 ) -> PerturbationRow:
     name = str(values["Metadata_Perturbation"])
     scores = tuple(
-        TaskScore(*(finite(values.get(f"{task}_{key}")) for key in ("map", "normalized_map", "p", "q")))
+        TaskScore(*(rounded(values.get(f"{task}_{key}")) for key in ("map", "normalized_map", "p", "q")))
         for task in tasks
     )
     replicates, plates = finite(values.get("replicates")), finite(values.get("plates"))

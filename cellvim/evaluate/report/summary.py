@@ -6,8 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from cellvim.evaluate.bootstrap import Estimate
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
-from cellvim.evaluate.report.wording import Estimate, counted, listed, score, spelled
+from cellvim.evaluate.report.wording import counted, estimate_of, listed, score, spelled, with_interval
 
 MEASURED_AGAINST = {
     "activity": "differ from their plate's negative controls",
@@ -29,13 +30,18 @@ class Tile:
 
 @dataclass(frozen=True)
 class Probe:
-    """How well a linear classifier read the label from profiles of one table, under one split."""
+    """How well a linear classifier read the label from profiles of one table, under one split.
+
+    Without an accuracy, `reason` says why the split was not judged.
+    """
 
     table: str
     split: str
-    accuracy: Estimate
+    accuracy: Estimate | None
     macro_f1: Estimate | None
     shuffled: Estimate | None
+    commonest: Estimate | None
+    reason: str
 
     @property
     def is_leaky(self) -> bool:
@@ -51,8 +57,8 @@ def headline(content: ReportContent) -> str:
     if tested.is_empty():
         return f"{_extent(content.wells)}; no perturbation has replicates to judge {TASK_LABELS[task]} by."
     significant = tested.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).height
-    strength = Estimate.of(metrics_of(content, content.tables[0], task).get("mean_map"))
-    ending = f"; mean mAP {strength.sentence}" if strength else ""
+    strength = estimate_of(metrics_of(content, content.tables[0], task).get("mean_map"))
+    ending = f"; mean mAP {with_interval(strength)}" if strength else ""
     return (
         f"{significant} of {counted(tested.height, 'perturbation')} {MEASURED_AGAINST[task]} "
         f"(q < {SIGNIFICANT_Q:g}){ending}."
@@ -83,7 +89,8 @@ def tiles(content: ReportContent) -> list[Tile]:
         return []
     found = [_retrieval_tile(content, task) for task in content.tasks]
     honest = [probe for probe in probes(content) if probe.table == content.tables[0] and not probe.is_leaky]
-    return [tile for tile in found if tile] + [_probe_tile(probe) for probe in honest[:2]]
+    judged = [_probe_tile(probe, probe.accuracy) for probe in honest if probe.accuracy]
+    return [tile for tile in found if tile] + judged
 
 
 def metrics_of(content: ReportContent, table: str, task: str) -> Mapping[str, Any]:
@@ -99,38 +106,46 @@ def probes(content: ReportContent) -> list[Probe]:
     found = []
     for table in content.tables:
         metrics = metrics_of(content, table, "probe")
-        for split, values in {**metrics, **_mapping(metrics.get("splits"))}.items():
-            accuracy = Estimate.of(_mapping(values).get("accuracy"))
-            if accuracy:
-                found.append(_probe(table, split, values, accuracy))
+        found += [
+            _probe(table, split, values) for split, values in metrics.items() if isinstance(values, Mapping)
+        ]
     return found
 
 
-def _probe(table: str, split: str, values: Mapping[str, Any], accuracy: Estimate) -> Probe:
-    shuffled = _mapping(values.get("shuffled")).get("accuracy", values.get("shuffled_accuracy"))
-    return Probe(table, split, accuracy, Estimate.of(values.get("macro_f1")), Estimate.of(shuffled))
+def _probe(table: str, split: str, values: Mapping[str, Any]) -> Probe:
+    return Probe(
+        table=table,
+        split=split,
+        accuracy=estimate_of(values.get("accuracy")),
+        macro_f1=estimate_of(values.get("macro_f1")),
+        shuffled=estimate_of(_mapping(values.get("shuffled")).get("accuracy")),
+        commonest=estimate_of(values.get("chance")),
+        reason=str(values.get("reason", "")),
+    )
 
 
 def _retrieval_tile(content: ReportContent, task: str) -> Tile | None:
     metrics = metrics_of(content, content.tables[0], task)
-    strength = Estimate.of(metrics.get("mean_map"))
+    strength = estimate_of(metrics.get("mean_map"))
     if strength is None:
         return None
     tested = _tested(content, task)
     significant = tested.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).height
-    normalized = Estimate.of(metrics.get("mean_normalized_map"))
-    details = [f"{significant} of {counted(tested.height, 'perturbation')} with q < {SIGNIFICANT_Q:g}"]
-    if normalized:
-        details.append(f"normalised mAP {normalized} (chance is 0)")
+    normalized = estimate_of(metrics.get("mean_normalized_map"))
+    chance = estimate_of(metrics.get("chance_map"))
+    details = [
+        f"{significant} of {tested.height:,} with q\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}{SIGNIFICANT_Q:g}"
+    ]
+    details += [f"chance {chance.value:.2f}"] if chance else []
+    details += [f"normalised {normalized.value:.2f}"] if normalized else []
     return Tile(TASK_LABELS[task], TASK_QUESTIONS[task], strength, "mean mAP", tuple(details))
 
 
-def _probe_tile(probe: Probe) -> Tile:
-    details = [f"shuffled labels {probe.shuffled}"] if probe.shuffled else []
-    if probe.macro_f1:
-        details.append(f"macro F1 {probe.macro_f1}")
-    question = "Can a linear classifier read the label from wells it has not seen?"
-    return Tile(f"Probe, {spelled(probe.split)}", question, probe.accuracy, "accuracy", tuple(details))
+def _probe_tile(probe: Probe, accuracy: Estimate) -> Tile:
+    details = [f"shuffled labels {probe.shuffled.value:.2f}"] if probe.shuffled else []
+    details += [f"macro F1 {probe.macro_f1.value:.2f}"] if probe.macro_f1 else []
+    question = "Can a linear classifier read the label off wells it has not seen?"
+    return Tile(f"Probe, {spelled(probe.split)}", question, accuracy, "accuracy", tuple(details))
 
 
 def _tested(content: ReportContent, task: str) -> pl.DataFrame:

@@ -2,43 +2,31 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+
+from cellvim.evaluate.bootstrap import Estimate
 
 NOTHING = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and, where it was bootstrapped, its 95 % interval."""
+def estimate_of(metric: Any) -> Estimate | None:
+    """Read a metric of metrics.json: a number, or `{value, low, high}`; None where there is none."""
+    if not isinstance(metric, Mapping):
+        metric = {"value": metric}
+    value, low, high = (finite(metric.get(key)) for key in ("value", "low", "high"))
+    return None if value is None else Estimate(value, low, high)
 
-    value: float
-    low: float | None = None
-    high: float | None = None
 
-    @classmethod
-    def of(cls, metric: Any) -> Self | None:
-        """Read a metric of metrics.json: a number, or `{value, low, high}`; None where there is none."""
-        if isinstance(metric, Mapping):
-            value, low, high = (finite(metric.get(key)) for key in ("value", "low", "high"))
-            return None if value is None else cls(value, low, high)
-        value = finite(metric)
-        return None if value is None else cls(value)
+def interval(estimate: Estimate) -> str:
+    """``0.77 to 0.89``, or nothing where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.2f} to {estimate.high:.2f}"
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f}"
 
-    @property
-    def has_interval(self) -> bool:
-        return self.low is not None and self.high is not None
-
-    @property
-    def interval(self) -> str:
-        return f"{self.low:.2f} to {self.high:.2f}" if self.has_interval else ""
-
-    @property
-    def sentence(self) -> str:
-        return f"{self} (95 % interval {self.interval})" if self.has_interval else str(self)
+def with_interval(estimate: Estimate) -> str:
+    between = interval(estimate)
+    return f"{estimate.value:.2f} (95 % interval {between})" if between else f"{estimate.value:.2f}"
 
 
 def finite(value: Any) -> float | None:

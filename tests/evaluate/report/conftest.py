@@ -1,14 +1,22 @@
 """A made-up study to lay out: plates, perturbations with a known strength, pictures, and hostile names."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import polars as pl
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from cellvim.evaluate.report import ReportContent
 
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 TASKS = ("activity", "distinctiveness", "replicate_retrieval")
 NAMES = (
     "taxol@3 uM", "cytochalasin D@10 uM", "nocodazole@1 uM", "wortmannin@2 uM", "LY294002@20 uM",
@@ -34,7 +42,7 @@ def make_content(
         is_synthetic=is_synthetic,
         wells=wells,
         perturbations=make_perturbations(generator, names, tables, plates),
-        neighbors=make_neighbors(generator, wells),
+        neighbors=make_neighbors(wells),
         thumbnails=make_thumbnails(generator, wells),
         metrics={"tables": metrics, "tasks": metrics[0]["tasks"], "normalize": "sphere"},
         facts=make_facts(),
@@ -100,24 +108,36 @@ def make_metrics(penalty: float) -> dict[str, Any]:
         return {"value": value - penalty, "low": value - penalty - margin, "high": value - penalty + margin}
 
     tasks: dict[str, Any] = {
-        task: {"mean_map": estimate(0.83 - 0.1 * place), "mean_normalized_map": 0.7, "fraction_significant": 0.78}
+        task: {
+            "mean_map": estimate(0.83 - 0.1 * place),
+            "mean_normalized_map": 0.7,
+            "fraction_significant": 0.78,
+            "chance_map": 0.31,
+        }
         for place, task in enumerate(TASKS)
     }
+    tasks["probe"] = {"label": "Metadata_Mechanism", "wells": 120}
     splits = {"plate_held_out": 0.74, "random_well (leaky)": 0.91}
-    tasks["probe"] = {
+    tasks["probe"] |= {
         split: {
-            "accuracy": estimate(value), "macro_f1": estimate(value - 0.03), "shuffled_accuracy": estimate(0.22),
+            "accuracy": estimate(value), "macro_f1": estimate(value - 0.03), "shuffled": {"accuracy": 0.12}, "chance": 0.14,
         }
         for split, value in splits.items()
     }  # fmt: skip
+    tasks["probe"]["perturbation_held_out"] = {"reason": "fewer than two labels are shared"}
     return tasks
 
 
-def make_neighbors(generator: np.random.Generator, wells: pl.DataFrame) -> pl.DataFrame:
+def make_neighbors(wells: pl.DataFrame) -> pl.DataFrame:
     """Five neighbours for one well of each perturbation: nearest by the made-up coordinates."""
     points = wells.select("pca_1", "pca_2").to_numpy()
     records = []
-    for query in wells.with_row_index().group_by("Metadata_Perturbation", maintain_order=True).first().iter_rows(named=True):
+    for query in (
+        wells.with_row_index()
+        .group_by("Metadata_Perturbation", maintain_order=True)
+        .first()
+        .iter_rows(named=True)
+    ):
         distance = np.linalg.norm(points - points[query["index"]], axis=1)
         for rank, place in enumerate(np.argsort(distance)[1:6], start=1):
             other = wells.row(int(place), named=True)
@@ -164,3 +184,42 @@ def make_facts() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def content() -> ReportContent:
     return make_content()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next((path for name in names if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("needs the system's Chromium (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open reports; every message, error, dialog and request of theirs fails the test."""
+    said: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def open_report(path: Path, *, width: int = 1280, scheme: Any = "light") -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: None if is_own(request.url, path) else said.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield open_report
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def is_own(url: str, path: Path) -> bool:
+    return url.startswith("data:") or url == path.as_uri()

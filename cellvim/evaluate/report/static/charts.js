@@ -1,8 +1,6 @@
 // Every chart: a specification of the page and rows of ours, drawn by Vega without evaluating code.
 
-// Thousands of marks are quicker as pixels; fewer are sharper, and follow the theme at once, as SVG.
-const RENDERER = wellCount > 2500 ? "canvas" : "svg";
-
+// As SVG, so that marks drawn in currentColor follow the theme and the printer at once.
 async function draw(element, kind, datasets, changes = {}) {
   const specification = { ...structuredClone(report.charts[kind]), ...changes, datasets };
   const options = {
@@ -10,22 +8,13 @@ async function draw(element, kind, datasets, changes = {}) {
     ast: true,
     defaultStyle: false,
     mode: "vega-lite",
-    renderer: RENDERER,
+    renderer: "svg",
     tooltip: showTooltip,
   };
   const { view } = await vegaEmbed(element, specification, options);
-  element.dataset.drawn = "yes";
-  views.push(view);
   return view;
 }
-
-const views = [];
 
 function redraw(view, name, rows) {
   return view.data(name, rows).runAsync();
 }
-
-// Canvas pixels keep the ink they were drawn with.
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  if (RENDERER === "canvas") views.forEach((view) => view.resize().runAsync());
-});

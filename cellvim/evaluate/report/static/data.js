@@ -5,7 +5,7 @@ const wellCount = report.wells.name.length;
 const PERTURBATION = "Metadata_Perturbation";
 
 // Okabe and Ito's colours that stand out on white and on black alike.
-const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#9A7D0A"];
+const COLOURS = ["#2a82c7", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#9A7D0A"];
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 const GREY = "#8a919c";
 const VIRIDIS = [
@@ -46,7 +46,7 @@ function viridis(share) {
 
 function shortNumber(value) {
   if (value === null || value === undefined) return "no value";
-  return Math.abs(value) >= 0.001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  return Math.abs(value) >= 0.0001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
 }
 
 const highlight = {

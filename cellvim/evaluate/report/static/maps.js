@@ -5,6 +5,7 @@ const colourChoice = document.getElementById("colour-choice");
 const focusChoice = document.getElementById("focus-choice");
 const MOST_STYLES = COLOURS.length * SHAPES.length;
 const PLAIN = { fill: GREY, line: GREY, shape: "circle", order: 0 };
+const MARK_SIZE = wellCount > 2000 ? 18 : wellCount > 600 ? 34 : 52;
 
 const isNegativeControl = (() => {
   const names = new Set();
@@ -58,7 +59,8 @@ function mapPoints(kind) {
       ...style,
       order: isFocus ? 2 : style.order,
       line: highlight.name && isFocus ? "currentColor" : style.line,
-      opacity: highlight.name ? (isFocus ? 1 : 0.12) : 0.85,
+      opacity: highlight.name ? (isFocus ? 1 : 0.12) : style === PLAIN ? 0.4 : 0.85,
+      size: isFocus ? 1.6 * MARK_SIZE : MARK_SIZE,
       tooltip: describeWell(well, labelledValue(category, well)),
     });
   }
@@ -134,8 +136,8 @@ function drawLegend() {
 }
 
 function startMaps() {
+  if (!colourChoice) return Promise.resolve();
   for (const name of categoryOf(PERTURBATION)?.names ?? []) focusChoice.append(new Option(name, name));
-  if ((categoryOf(PERTURBATION)?.names.length ?? 0) === 0) colourChoice.value = "Metadata_Plate";
   colourChoice.addEventListener("change", () => { drawLegend(); drawMaps(); });
   focusChoice.addEventListener("change", () => highlight.set(focusChoice.value));
   document.getElementById("legend").addEventListener("click", (event) => {

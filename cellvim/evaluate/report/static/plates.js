@@ -5,7 +5,7 @@ const measureChoice = document.getElementById("measure-choice");
 const AXIS_PX = 26;
 const CONTROL_GLYPHS = { negcon: "\u2212", poscon: "+", empty: "\u2205" };
 
-const rowName = (row) => (row < 26 ? String.fromCharCode(65 + row) : `A${String.fromCharCode(39 + row)}`);
+const rowName = (row) => (row <= 26 ? String.fromCharCode(64 + row) : `A${String.fromCharCode(38 + row)}`);
 const chosenMeasure = () => report.measures.find((measure) => measure.key === measureChoice.value);
 
 function wellsOfPlate(number) {
@@ -22,7 +22,7 @@ function cell(well, measure) {
   const isDimmed = Boolean(highlight.name) && !isFocus;
   return {
     row: rowName(report.wells.row[well]),
-    column: report.wells.column[well] + 1,
+    column: report.wells.column[well],
     fill: share === null ? "currentColor" : viridis(share),
     opacity: (share === null ? 0.13 : 1) * (isDimmed ? 0.25 : 1),
     line: isFocus ? "currentColor" : "transparent",
@@ -36,10 +36,10 @@ function cell(well, measure) {
 function outlines(plate, wells) {
   const taken = new Set(wells.map((well) => `${report.wells.row[well]}/${report.wells.column[well]}`));
   const places = [];
-  for (let row = 0; row < plate.rows; row += 1) {
-    for (let column = 0; column < plate.columns; column += 1) {
+  for (let row = 1; row <= plate.rows; row += 1) {
+    for (let column = 1; column <= plate.columns; column += 1) {
       const edge = taken.has(`${row}/${column}`) ? 0 : 0.4;
-      places.push({ row: rowName(row), column: column + 1, edge });
+      places.push({ row: rowName(row), column, edge });
     }
   }
   return places;

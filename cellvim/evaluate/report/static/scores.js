@@ -92,12 +92,13 @@ function startScores() {
   });
   scoreBody.addEventListener("click", (event) => {
     const button = event.target.closest("button.focus");
-    if (button) highlight.set(button.dataset.name);
+    if (button) highlight.set(button.textContent);
   });
   document.getElementById("perturbation-filter").addEventListener("input", filterScores);
   document.getElementById("significant-only").addEventListener("change", filterScores);
   document.getElementById("all-columns").addEventListener("change", (event) => {
     scoreTable.classList.toggle("brief", !event.target.checked);
+    for (const group of scoreTable.querySelectorAll(".task")) group.colSpan = event.target.checked ? 4 : 2;
   });
   document.getElementById("table-choice")?.addEventListener("change", (event) => {
     chosenTable = Number(event.target.value);
@@ -106,7 +107,7 @@ function startScores() {
   });
   highlight.listeners.push((name) => {
     for (const button of scoreBody.querySelectorAll("button.focus")) {
-      button.setAttribute("aria-pressed", String(button.dataset.name === name));
+      button.setAttribute("aria-pressed", String(button.textContent === name));
     }
     drawScores();
   });

@@ -1,0 +1,138 @@
+"""Names come from strangers: thirty that try to run code or reach the network, everywhere a name can stand."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from playwright.sync_api import Page
+
+from cellvim.evaluate.report import ReportContent, write_report
+
+RUN = "window.ran=(window.ran||0)+1"
+PAYLOADS = (
+    f"<script>{RUN}</script>",
+    f"</script><script>{RUN}</script>",
+    f"</SCRIPT ><script>{RUN}//",
+    f"<!--<script>{RUN}</script>-->",
+    f"--><script>{RUN}</script>",
+    f"]]><script>{RUN}</script>",
+    f"<img src=x onerror={RUN}>",
+    f"<img src=http://127.0.0.1:9/a onerror={RUN}>",
+    f"\"><img src=x onerror='{RUN}'>",
+    f'\'><img src=x onerror="{RUN}">',
+    f"<svg onload={RUN}>",
+    f"<svg><script>{RUN}</script></svg>",
+    f"<svg><animate onbegin={RUN} attributeName=x dur=1s>",
+    f"<iframe srcdoc='<script>parent.{RUN}</script>'></iframe>",
+    f"<iframe src='javascript:parent.{RUN}'></iframe>",
+    f"<body onload={RUN}>",
+    f"<details open ontoggle={RUN}>",
+    f"<input autofocus onfocus={RUN}>",
+    f'" onmouseover="{RUN}" x="',
+    f"' autofocus onfocus='{RUN}' x='",
+    f"javascript:{RUN}",
+    f"{{{{ constructor.constructor('{RUN}')() }}}}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+    f"${{{RUN}}}",
+    f'"+({RUN})+"',
+    f"'];{RUN};['",
+    f"datum.x;{RUN}",
+    f"\u2028{RUN}\u2029",
+    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/b'>",
+    "<link rel=stylesheet href=http://127.0.0.1:9/c><style>@import 'http://127.0.0.1:9/d'</style>",
+)
+
+
+def hostile(content: ReportContent) -> ReportContent:
+    """Put the payloads wherever a name of a stranger can stand, columns and keys included."""
+    well = pl.int_range(pl.len())
+    payload = pl.lit(pl.Series(PAYLOADS))
+    wells = content.wells.with_columns(
+        payload.gather(well % len(PAYLOADS)).alias("Metadata_Perturbation"),
+        pl.concat_str(payload.first(), "Metadata_Plate").alias("Metadata_Plate"),
+        payload.gather(well % 7).alias(f"Metadata_{PAYLOADS[6]}"),
+        payload.gather(well % 5).alias("Metadata_a.b[0]['c']"),
+        pl.when(well % 9 == 0)
+        .then(payload.get(10))
+        .otherwise("Metadata_ControlType")
+        .alias("Metadata_ControlType"),
+    )
+    scores = content.perturbations.filter(pl.col("table") == "trained")
+    repeated = (
+        pl.concat([scores] * 4)
+        .head(len(PAYLOADS))
+        .with_columns(pl.Series("Metadata_Perturbation", PAYLOADS), pl.lit(PAYLOADS[1]).alias("table"))
+    )
+    first = PAYLOADS[0]
+    moved = {
+        "Metadata_Plate": first + pl.col("Metadata_Plate"),
+        "neighbor_plate": first + pl.col("neighbor_plate"),
+    }
+    tasks = content.metrics["tasks"] | {
+        "probe": dict.fromkeys(PAYLOADS, content.metrics["tasks"]["probe"]["plate_held_out"])
+    }
+    tables = [{"name": name, "tasks": tasks} for name in PAYLOADS[1:3]]
+    return dataclasses.replace(
+        content,
+        title=PAYLOADS[1],
+        wells=wells,
+        perturbations=pl.concat([repeated, repeated.with_columns(pl.lit(PAYLOADS[2]).alias("table"))]),
+        neighbors=content.neighbors.with_columns(**moved),
+        thumbnails=content.thumbnails.with_columns(first + pl.col("Metadata_Plate")),
+        metrics={"tables": tables, "tasks": tasks},
+        facts={
+            "command": " ".join(PAYLOADS),
+            "warnings": list(PAYLOADS),
+            "inputs": {name: name for name in PAYLOADS},
+        }
+        | {name: {name: [name, {name: name}]} for name in PAYLOADS},
+    )
+
+
+def test_there_are_thirty() -> None:
+    assert len(set(PAYLOADS)) == 30
+
+
+def test_no_name_runs_and_none_reaches_the_network(
+    content: ReportContent, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    write_report(hostile(content), tmp_path / "report.html")
+    page = open_page(tmp_path / "report.html")
+    use_everything(page)
+    assert page.evaluate("window.ran ?? 0") == 0
+    assert (
+        page.locator(
+            "iframe, main script, header script, [onload], [onerror], [onfocus], [onmouseover]"
+        ).count()
+        == 0
+    )
+    shown = page.locator("#perturbation-table button.focus:visible").all_text_contents()
+    assert sorted(shown) == sorted(PAYLOADS)
+
+
+@pytest.mark.parametrize("where", ["#legend button", "#montage h3"])
+def test_names_are_shown_as_they_are(
+    where: str, content: ReportContent, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    write_report(hostile(content), tmp_path / "report.html")
+    page = open_page(tmp_path / "report.html")
+    assert set(page.locator(where).all_text_contents()) <= set(PAYLOADS)
+
+
+def use_everything(page: Page) -> None:
+    """Go through every select, filter, highlight and tooltip that shows a name."""
+    for select in page.locator("select").all():
+        for number in range(min(select.locator("option").count(), 8)):
+            select.select_option(index=number)
+    page.locator("#table-choice").select_option(index=0)
+    page.locator("#colour-choice").select_option("Metadata_Perturbation")
+    for button in page.locator("#legend button").all()[:6]:
+        button.click()
+    page.keyboard.press("Escape")
+    for chart in ('[data-scores="activity"]', '[data-map="pca"]'):
+        for mark in page.locator(f"{chart} .mark-symbol > path").all()[:6]:
+            mark.hover(force=True)
+    for header in page.locator("#perturbation-table thead button:visible").all():
+        header.click()

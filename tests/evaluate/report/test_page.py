@@ -1,0 +1,167 @@
+"""The page as text: what it says, what it lets run, and that it says the same twice."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cellvim.evaluate.report import ReportContent, write_report
+from cellvim.evaluate.report.montage import Pictures, montage
+from cellvim.evaluate.report.payload import payload, script_json
+from cellvim.evaluate.report.plates import place_of, plate_shape
+from cellvim.evaluate.report.summary import headline, standouts, tiles
+from cellvim.evaluate.report.wording import counted, estimate_of, listed, probability, score
+
+
+@pytest.fixture(scope="module")
+def html(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(content, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_same_content_gives_the_same_bytes(content: ReportContent, html: str, tmp_path: Path) -> None:
+    write_report(content, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
+
+
+def test_the_policy_lets_exactly_the_page_s_own_scripts_and_styles_run(html: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    directives = dict(part.split(" ", 1) for part in policy[1].replace("&#39;", "'").split("; "))
+    assert directives.keys() == {
+        "default-src",
+        "script-src",
+        "style-src",
+        "img-src",
+        "base-uri",
+        "form-action",
+    }
+    assert directives["default-src"] == directives["base-uri"] == directives["form-action"] == "'none'"
+    assert directives["img-src"] == "data:"
+    for kind, tag in (("script-src", "script"), ("style-src", "style")):
+        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
+        hashes = {
+            f"'sha256-{base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()}'"
+            for block in blocks
+        }
+        assert set(directives[kind].split()) == hashes
+
+
+def test_the_summary_says_how_many_and_how_sure(content: ReportContent) -> None:
+    significant = (
+        content.perturbations.filter(pl.col("table") == "trained").filter(pl.col("activity_q") < 0.05).height
+    )
+    assert headline(content) == (
+        f"{significant} of 9 perturbations differ from their plate's negative controls (q < 0.05); "
+        "mean mAP 0.83 (95 % interval 0.77 to 0.89)."
+    )
+    assert "Strongest by mAP: " in standouts(content)
+    assert [tile.label for tile in tiles(content)] == [
+        "Activity", "Distinctiveness", "Replicate retrieval", "Probe, plate held out",
+    ]  # fmt: skip
+
+
+def test_a_table_without_any_task_still_makes_a_page(content: ReportContent, tmp_path: Path) -> None:
+    bare = dataclasses.replace(
+        content,
+        perturbations=content.perturbations.select(
+            "table", "Metadata_Perturbation", "replicates", "plates"
+        ).clear(),
+        neighbors=content.neighbors.clear(),
+        thumbnails=None,
+        wells=content.wells.with_columns(
+            pl.lit(None, pl.Float64).alias(name) for name in ("umap_1", "umap_2", "activity_ap")
+        ),
+        metrics={"tables": [{"name": "only", "tasks": {}}], "tasks": {}},
+        facts={},
+        is_synthetic=False,
+    )
+    write_report(bare, tmp_path / "bare.html")
+    text = (tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert "143 wells on 3 plates; no retrieval task was run." in text
+    assert "synthetic" not in text.split("<script")[0].lower()
+    assert 'data-map="umap"' not in text
+
+
+def test_nulls_nan_and_wells_without_a_place_are_no_obstacle(content: ReportContent, tmp_path: Path) -> None:
+    odd = dataclasses.replace(
+        content,
+        wells=content.wells.with_columns(
+            pl.lit(float("nan")).alias("pca_1"),
+            pl.lit("nowhere").alias("Metadata_Well"),
+            pl.lit(None, pl.String).alias("Metadata_Perturbation"),
+        ),
+        perturbations=content.perturbations.with_columns(pl.lit(None, pl.Float64).alias("activity_q")),
+    )
+    write_report(odd, tmp_path / "odd.html")
+    data = payload(odd)
+    assert data["plates"][0]["rows"] == 0
+    assert "NaN" not in script_json(data)
+
+
+def test_every_split_and_every_reason_is_named(html: str) -> None:
+    for name in ("plate_held_out", "random_well (leaky)", "perturbation_held_out"):
+        assert f"<code>{name}</code>" in html
+    assert "not done: fewer than two labels are shared" in html
+
+
+def test_run_facts_hold_the_command_and_the_hashes(html: str) -> None:
+    assert "cellvim evaluate trained.parquet untrained.parquet --out evaluation" in html
+    assert "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" in html
+
+
+def test_pictures_are_stored_once_and_stop_at_the_budget() -> None:
+    pictures = Pictures({("p", f"A0{n}"): bytes(300) for n in range(1, 5)}, room_bytes=1000)
+    places = [pictures.place(("p", f"A0{n}")) for n in (1, 1, 2, 3, 9)]
+    assert places == [0, 0, 1, None, None]
+    assert (len(pictures.encoded), pictures.left_out) == (2, 1)
+
+
+def test_the_montage_puts_the_most_active_first_and_controls_last(content: ReportContent) -> None:
+    names = [query.well.perturbation for query in montage(content).queries]
+    first = content.perturbations.filter(pl.col("table") == "trained")
+    best = first.sort("activity_map", descending=True)["Metadata_Perturbation"][0]
+    assert (names[0], names[-1]) == (best, "DMSO")
+    assert all(len(query.neighbors) == 5 for query in montage(content).queries)
+
+
+@pytest.mark.parametrize("text", ["</script><script>", "<!--", "&lt;", "\u2028\u2029", "]]>"])
+def test_script_json_is_inert_and_reads_back(text: str) -> None:
+    written = script_json({text: text})
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {text: text}
+
+
+@pytest.mark.parametrize(
+    ("wells", "shape"),
+    [(["A01", "C04"], (3, 4)), (["H12"], (8, 12)), (["B13"], (16, 24)), (["AF48"], (32, 48)), (["?"], None)],
+)
+def test_a_plate_is_as_large_as_the_smallest_format_that_holds_its_wells(
+    wells: list[str], shape: tuple[int, int] | None
+) -> None:
+    assert plate_shape(pl.Series(wells)) == shape
+
+
+def test_wells_that_no_plate_has_have_no_place() -> None:
+    assert place_of("B03") == (2, 3)
+    assert place_of(None) is place_of("ZZ9") is place_of("<b>") is None
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    assert [probability(value) for value in (0.0499, 0.00012, None)] == ["0.050", "1.2e-4", "\N{EN DASH}"]
+    assert [score(value) for value in (0.834, None)] == ["0.83", "\N{EN DASH}"]
+    assert [counted(number, "well") for number in (1, 3840)] == ["1 well", "3,840 wells"]
+    assert [listed(list("abcde")[:most]) for most in (1, 2, 3, 5)] == [
+        "a",
+        "a and b",
+        "a, b and c",
+        "a, b, c and 2 more",
+    ]
+    assert estimate_of(float("nan")) is estimate_of({"low": 1}) is estimate_of("0.5") is None
