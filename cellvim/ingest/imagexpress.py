@@ -13,8 +13,9 @@ from cellvim.ingest.sources import Plane, SourcePlate, list_files, natural, some
 from cellvim.ingest.tiff import DamagedImageError, read_header
 from cellvim.store import FieldKey, parse_well, safe_name, well_name
 
+# The shortest plate name that fits, as `_s12` and `_w11` look like wells too.
 _NAME = re.compile(
-    r"(?P<plate>.+)_(?P<well>(?:A[A-F]|[A-Z])(?:0[1-9]|[1-3]\d|4[0-8]))"
+    r"(?P<plate>.+?)_(?P<well>(?:A[A-F]|[A-Z])(?:0[1-9]|[1-3]\d|4[0-8]))"
     r"(?:_s(?P<site>\d{1,5}))?(?:_w(?P<wave>\d{1,2}))?(?P<thumbnail>_thumb)?"
     r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?\.tiff?",
     re.IGNORECASE,

@@ -62,7 +62,9 @@ def _plate(path: Path, folder: Path, evidence: str) -> SourcePlate:
     locate = _Locator(path, folder)
     planes = tuple(_plane(image, path, locate) for image in index.images)
     named = {plane.path.name for plane in planes}
-    strangers = [other.name for other in list_files(planes[0].path.parent) if other.name not in named]
+    folders = {plane.path.parent for plane in planes if plane.path.parent.is_dir()}
+    images = [image for parent in sorted(folders) for image in list_files(parent)]
+    strangers = [image.name for image in images if image.name not in named]
     size = index.pixel_sizes_m.pop() * 1e6 if len(index.pixel_sizes_m) == 1 else None
     return SourcePlate(
         name=safe_name(index.plate or path.parent.resolve().name),
@@ -127,11 +129,11 @@ class _Locator:
         self._roots = (index.parent.resolve(), folder.resolve())
 
     def __call__(self, url: str) -> Path:
-        relative = Path(*PureWindowsPath(url).parts)
-        candidates = [place / relative for place in self._places]
+        relative = PureWindowsPath(url)
+        candidates = [place.joinpath(*relative.parts) for place in self._places]
         path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
-        resolved = path.resolve()
-        if not any(resolved.is_relative_to(root) for root in self._roots):
+        is_inside = any(path.resolve().is_relative_to(root) for root in self._roots)
+        if relative.anchor or ".." in relative.parts or not is_inside:
             found = f"the index names {url!r}, which lies outside of the measurement"
             raise InputError(found, hint="do not trust this index")
         return path

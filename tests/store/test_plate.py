@@ -19,7 +19,7 @@ from cellvim.store import (
     verify_plate,
 )
 
-TOKEN = "made of these files"
+MADE_OF = "made of these files"
 MakePlate = Callable[..., PlateReader]
 
 
@@ -99,12 +99,12 @@ def test_an_unfinished_plate_does_not_open(tmp_path: Path) -> None:
 def test_a_field_is_done_only_with_its_token_and_its_files(tmp_path: Path) -> None:
     writer, key = writer_in(tmp_path), FieldKey("A01", 1)
     writer.begin()
-    assert not writer.is_done(key, TOKEN)
-    writer.write_field(key, draw(0), token=TOKEN)
-    assert writer.is_done(key, TOKEN)
+    assert not writer.is_done(key, MADE_OF)
+    writer.write_field(key, draw(0), token=MADE_OF)
+    assert writer.is_done(key, MADE_OF)
     assert not writer.is_done(key, "other")
     (writer.path / key.group / "0/c/0/0/0").unlink()
-    assert not writer.is_done(key, TOKEN)
+    assert not writer.is_done(key, MADE_OF)
 
 
 def test_other_settings_are_refused_unless_told_to_overwrite(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Small vendor folders to ingest, and the settings for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellvim.config import IngestSettings
+
+WriteImages = Callable[..., Path]
+MakeSettings = Callable[..., IngestSettings]
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> WriteImages:
+    """Write TIFFs: `write_images("P", wells=("A01",), sites=2, channels=2)`, named ``P_A01_s1_w1.tif``."""
+
+    def write(
+        plate: str = "P",
+        *,
+        wells: tuple[str, ...] = ("A01", "B02"),
+        sites: int = 2,
+        channels: int = 2,
+        template: str = "{plate}_{well}_s{site}_w{channel}.tif",
+        shape: tuple[int, int] = (40, 50),
+    ) -> Path:
+        folder = tmp_path / "images"
+        generator = np.random.default_rng(sum(map(ord, plate + template)))
+        for well in wells:
+            for site in range(1, sites + 1):
+                for channel in range(1, channels + 1):
+                    path = folder / template.format(plate=plate, well=well, site=site, channel=channel)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pixels = generator.integers(1, 200, shape).astype(np.uint16)
+                    tifffile.imwrite(path, pixels, compression="deflate")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> MakeSettings:
+    """Settings that ingest `tmp_path/images` into `tmp_path/out`, with any changes."""
+
+    def make(**changes: Any) -> IngestSettings:
+        return IngestSettings(**{"sources": (tmp_path / "images",), "out": tmp_path / "out"} | changes)
+
+    return make
+
+
+@pytest.fixture
+def hash_tree() -> Callable[[Path], dict[str, bytes]]:
+    """Every file below a folder and its bytes, without what may differ from run to run."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+    return read

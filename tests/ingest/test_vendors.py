@@ -1,0 +1,234 @@
+"""ImageXpress and Operetta folders, with the oddities that real ones have."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellvim.config import IngestSettings
+from cellvim.errors import InputError
+from cellvim.ingest.channels import name_channels
+from cellvim.ingest.detect import read_source
+from cellvim.ingest.imagexpress import ImageXpressReader, parse_plan
+from cellvim.ingest.operetta import OperettaReader
+from cellvim.ingest.sources import SourcePlate
+from cellvim.store import FieldKey
+
+WriteImages = Callable[..., Path]
+GUID = "66923EBB-9960-4952-8955-D1721D112EE2"
+
+
+def read(folder: Path, **changes: object) -> list[SourcePlate]:
+    return read_source(folder, IngestSettings(sources=(folder,), out=folder, **changes))
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, np.ones((4, 4), np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "channel"),
+    [
+        (f"P-1_B02_s3_w2{GUID}.tif", 3, "2"),
+        (f"P-1_B02_s3{GUID}.tif", 3, "1"),
+        (f"P-1_B02_w1{GUID}.tif", 1, "1"),
+        ("P-1_B02_s12_w11.TIF", 12, "11"),
+        ("P-1_B02.TIF", 1, "1"),
+    ],
+)
+def test_imagexpress_names(tmp_path: Path, name: str, site: int, channel: str) -> None:
+    touch(tmp_path, name)
+    (plate,) = read(tmp_path, source="imagexpress")
+    assert plate.name == "P-1"
+    assert [(plane.field, plane.channel) for plane in plate.planes] == [(FieldKey("B02", site), channel)]
+
+
+def test_imagexpress_thumbnails_are_skipped_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "P_B02_s1_w1.tif", f"P_B02_s1_w1_thumb{GUID}.tif", "P_B02_s1_w1_thumb.tif", "other.tif")
+    (plate,) = read(tmp_path)
+    assert len(plate.planes) == 1
+    assert plate.notes == ("2 thumbnails skipped",)
+
+
+def test_imagexpress_projections_are_no_planes(tmp_path: Path) -> None:
+    touch(tmp_path, "a/P_B02_s1_w1.tif", "a/ZStep_1/P_B02_s1_w1.tif", "b/ZStep_0/P_B02_s1_w1.tif")
+    touch(tmp_path, "c/TimePoint_3/ZStep_2/P_B02_s1_w1.tif")
+    planes = [plane for plate in read(tmp_path) for plane in plate.planes]
+    assert [(plane.z, plane.t, plane.is_projection) for plane in planes] == [
+        (None, None, True),
+        (1, None, False),
+        (None, None, True),
+        (2, 3, False),
+    ]
+
+
+HTD = (
+    '"HTSInfoFile", Version 1.0\r\n"Description", "5 \xb5m \x81"\r\n"ZSteps", 3\r\n"TimePoints", 1\r\n'
+    '"WellsSelection1", FALSE, TRUE\r\n"WellsSelection2", TRUE, TRUE\r\n'
+    '"NWavelengths", 3\r\n"WaveName1", "DAPI"\r\n"WaveName2", "Texas, Red"\r\n"WaveName3", "Cy5"\r\n'
+)
+
+
+def test_imagexpress_plan_of_a_foreign_code_page(tmp_path: Path) -> None:
+    path = tmp_path / "P.HTD"
+    path.write_bytes(HTD.encode("latin-1"))
+    plan = parse_plan(path)
+    assert plan.stains == {"1": "DAPI", "2": "Texas, Red", "3": "Cy5"}
+    assert plan.wells == ("A02", "B01", "B02")
+    touch(tmp_path, "P_B02_s1_w1.tif", "P_B02_s1_w2.tif")
+    (plate,) = read(tmp_path)
+    assert plate.evidence == "ImageXpress: found P.HTD"
+    assert plate.declared_wells == ("A02", "B01", "B02")
+    assert plate.notes == (
+        "P.HTD declares wavelengths without any file: 3 (Cy5)",
+        "P.HTD declares 3 z steps, found 0",
+    )
+
+
+def test_imagexpress_two_plates_in_one_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "9987_Plate_1/9987_A01_w1.tif", "9987_Plate_2/9987_A01_w1.tif", "x/Q_A01_w1.tif")
+    assert [plate.name for plate in read(tmp_path)] == ["9987_Plate_1", "9987_Plate_2", "Q"]
+
+
+def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "P_B02_s1_w1.tif")
+    (tmp_path / "P.HTD").write_bytes(bytes(100))
+    with pytest.raises(InputError, match=r"P.HTD is not a .HTD file"):
+        read(tmp_path)
+
+
+INDEX = """<?xml version="1.0" encoding="utf-8"?>
+<EvaluationInputData xmlns="http://www.perkinelmer.com/PEHH/Harmony{version}"><Plates><Plate>
+<PlateID>{plate}</PlateID></Plate></Plates>{maps}<Images>{images}</Images></EvaluationInputData>"""
+IMAGE = (
+    "<Image><id>x</id><URL>{url}</URL><Row>2</Row><Col>3</Col><FieldID>{field}</FieldID><PlaneID>{z}</PlaneID>"
+    "<TimepointID>{t}</TimepointID><ChannelID>{channel}</ChannelID>{extra}</Image>"
+)
+FACTS = "<ChannelName>DAPI</ChannelName><ImageResolutionX Unit='m'>6.5E-07</ImageResolutionX>"
+
+
+def write_index(path: Path, *images: str, maps: str = "", plate: str = "P:1", version: str = "V5") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = INDEX.format(plate=plate, maps=maps, images="".join(images), version=version)
+    path.write_bytes(b"\xef\xbb\xbf" + content.encode())
+
+
+def image(url: str, *, field: int = 1, z: int = 1, t: int = 0, channel: int = 1, extra: str = FACTS) -> str:
+    return IMAGE.format(url=url, field=field, z=z, t=t, channel=channel, extra=extra)
+
+
+def test_operetta_index_in_or_beside_the_images(tmp_path: Path) -> None:
+    touch(tmp_path, "Images/r02c03f01p01-ch1sk1fk1fl1.tiff", "Images/unknown.tiff")
+    write_index(tmp_path / "Index.idx.xml", image("r02c03f01p01-ch1sk1fk1fl1.tiff"))
+    for folder in (tmp_path, tmp_path / "Images"):
+        (plate,) = read(folder)
+        assert (plate.name, plate.stains, plate.pixel_size_um) == ("P_1", {"1": "DAPI"}, 0.65)
+        assert plate.planes[0].path.is_file()
+        assert plate.planes[0].field == FieldKey("B03", 1)
+        assert plate.notes == ("1 images are not in the index: unknown.tiff",)
+
+
+def test_operetta_planes_times_and_backslashes(tmp_path: Path) -> None:
+    touch(tmp_path, "sub/a.tiff", "b.tiff")
+    write_index(
+        tmp_path / "Index.xml", image("sub\\a.tiff", z=2, t=1), image("b.tiff", z=1), image("c.tiff", z=3)
+    )
+    (plate,) = read(tmp_path)
+    assert [(plane.z, plane.t, plane.path.is_file()) for plane in plate.planes] == [
+        (2, 1, True),
+        (1, 0, True),
+        (3, 0, False),
+    ]
+
+
+def test_operetta_newer_versions_say_channels_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tiff")
+    maps = f"<Maps><Map><Entry ChannelID='1'>{FACTS}</Entry></Map></Maps>"
+    write_index(tmp_path / "Index.xml", image("a.tiff", extra=""), maps=maps, version="V6")
+    (plate,) = read(tmp_path)
+    assert (plate.stains, plate.pixel_size_um) == ({"1": "DAPI"}, 0.65)
+
+
+@pytest.mark.parametrize(
+    "url", ["../../secret.tiff", "/etc/passwd", "..\\..\\secret.tiff", "C:\\x\\..\\..\\..\\s"]
+)
+def test_operetta_index_cannot_point_outside(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "a" / "b"
+    touch(folder, "a.tiff")
+    touch(tmp_path, "secret.tiff")
+    write_index(folder / "Index.xml", image(url))
+    with pytest.raises(InputError, match="outside of the measurement"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<a><b></a>",
+        b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>',
+        b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>',
+        b"<x/>",
+        b"<x>\xff\xfe</x>",
+    ],
+)
+def test_operetta_index_that_is_broken_or_hostile(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "Index.xml").write_bytes(content)
+    with pytest.raises(InputError, match=r"not a readable index|names no images"):
+        read(tmp_path)
+
+
+def test_operetta_image_without_a_place(tmp_path: Path) -> None:
+    write_index(tmp_path / "Index.xml", image("a.tiff").replace("<Row>2</Row>", "<Row>x</Row>"))
+    with pytest.raises(InputError, match="no usable row"):
+        read(tmp_path)
+
+
+def test_folders_of_no_known_kind(tmp_path: Path, write_images: WriteImages) -> None:
+    with pytest.raises(InputError, match="holds no TIFF images"):
+        read(tmp_path)
+    folder = write_images(template="{well}-{site}-{channel}.tif")
+    with pytest.raises(InputError, match=r"8 images, of no kind .* A01-1-1.tif, A01-1-2.tif, A01-2-1.tif"):
+        read(folder)
+    with pytest.raises(InputError, match="no ImageXpress images"):
+        read(folder, source="imagexpress")
+    with pytest.raises(InputError, match=r"no Index.idx.xml"):
+        read(folder, source="operetta")
+
+
+def test_readers_keep_the_protocol(tmp_path: Path) -> None:
+    settings = IngestSettings(sources=(tmp_path,), out=tmp_path)
+    assert ImageXpressReader().recognise(tmp_path, settings) is None
+    assert OperettaReader().recognise(tmp_path, settings) is None
+
+
+def test_channel_names() -> None:
+    stains = {"1": "FITC", "2": "FITC", "10": "DNA"}
+    assert name_channels(["10", "2", "1"], stains, None) == {"1": "FITC_1", "2": "FITC_2", "10": "DNA"}
+    assert list(name_channels(["10", "2", "1"], {}, "a, b,c").items()) == [
+        ("1", "a"),
+        ("2", "b"),
+        ("10", "c"),
+    ]
+    assert name_channels(["1", "2"], stains, "2=DNA") == {"1": "FITC", "2": "DNA"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("DNA", "names 1 stains, the source has 2 channels: 1, 2"),
+        ("DNA,DNA", "one name"),
+        ("1=A,3=B", "names key '3', the source has: 1, 2"),
+        ("1=A,1=B", "names key '1'"),
+        ("1=A,B", "mixes"),
+        ("DNA,", "empty stain"),
+    ],
+)
+def test_channel_names_that_do_not_fit(wanted: str, message: str) -> None:
+    with pytest.raises(InputError if "names" in message else ValueError, match=message):
+        name_channels(["1", "2"], {}, wanted)
