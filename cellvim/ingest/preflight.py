@@ -51,15 +51,19 @@ class Preflight:
         """Every well that the plate names, written or not."""
         return {plan.key.well for plan in self.fields} | {unit.partition("/")[0] for unit in self.skipped}
 
-    def refuse(self) -> None:
-        """Stop here if anything is wrong.
+    def refuse(self, *, on_missing: str) -> None:
+        """Stop here if anything is wrong that the user did not choose to go on without.
 
         Raises:
             PreflightError: With every problem.
+            InputError: Nothing would be left of the plate.
         """
-        if self.problems:
+        if self.problems and on_missing == "stop":
             hint = "repair the files, or go on with --on-missing skip-field (or fill)"
             raise PreflightError(self.plate.name, self.problems, hint=hint)
+        if not self.fields:
+            found = f"plate {self.plate.name}: none of its {self.found} fields is usable; {self.problems[0]}"
+            raise InputError(found, hint="see all problems with --dry-run")
 
 
 def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
@@ -78,9 +82,6 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
     problems = _problems(checked, stains)
     kept, skipped = _sort_out(checked, stains, on_missing=settings.on_missing)
     skipped |= _wells_without_images(plate, plans)
-    if not kept:
-        found = f"plate {plate.name}: none of its {len(plans)} fields is usable; {problems[0]}"
-        raise InputError(found, hint="see all problems with --dry-run")
     return Preflight(
         plate=plate,
         stains=stains,

@@ -105,10 +105,14 @@ def read_maps(checks: Sequence[Preflight], settings: IngestSettings) -> list[pl.
 
 
 def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> None:
-    """Stop before anything is written, unless the user chose to go on without what is damaged."""
-    if settings.on_missing == "stop":
-        for check in checks:
-            check.refuse()
+    """Stop before anything is written, unless the user chose to go on without what is damaged.
+
+    Raises:
+        PreflightError: Files are missing or damaged, and `on_missing` is ``stop``.
+        InputError: No field of a plate is usable.
+    """
+    for check in checks:
+        check.refuse(on_missing=settings.on_missing)
     for check in checks:
         for line in (*check.notes, *check.problems):
             logger.warning("%s: %s", check.plate.name, line)

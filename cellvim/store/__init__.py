@@ -2,7 +2,14 @@
 
 from cellvim.store.inspection import describe_plate, verify_plate
 from cellvim.store.intensity import Intensity
-from cellvim.store.naming import FieldKey, parse_well, safe_name, well_name, well_position
+from cellvim.store.naming import (
+    FieldKey,
+    parse_well,
+    safe_name,
+    split_well,
+    well_name,
+    well_position,
+)
 from cellvim.store.reader import PlateReader, find_plates
 from cellvim.store.records import SourceFile
 from cellvim.store.writer import PlateWriter
@@ -17,6 +24,7 @@ __all__ = [
     "find_plates",
     "parse_well",
     "safe_name",
+    "split_well",
     "verify_plate",
     "well_name",
     "well_position",
