@@ -230,7 +230,7 @@ def _agp(shape: _Shapes, texture: _Textures, phenotype: Phenotype) -> Float[ndar
 
 def _mito(shape: _Shapes, texture: _Textures, phenotype: Phenotype) -> Float[ndarray, "y x"]:
     threads = np.exp(-((texture.noise(2.4) / 0.30) ** 2)) * np.maximum(0.9 + 0.5 * texture.noise(5.0), 0)
-    dots = 1.6 * np.maximum(texture.noise(1.5) - 0.8, 0)
+    dots = 1.8 * np.maximum(texture.noise(2.0) - 0.8, 0)
     share = np.float32(min(phenotype.mito_fragmentation, 1.0))
     network = (1 - share) * threads + share * dots
     spread = np.exp(-((shape.reach / phenotype.mito_spread) ** 2))

@@ -28,9 +28,9 @@ class Phenotype:
     actin_fibers: float = 0.35
     actin_edge: float = 0.8
     golgi_brightness: float = 0.9
-    mito_brightness: float = 1.0
+    mito_brightness: float = 1.3
     mito_fragmentation: float = 0.15
-    mito_spread: float = 0.62
+    mito_spread: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ UNTREATED = Phenotype()
 
 MECHANISMS: dict[str, dict[str, float]] = {
     "large nuclei": {"nucleus_radius_px": 1.28, "nucleus_brightness": 0.88, "chromatin_contrast": 2.0},
-    "fragmented mitochondria": {"mito_fragmentation": 6.0, "mito_brightness": 0.9, "mito_spread": 0.85},
+    "fragmented mitochondria": {"mito_fragmentation": 6.0, "mito_brightness": 1.15, "mito_spread": 0.65},
     "stress fibers": {"actin_fibers": 2.8, "actin_edge": 0.75, "elongation": 1.35, "golgi_brightness": 0.8},
     "granular ER": {"er_brightness": 1.25, "er_grain_px": 1.7, "er_grain_contrast": 2.1, "er_spread": 0.85},
 }
@@ -64,10 +64,10 @@ def catalogue() -> tuple[Perturbation, ...]:
         Perturbation("DMSO", "control", "none", 0.0, UNTREATED),
         _active("nuc-1", "large nuclei", 1.0),
         _active("nuc-2", "large nuclei", 0.75, nucleolus_radius_px=1.35, nucleolus_brightness=1.2),
-        _active("nuc-3", "large nuclei", 0.5, actin_edge=1.3),
+        _active("nuc-3", "large nuclei", 0.6, actin_edge=1.3),
         _active("mito-1", "fragmented mitochondria", 1.0),
-        _active("mito-2", "fragmented mitochondria", 0.7, nucleus_radius_px=0.92, cells_per_field=0.85),
-        _active("mito-3", "fragmented mitochondria", 0.45, er_brightness=1.12),
+        _active("mito-2", "fragmented mitochondria", 0.85, nucleus_radius_px=0.92, cells_per_field=0.85),
+        _active("mito-3", "fragmented mitochondria", 0.7, golgi_brightness=1.5),
         _active("actin-1", "stress fibers", 1.0),
         _active("actin-2", "stress fibers", 0.65, cell_radius_px=1.12, cells_per_field=0.8),
         _active("er-1", "granular ER", 1.0),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float32
+from numpy import ndarray
 
 from cellvim import __version__
 from cellvim.config import EvaluateSettings
@@ -51,19 +53,22 @@ def wells_table(table: "EvaluatedTable", settings: EvaluateSettings) -> pl.DataF
     pca = principal_components(table.normalized.features)
     umap = umap_coordinates(table.normalized.features, pca, seed=settings.seed)
     metadata = table.raw.metadata
-    fields = metadata[FIELD_COUNT] if FIELD_COUNT in metadata.columns else [None] * metadata.height
+    missing = np.full((metadata.height, 2), np.nan, np.float32)
+    fields = metadata.get_column(FIELD_COUNT, default=pl.Series([None] * metadata.height))
     placed = metadata.drop(FIELD_COUNT, strict=False).with_columns(
-        *(pl.Series(f"pca_{axis + 1}", pca[:, axis]) for axis in range(2)),
-        *(
-            pl.Series(f"umap_{axis + 1}", None if umap is None else umap[:, axis], pl.Float32)
-            for axis in range(2)
-        ),
-        pl.Series("n_fields", fields, pl.Int64),
+        *columns_of("pca", pca),
+        *columns_of("umap", missing if umap is None else umap),
+        fields.cast(pl.Int64, strict=False).alias("n_fields"),
     )
     if "activity" not in table.retrieval:
         return placed.with_columns(pl.lit(None, dtype=pl.Float64).alias("activity_ap"))
     scores = table.retrieval["activity"].wells.select(*KEYS, pl.col("ap").alias("activity_ap"))
     return placed.join(scores, on=KEYS, how="left", maintain_order="left")
+
+
+def columns_of(name: str, coordinates: Float32[ndarray, "wells 2"]) -> list[pl.Series]:
+    """The two coordinates of a map, null where there are none."""
+    return [pl.Series(f"{name}_{axis + 1}", coordinates[:, axis]).fill_nan(None) for axis in range(2)]
 
 
 def perturbations_table(table: "EvaluatedTable") -> pl.DataFrame:

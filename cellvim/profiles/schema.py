@@ -26,6 +26,8 @@ NEGATIVE_CONTROL, EMPTY = "negcon", "empty"
 SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t", ".txt": "\t"}
 SUFFIXES = (".parquet", ".pq", *SEPARATORS)
 
+LONGEST_NAME = 60
+
 # How peers name the plate and the well, in the order they are looked for.
 PLATE_NAMES = (
     PLATE,
@@ -201,7 +203,8 @@ def first_present(names: tuple[str, ...], metadata: pl.DataFrame) -> str | None:
 def shortened(names: list[str], *, most: int = 8) -> str:
     """List a few names, and say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "no such columns") + more
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in names[:most]]
+    return (", ".join(shown) or "no such columns") + more
 
 
 def drop_unusable(profiles: Profiles) -> Profiles:
