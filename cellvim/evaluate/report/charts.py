@@ -59,8 +59,8 @@ def score_chart() -> dict[str, Any]:
         .encode(y="certainty:Q")
     )
     name = line.mark_text(
-        align="left", baseline="bottom", dx=4, dy=-3, color=INK, fontSize=12, font=_FONT, aria=False
-    ).encode(x=alt.value(0), text="label:N")
+        align="right", baseline="bottom", dx=-4, dy=-3, color=INK, fontSize=12, font=_FONT, aria=False
+    ).encode(x=alt.value("width"), text="label:N")
     return _specification(alt.layer(line, name, points), height=280)
 
 

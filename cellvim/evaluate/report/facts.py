@@ -20,9 +20,17 @@ _SHOWN_ELSEWHERE = ("command", "warnings")
 
 
 @dataclass(frozen=True)
+class FactGroup:
+    """Facts of one thing, for example one table; `name` is empty where there is nothing to tell apart."""
+
+    name: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class FactList:
     title: str
-    rows: tuple[tuple[str, str], ...]
+    groups: tuple[FactGroup, ...]
 
 
 def command_line(facts: Mapping[str, Any]) -> str:
@@ -41,9 +49,22 @@ def fact_lists(facts: Mapping[str, Any]) -> list[FactList]:
     nested = [key for key in sections if isinstance(sections[key], Mapping | list | tuple) and sections[key]]
     order = list(_TITLES)
     nested.sort(key=lambda key: order.index(key) if key in order else len(order))
-    lists = [FactList(_TITLES.get(key, _title(key)), tuple(_flat(sections[key]))) for key in nested]
+    lists = [FactList(_TITLES.get(key, _title(key)), tuple(_groups(sections[key]))) for key in nested]
     loose = tuple((spelled(key), str(value)) for key, value in sections.items() if _is_plain(value))
-    return [*lists, FactList("Run", loose)] if loose else lists
+    return [*lists, FactList("Run", (FactGroup("", loose),))] if loose else lists
+
+
+def _groups(section: Any) -> Iterator[FactGroup]:
+    """Yield a group for each mapping in a section, after one for what stands loose in it."""
+    if not isinstance(section, Mapping):
+        yield FactGroup("", tuple(_flat(section)))
+        return
+    loose = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
+    if loose:
+        yield FactGroup("", tuple(_flat(loose)))
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield FactGroup(str(key), tuple(_flat(value)))
 
 
 def _title(key: str) -> str:

@@ -46,7 +46,7 @@ function viridis(share) {
 
 function shortNumber(value) {
   if (value === null || value === undefined) return "no value";
-  return Math.abs(value) >= 0.0001 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  return Math.abs(value) >= 0.00009 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
 }
 
 const highlight = {

@@ -4,6 +4,7 @@ const mapViews = new Map();
 const colourChoice = document.getElementById("colour-choice");
 const focusChoice = document.getElementById("focus-choice");
 const MOST_STYLES = COLOURS.length * SHAPES.length;
+const FEW_STYLES = COLOURS.length * 2;
 const PLAIN = { fill: GREY, line: GREY, shape: "circle", order: 0 };
 const MARK_SIZE = wellCount > 2000 ? 18 : wellCount > 600 ? 34 : 52;
 
@@ -26,11 +27,12 @@ function ranked(category) {
 
 function stylesOf(category) {
   const styles = new Map();
+  const room = category.names.length > MOST_STYLES + 1 ? FEW_STYLES : MOST_STYLES;
   let place = 0;
   for (const name of ranked(category)) {
     const isControl = category.key === PERTURBATION && isNegativeControl(name);
     if (isControl) styles.set(name, { fill: "transparent", line: GREY, shape: "circle", order: 0 });
-    else if (place < MOST_STYLES) {
+    else if (place < room) {
       const fill = COLOURS[place % COLOURS.length];
       styles.set(name, { fill, line: fill, shape: SHAPES[Math.floor(place / COLOURS.length)], order: 1 });
       place += 1;
@@ -125,7 +127,7 @@ function drawLegend() {
   const others = category.names.length - styles.size;
   const hasUnnamed = category.codes.includes(null);
   if (others || hasUnnamed) {
-    const label = others ? `${others} more (pick one under Highlight)` : unnamed(category);
+    const label = others ? `${others} others (choose one under Highlight)` : unnamed(category);
     const entry = document.createElement("li");
     const holder = document.createElement("span");
     holder.append(glyph(PLAIN), label);
