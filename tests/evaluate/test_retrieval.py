@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
@@ -83,6 +83,7 @@ def test_no_relevant_candidate_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_every_task_is_its_definition(task: str, seed: int) -> None:
     features, labels = random_screen(seed)
