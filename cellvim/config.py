@@ -286,7 +286,7 @@ class DemoSettings(Settings):
     """Synthetic plates to draw."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides the images, the training and the random rank lists."""
-    steps: Annotated[int, Field(ge=0)] = 200
+    steps: Annotated[int, Field(ge=0)] = 250
     """Optimiser steps of the pretraining."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     overwrite: bool = False

@@ -23,10 +23,11 @@ SIGNIFICANT_P = 0.05
 
 RECIPE: dict[str, Any] = {
     "preset": "nano",
-    "steps": 200,
-    "batch_size": 32,
-    "crops": {"crop_px": 112},
+    "steps": 250,
+    "batch_size": 16,
     "model": {"position_grid": 7},
+    "crops": {"crop_px": 112},
+    "optimizer": {"base_learning_rate": 0.06},
 }
 """Pretraining of the demo; `configs/demo.yaml` is the same, for those who look there."""
 

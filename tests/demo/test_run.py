@@ -1,0 +1,70 @@
+"""The demo's settings, its verdict, and, in small, the whole way from synthetic plates to a report."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cellvim.atomic import read_json
+from cellvim.config import DemoSettings, PretrainSettings
+from cellvim.demo import DemoSummary, pretrain_settings, run, run_demo
+from cellvim.errors import SomeFailedError
+
+CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+
+def test_the_shipped_config_is_what_the_demo_uses() -> None:
+    settings = pretrain_settings(DemoSettings())
+    assert PretrainSettings.from_yaml(CONFIG, plates=list(settings.plates), out=settings.out) == settings
+
+
+def test_seed_and_steps_reach_the_training() -> None:
+    settings = pretrain_settings(DemoSettings(out=Path("d"), seed=3, steps=7))
+    assert (settings.seed, settings.steps, settings.out) == (3, 7, Path("d/run"))
+
+
+def summary(**changes: Any) -> DemoSummary:
+    content: dict[str, Any] = {
+        "out": Path("d"),
+        "report": Path("d/report/report.html"),
+        "wells": 120,
+        "embedded": 119,
+        "activity": {},
+        "lowest_active_map": 0.5,
+        "inert_map": 0.3,
+        "inert_p": 0.4,
+    }
+    return DemoSummary(**(content | changes))
+
+
+def test_the_verdict_needs_every_active_one_above_the_inert_one() -> None:
+    assert summary().is_truth_recovered
+    assert not summary(lowest_active_map=0.3).is_truth_recovered
+    assert not summary(inert_p=0.04).is_truth_recovered
+    assert "NOT recovered" in str(summary(inert_p=0.04))
+    assert "SYNTHETIC" in str(summary())
+
+
+@pytest.mark.slow
+def test_the_demo_runs_through_and_again_without_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two steps of training the truth may be missed: the demo then says so and keeps everything."""
+    monkeypatch.setattr(run, "SIGNIFICANT_P", 0.0)
+    settings = DemoSettings(out=tmp_path, plates=2, seed=21, steps=0)
+    first = run_or_refuse(settings)
+    truth = read_json(tmp_path / "truth.json")
+    assert truth["found"]["embedded"] == truth["found"]["wells"] - 1
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert pl.read_parquet(tmp_path / "embeddings.parquet").height == truth["found"]["embedded"]
+    written = (tmp_path / "embeddings.parquet").stat().st_mtime_ns
+    assert run_or_refuse(settings) == first
+    assert (tmp_path / "embeddings.parquet").stat().st_mtime_ns == written
+
+
+def run_or_refuse(settings: DemoSettings) -> str:
+    try:
+        return str(run_demo(settings))
+    except SomeFailedError as error:
+        return error.found
