@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -109,6 +109,13 @@ class PatchProjection(nn.Module):
     def forward(self, patches: Float[Tensor, "*tokens pixels"]) -> Float[Tensor, "*tokens d"]:
         tokens: Tensor = self.linear(patches)
         return tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+
+
+def reorder_channels(image: Shaped[Tensor, "b c *rest"], order: Sequence[int]) -> Shaped[Tensor, "b c *rest"]:
+    """Put the channels of an image into another order; no copy if it is theirs already."""
+    if list(order) == sorted(order):
+        return image
+    return image.index_select(1, torch.tensor(order, device=image.device))
 
 
 def to_patches(image: Float[Tensor, "b c y x"], patch_px: int) -> Float[Tensor, "b rows cols c pixels"]:

@@ -15,6 +15,7 @@ from cellvim.model.channel_embed import (
     PatchProjection,
     TokenAddress,
     arrange_channels,
+    reorder_channels,
     to_patches,
 )
 from cellvim.model.device import choose_backend
@@ -145,9 +146,9 @@ class ChannelEncoder(nn.Module):
             found = f"an image has {image.shape[1]} channels, but {len(channels)} names were given"
             raise InputError(found, hint="name every channel once")
         arrangement = self.arrange(channels)
-        patches = to_patches(image[:, list(arrangement.order)], self.settings.patch_px)
+        patches = to_patches(reorder_channels(image, arrangement.order), self.settings.patch_px)
         maps = self.encode_grid(patches, arrangement.rows, layers)
-        return [tokens.permute(0, 3, 1, 2, 4)[:, list(arrangement.restore)] for tokens in maps]
+        return [reorder_channels(tokens.permute(0, 3, 1, 2, 4), arrangement.restore) for tokens in maps]
 
     def _run(
         self, residual: Float[Tensor, "b L d"], layouts: tuple[Layout, Layout], layers: tuple[int, ...]

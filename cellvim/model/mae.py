@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cellvim.config import ModelSettings
-from cellvim.model.channel_embed import TokenAddress, from_patches, to_patches
+from cellvim.model.channel_embed import TokenAddress, from_patches, reorder_channels, to_patches
 from cellvim.model.encoder import ChannelEncoder, grid_layouts, kept_ids, kept_layouts
 from cellvim.model.initialize import kaiming_uniform_, linear, truncated_normal_
 from cellvim.model.masking import Mask
@@ -24,15 +24,24 @@ class Reconstruction:
         loss: What training minimises.
         pixel_loss: Mean squared error over the pixels of hidden patches.
         fourier_loss: Mean absolute difference of Fourier magnitudes over hidden patches, unweighted.
-        prediction: Predicted pixels of all patches; only hidden ones are trained.
         hidden: True where a patch was hidden.
+        patches: Predicted pixels of all patches, channels in the model's order.
+        restore: Index into the model's order of each channel of the image.
+        shape_px: Height and width of the image.
     """
 
     loss: Float[Tensor, ""]
     pixel_loss: Float[Tensor, ""]
     fourier_loss: Float[Tensor, ""]
-    prediction: Float[Tensor, "b c y x"]
     hidden: Bool[Tensor, "b c rows cols"]
+    patches: Float[Tensor, "b rows cols c pixels"]
+    restore: tuple[int, ...]
+    shape_px: tuple[int, int]
+
+    @property
+    def prediction(self) -> Float[Tensor, "b c y x"]:
+        """Predicted image, put together when asked for; only hidden patches are trained."""
+        return reorder_channels(from_patches(self.patches, *self.shape_px), self.restore)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -65,9 +74,8 @@ class MaskedAutoencoder(nn.Module):
             fourier_weight: Weight of `fourier_loss` in `loss`.
         """
         arrangement = self.encoder.arrange(channels, unnamed=mask.unnamed.tolist())
-        order, restore = list(arrangement.order), list(arrangement.restore)
-        patches = to_patches(image[:, order], self.encoder.settings.patch_px)
-        hidden = mask.hidden[:, order].permute(0, 2, 3, 1)
+        patches = to_patches(reorder_channels(image, arrangement.order), self.encoder.settings.patch_px)
+        hidden = reorder_channels(mask.hidden, arrangement.order).permute(0, 2, 3, 1)
         kept = kept_ids(hidden)
         layouts = kept_layouts(hidden, self.encoder.settings.scan_order)
         latent = self.encoder.encode_kept(patches, arrangement.rows, kept, layouts)
@@ -77,8 +85,10 @@ class MaskedAutoencoder(nn.Module):
             loss=pixel_loss + fourier_weight * fourier_loss,
             pixel_loss=pixel_loss,
             fourier_loss=fourier_loss,
-            prediction=from_patches(prediction.detach(), *image.shape[-2:])[:, restore],
             hidden=mask.hidden,
+            patches=prediction.detach(),
+            restore=arrangement.restore,
+            shape_px=(image.shape[2], image.shape[3]),
         )
 
 
