@@ -120,7 +120,8 @@ def _static(name: str) -> str:
 def _chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script. Its expression interpreter needs no `unsafe-eval`."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    inert = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return _static("library_licences.js") + inert
 
 
 def _source(inline: str) -> str:

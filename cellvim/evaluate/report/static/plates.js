@@ -33,12 +33,17 @@ function cell(well, measure) {
   };
 }
 
+// A hole among the wells in use is marked more strongly than the unused border.
 function outlines(plate, wells) {
   const taken = new Set(wells.map((well) => `${report.wells.row[well]}/${report.wells.column[well]}`));
+  const rows = wells.map((well) => report.wells.row[well]);
+  const columns = wells.map((well) => report.wells.column[well]);
+  const isWithin = (place, used) => place >= Math.min(...used) && place <= Math.max(...used);
   const places = [];
   for (let row = 1; row <= plate.rows; row += 1) {
     for (let column = 1; column <= plate.columns; column += 1) {
-      const edge = taken.has(`${row}/${column}`) ? 0 : 0.4;
+      const isHole = isWithin(row, rows) && isWithin(column, columns);
+      const edge = taken.has(`${row}/${column}`) ? 0 : isHole ? 0.75 : 0.2;
       places.push({ row: rowName(row), column, edge });
     }
   }
