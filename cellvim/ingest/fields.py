@@ -69,7 +69,9 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
     if record is not None and (all(record.is_valid) or job.settings.on_missing == "fill"):
         token = _token(_hash_sources(plan, job.check), job.writer)
         if job.writer.is_done(plan.key, token):
-            return FieldResult(plan.key, "already there", sum(file.size_bytes for file in record.files))
+            filled = [name for name, ok in zip(job.writer.channels, record.is_valid, strict=True) if not ok]
+            size = sum(file.size_bytes for file in record.files)
+            return FieldResult(plan.key, "already there", size, tuple(f"{name} before" for name in filled))
     channels = [_read_channel(part, job) for part in plan.channels]
     problems = tuple(channel.problem for channel in channels if channel.problem)
     if problems and (job.settings.on_missing != "fill" or len(problems) == len(channels)):
@@ -102,14 +104,17 @@ def _read_channel(part: ChannelPlan, job: Job) -> _Channel:
         return _Channel(None, [], f"{stain} {part.problem}")
     sources: list[SourceFile] = []
     projection: Plane | None = None
+    problem = None
     for path in part.files:
         try:
             content = _read_bytes(path)
             sources.append(_source(path, job.check, stain, len(content), hashlib.sha256(content).hexdigest()))
             projection = _project(projection, _decode(content, job.check), job.settings)
         except DamagedImageError as error:
-            return _Channel(None, sources, f"{stain}: {path.name} {error.found}")
-    assert projection is not None, "a channel without problem has files"  # noqa: S101
+            # The other planes are still hashed, as the token covers all of them.
+            problem = problem or f"{stain}: {path.name} {error.found}"
+    if problem or projection is None:
+        return _Channel(None, sources, problem)
     if job.settings.z == "mean":
         projection = np.rint(projection / len(part.files)).astype(job.check.dtype)
     return _Channel(projection, sources, None)

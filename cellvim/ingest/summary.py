@@ -42,6 +42,21 @@ class PlateResult:
     seconds: float = 0.0
     was_resumed: bool = False
 
+    def lines(self, *, is_dry_run: bool) -> list[str]:
+        """Say it to a person."""
+        counts = f"{self.wells} wells, {self.fields} fields, channels {', '.join(self.channels)}"
+        size = f"{self.bytes_in / 1e6:,.1f} MB of images"
+        if not is_dry_run:
+            size += f" in {self.bytes_out / 1e6:,.1f} MB, {self.seconds:.1f} s"
+        state = "would be written" if is_dry_run else "resumed" if self.was_resumed else "written"
+        named = [
+            *(f"problem: {line}" for line in self.problems if is_dry_run),
+            *(f"skipped: {unit}: {why}" for unit, why in self.skipped.items()),
+            *(f"filled with zeros: {unit}: {why}" for unit, why in self.filled.items()),
+            *(f"note: {line}" for line in self.warnings),
+        ]
+        return [f"{self.path}  {counts}  {size}  {state}", *(f"  {line}" for line in [self.evidence, *named])]
+
 
 @dataclass(frozen=True)
 class IngestSummary:
@@ -54,6 +69,9 @@ class IngestSummary:
         """JSON-able content."""
         plates = [{**asdict(plate), "path": str(plate.path)} for plate in self.plates]
         return {"is_dry_run": self.is_dry_run, "plates": plates}
+
+    def __str__(self) -> str:
+        return "\n".join(line for plate in self.plates for line in plate.lines(is_dry_run=self.is_dry_run))
 
     def refuse_failures(self) -> None:
         """Say at the end that some fields could not be read, with everything else done.

@@ -70,6 +70,7 @@ def test_damaged_fields_can_be_skipped_or_filled(
     (skipped,) = ingest_plates(make_settings(on_missing="skip-field")).plates
     assert (skipped.wells, skipped.fields) == (2, 3)
     assert list(skipped.skipped) == ["A01/1"]
+    assert f"skipped: A01/1: {skipped.skipped['A01/1']}" in "\n".join(skipped.lines(is_dry_run=False))
     assert message in skipped.skipped["A01/1"]
     assert PlateReader(skipped.path).skipped == {}
     (filled,) = ingest_plates(make_settings(on_missing="fill", overwrite=True)).plates
@@ -97,6 +98,8 @@ def test_all_problems_are_in_a_dry_run(write_images: WriteImages, make_settings:
     summary = ingest_plates(make_settings(dry_run=True))
     (plate,) = summary.plates
     assert summary.is_dry_run
+    assert str(summary).count("problem: ") == 16
+    assert "0 wells, 0 fields, channels w1, w2" in str(summary)
     assert len(plate.problems) == 16
     assert not make_settings().out.exists()
     with pytest.raises(PreflightError, match=r"\.\.\. and 4 more \(all of them with --dry-run\)"):
@@ -177,6 +180,8 @@ def test_damage_that_only_pixels_show_is_filled(
     (result,) = ingest_plates(make_settings(on_missing="fill")).plates
     assert message in result.filled["A01/1"]
     assert list(PlateReader(result.path).is_valid(FieldKey("A01", 1))) == [False, True]
+    (again,) = ingest_plates(make_settings(on_missing="fill")).plates
+    assert (again.was_resumed, list(again.filled)) == (True, ["A01/1"])
 
 
 def test_a_channel_without_any_good_plane_is_refused(

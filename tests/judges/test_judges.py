@@ -15,9 +15,7 @@ MakePlate = Callable[..., PlateReader]
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-judges" / "bin" / "python"
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.is_file(), reason="needs .venv-judges, which tests/judges/install.sh makes"
-)
+pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason="needs .venv-judges, which `make judges` makes")
 
 
 def judge(*plates: Path) -> list[dict[str, object]]:
