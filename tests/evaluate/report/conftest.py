@@ -32,6 +32,7 @@ def make_content(
     names: tuple[str, ...] = NAMES,
     tables: tuple[str, ...] = ("trained", "untrained", "intensity"),
     is_synthetic: bool = True,
+    most_pictures: int = 1000,
 ) -> ReportContent:
     """Lay out plates of `rows` x `columns` wells: controls in the first column, one well missing."""
     generator = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def make_content(
         wells=wells,
         perturbations=make_perturbations(generator, names, tables, plates),
         neighbors=make_neighbors(wells),
-        thumbnails=make_thumbnails(generator, wells),
+        thumbnails=make_thumbnails(generator, wells.head(most_pictures)),
         metrics={"tables": metrics, "tasks": metrics[0]["tasks"], "normalize": "sphere"},
         facts=make_facts(),
     )
@@ -179,6 +180,11 @@ def make_facts() -> dict[str, Any]:
             "BR00001: well C04 has no profile (4 of 5 channels unreadable)",
         ],
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def new_content() -> Callable[..., ReportContent]:
+    return make_content
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -122,6 +123,16 @@ def test_pictures_are_stored_once_and_stop_at_the_budget() -> None:
     places = [pictures.place(("p", f"A0{n}")) for n in (1, 1, 2, 3, 9)]
     assert places == [0, 0, 1, None, None]
     assert (len(pictures.encoded), pictures.left_out) == (2, 1)
+
+
+def test_ten_full_plates_fit_in_ten_megabytes(
+    new_content: Callable[..., ReportContent], tmp_path: Path
+) -> None:
+    names = tuple(f"compound-{number:03d}@10 uM" for number in range(300))
+    large = new_content(plates=10, rows=16, columns=24, names=names, most_pictures=300)
+    write_report(large, tmp_path / "report.html")
+    assert montage(large).pictures.left_out > 0
+    assert (tmp_path / "report.html").stat().st_size < 10_000_000
 
 
 def test_the_montage_puts_the_most_active_first_and_controls_last(content: ReportContent) -> None:
