@@ -28,7 +28,8 @@ HINT = "make plates with: cellvim ingest IMAGES --out DIR"
 class PlateReader:
     """One plate on disk. Opening reads two small files; arrays open when they are first read.
 
-    A reader may be pickled or carried through a fork: each process opens its own arrays.
+    A reader may be pickled: each process opens its own arrays. Start worker processes by spawn, as tensorstore
+    aborts a process that was forked after a first read.
 
     Attributes:
         path: PLATE.ome.zarr.
