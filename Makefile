@@ -38,7 +38,7 @@ test: $(VENV)/.installed $(JUDGES)/.installed lint  ## Everything that must hold
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 --cov --cov-report term:skip-covered
 
 bbbc013: $(VENV)/.installed  ## A real screen to a report: needs ../shared/data/bbbc013, takes minutes.
-	$(BIN)/python -m pipelines.bbbc013 ../shared/data/bbbc013 --out out/bbbc013
+	$(BIN)/python -m pipelines.bbbc013 --source ../shared/data/bbbc013 --out out/bbbc013
 
 bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/cpu.py

@@ -99,7 +99,7 @@ def ingest(
 
     `cellvim ingest images/ --pattern 'Channel{channel}-{}-{row}-{column}.tif' --channels 1=GFP,2=DNA --plate 1049 --out plates/`
     """
-    from cellvim.ingest import ingest_plates
+    from cellvim.ingest import FieldsFailedError, ingest_plates
 
     settings = IngestSettings.checked(
         {
@@ -109,7 +109,11 @@ def ingest(
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip
-    show(ingest_plates(settings), as_json=as_json)
+    try:
+        show(ingest_plates(settings), as_json=as_json)
+    except FieldsFailedError as error:
+        show(error.summary, as_json=as_json)
+        raise
 
 
 @app.command()
