@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cellvim.config import MaskingSettings
 from cellvim.errors import UsageError
 from cellvim.model import Mask, draw_mask
+from cellvim.model.encoder import kept_ids, kept_layouts
 
 PATCHES = MaskingSettings(channel_steps=0.0)
 CHANNELS = MaskingSettings(channel_steps=1.0)
@@ -95,3 +96,14 @@ def test_the_mask_is_a_function_of_seed_and_step_alone() -> None:
 def test_a_single_patch_cannot_be_masked() -> None:
     with pytest.raises(UsageError, match="cannot be masked"):
         draw_mask(PATCHES, batch=1, channels=2, grid=(1, 1), seed=0, step=0)
+
+
+def test_batches_that_keep_unequally_are_a_bug() -> None:
+    hidden = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    hidden[0, 0, 0, 0] = True
+    with pytest.raises(AssertionError, match="equally many tokens"):
+        kept_ids(hidden)
+    hidden = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    hidden[0, ..., 0] = True
+    with pytest.raises(AssertionError, match="equally many channels"):
+        kept_layouts(hidden, "channel-first")

@@ -1,0 +1,192 @@
+"""The mixer and the nano training step on a CPU: eager composition against the token-major path.
+
+    python benchmarks/cpu.py [--repeats 15] [--threads 2] [--skip-naive]
+
+"Eager" is the block as usually written: channel-first tensors, a flipped copy for the backward direction,
+conv1d, a scan loop per direction that autograd records, repeat, transposes for odd blocks. Variants take turns,
+so that a busy moment hits all of them. Prints the machine, the command, wall time as median and quartiles, and
+processor time of all threads, which a busy machine distorts less.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cellvim.config import MaskingSettings, ModelSettings
+from cellvim.model import MaskedAutoencoder, draw_mask
+from cellvim_kernels import Grid, MixerWeights
+from cellvim_kernels.pooled_mixer import NORM_EPS, naive_pooled_mixer, token_major_pooled_mixer
+
+STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
+CROP_PX, BATCH, GRID = 112, 32, (7, 7)
+
+Mixer = Callable[[Tensor, MixerWeights, Grid], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--skip-naive", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print_machine(arguments.threads)
+    model = MaskedAutoencoder(ModelSettings(), STAINS, seed=0)
+    weights = model.encoder.blocks[0].mixer.weights
+    check_that_all_agree(weights)
+    print("\n| what | wall ms, median (quartiles) | processor ms, median |\n|---|---|---|")
+    if not arguments.skip_naive:
+        small = {"naive": naive_pooled_mixer, "token-major": token_major_pooled_mixer}
+        report("mixer, 1 x 3 x 3 x 2 tokens", mixer_cases(small, weights, 1, Grid(3, 3, 2)), 3)
+    fast = {"eager": eager_pooled_mixer, "token-major": token_major_pooled_mixer}
+    for order in ("rwc", "wrc"):
+        cases = mixer_cases(fast, weights, BATCH, Grid(*GRID, len(STAINS), order))
+        report(f"mixer {order}, {BATCH} x 7 x 7 x 5 tokens", cases, arguments.repeats)
+    report("nano, crop 112, batch 32", model_cases(model), arguments.repeats)
+
+
+def print_machine(threads: int) -> None:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print("command:", "python", *sys.argv)
+    print(f"machine: {platform.platform()}, {os.cpu_count()} cores, {threads} threads, load {load}")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    print(f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', '(unset)')}")
+
+
+def check_that_all_agree(weights: MixerWeights) -> None:
+    for grid in (Grid(3, 4, 2, "rwc"), Grid(3, 4, 2, "wrc")):
+        xz = torch.randn(2, grid.length, 2 * weights.D.shape[1], generator=torch.Generator().manual_seed(0))
+        expected = naive_pooled_mixer(xz, weights, grid)
+        for mixer in (eager_pooled_mixer, token_major_pooled_mixer):
+            torch.testing.assert_close(mixer(xz, weights, grid), expected, rtol=1e-4, atol=1e-5)
+
+
+def mixer_cases(
+    mixers: dict[str, Mixer], weights: MixerWeights, batch: int, grid: Grid
+) -> dict[str, Callable[[], object]]:
+    xz = torch.randn(batch, grid.length, 2 * weights.D.shape[1], requires_grad=True)
+    cases: dict[str, Callable[[], object]] = {}
+    for name, mixer in mixers.items():
+        cases[f"{name}, forward"] = partial(forward, mixer, xz, weights, grid)
+        cases[f"{name}, forward and backward"] = partial(forward_backward, mixer, xz, weights, grid)
+    return cases
+
+
+def forward(mixer: Mixer, xz: Tensor, weights: MixerWeights, grid: Grid) -> None:
+    with torch.no_grad():
+        mixer(xz, weights, grid)
+
+
+def forward_backward(mixer: Mixer, xz: Tensor, weights: MixerWeights, grid: Grid) -> None:
+    torch.autograd.grad(mixer(xz, weights, grid).sum(), [xz, *weights])
+
+
+def model_cases(model: MaskedAutoencoder) -> dict[str, Callable[[], object]]:
+    image = torch.randn(BATCH, len(STAINS), CROP_PX, CROP_PX)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def embed() -> None:
+        with torch.no_grad():
+            model.encoder.features(image, STAINS)
+
+    def train(settings: MaskingSettings, step: int) -> None:
+        mask = draw_mask(settings, batch=BATCH, channels=len(STAINS), grid=GRID, seed=0, step=step)
+        optimizer.zero_grad(set_to_none=True)
+        model(image, STAINS, mask, settings.fourier_weight).loss.backward()
+        optimizer.step()
+
+    channel_steps = {
+        int(mask.hidden[0, :, 0, 0].sum()): step
+        for step in reversed(range(64))
+        if (mask := draw_mask(MaskingSettings(channel_steps=1.0), batch=1, channels=5, grid=GRID, seed=0, step=step))
+        .kind == "channel"
+    }  # fmt: skip
+    by_channel = {
+        f"training step, {hidden} of 5 channels hidden": partial(
+            train, MaskingSettings(channel_steps=1.0), channel_steps[hidden]
+        )
+        for hidden in sorted(channel_steps)
+    }
+    return {
+        "embed, 32 crops": embed,
+        "training step, 75 % of patches hidden": partial(train, MaskingSettings(channel_steps=0.0), 0),
+        **by_channel,
+    }
+
+
+def report(title: str, cases: dict[str, Callable[[], object]], repeats: int) -> None:
+    walls: dict[str, list[float]] = {name: [] for name in cases}
+    processors: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(repeats + 2):
+        for name, run in cases.items():
+            started, started_processor = time.perf_counter(), time.process_time()
+            run()
+            # The first two turns warm up caches and allocators.
+            if turn >= 2:
+                walls[name].append(1000 * (time.perf_counter() - started))
+                processors[name].append(1000 * (time.process_time() - started_processor))
+    for name in cases:
+        low, middle, high = statistics.quantiles(walls[name], n=4)
+        processor = statistics.median(processors[name])
+        print(f"| {title}: {name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {processor:.1f} |")
+
+
+def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid) -> Tensor:
+    """Write the block the usual way; mean pooling over a grid in order rwc or wrc."""
+    batch, length, _ = xz.shape
+    is_rotated = grid.order == "wrc"
+    if is_rotated:
+        xz = (
+            xz.view(batch, grid.rows, grid.cols, grid.channels, -1).transpose(1, 2).reshape(batch, length, -1)
+        )
+    outer, pooled = (grid.cols, grid.rows) if is_rotated else (grid.rows, grid.cols)
+    x, z = xz.transpose(1, 2).chunk(2, dim=1)
+    results = []
+    for direction in (0, 1):
+        tokens = x if direction == 0 else x.flip(2)
+        result = eager_direction(tokens, weights, direction, (outer, pooled, grid.channels))
+        results.append(result if direction == 0 else result.flip(2))
+    mixed = ((results[0] + results[1]) / 2).transpose(1, 2)
+    normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
+    gated = normed * functional.silu(z.transpose(1, 2))
+    if is_rotated:
+        by_column = gated.view(batch, grid.cols, grid.rows, grid.channels, -1)
+        gated = by_column.transpose(1, 2).reshape(batch, length, -1)
+    return gated
+
+
+def eager_direction(x: Tensor, weights: MixerWeights, direction: int, shape: tuple[int, int, int]) -> Tensor:
+    """One direction over (batch, E, length), its own order already applied."""
+    batch, width, length = x.shape
+    taps = weights.conv_weight[direction][:, None]
+    padded = functional.conv1d(x, taps, weights.conv_bias[direction], padding=3, groups=width)
+    local = functional.silu(padded[..., :length])
+    pooled = local.view(batch, width, *shape).mean(3).flatten(2)
+    rank, state = weights.dt_weight.shape[-1], weights.A_log.shape[-1]
+    projected = weights.x_proj[direction] @ pooled
+    low_rank, B, C = projected.split([rank, state, state], dim=1)
+    step = weights.dt_weight[direction] @ low_rank
+    delta = functional.softplus(step + weights.dt_bias[direction][:, None])
+    A = -torch.exp(weights.A_log[direction])
+    h = x.new_zeros(batch, width, state)
+    reads = []
+    for t in range(pooled.shape[2]):
+        decay = torch.exp(delta[:, :, t, None] * A)
+        h = decay * h + (delta[:, :, t] * pooled[:, :, t])[..., None] * B[:, None, :, t]
+        reads.append((h @ C[:, :, t, None])[..., 0])
+    y = torch.stack(reads, dim=2).view(batch, width, shape[0], 1, shape[2])
+    repeated = y.expand(-1, -1, -1, shape[1], -1).reshape(batch, width, length)
+    return repeated + weights.D[direction][:, None] * local
+
+
+if __name__ == "__main__":
+    main()
