@@ -8,7 +8,7 @@ import pytest
 
 from cellvim.atomic import read_json
 from cellvim.config import DemoSettings, PretrainSettings
-from cellvim.demo import DemoSummary, pretrain_settings, run, run_demo
+from cellvim.demo import DemoSummary, pretrain_settings, run_demo, synthetic
 from cellvim.errors import SomeFailedError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -50,8 +50,8 @@ def test_the_verdict_needs_every_active_one_above_the_inert_one() -> None:
 def test_the_demo_runs_through_and_again_without_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With two steps of training the truth may be missed: the demo then says so and keeps everything."""
-    monkeypatch.setattr(run, "SIGNIFICANT_P", 0.0)
+    """Untrained and on half the images, the truth is missed: the demo says so, and keeps everything."""
+    monkeypatch.setattr(synthetic, "SITES", 1)
     settings = DemoSettings(out=tmp_path, plates=2, seed=21, steps=0)
     first = run_or_refuse(settings)
     truth = read_json(tmp_path / "truth.json")
