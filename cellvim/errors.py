@@ -29,6 +29,8 @@ class CellvimError(Exception):
     """
 
     exit_code = ExitCode.BAD_INPUT
+    details: tuple[str, ...] = ()
+    """Lines that the command line prints before `error:`, where one line cannot hold all that was found."""
 
     def __init__(self, found: str, *, hint: str) -> None:
         super().__init__(found)
@@ -67,11 +69,12 @@ class PreflightError(InputError):
     def __init__(self, plate: str, problems: Sequence[str], *, hint: str) -> None:
         self.plate = plate
         self.problems = tuple(problems)
-        listed = [f"  - {problem}" for problem in self.problems[: self.shown]]
+        self.details = self.problems[: self.shown]
         if len(self.problems) > self.shown:
-            listed.append(f"  ... and {len(self.problems) - self.shown} more (all of them with --dry-run)")
-        found = f"plate {plate}: {len(self.problems)} problem(s), nothing was written\n" + "\n".join(listed)
-        super().__init__(found, hint=hint)
+            rest = len(self.problems) - self.shown
+            self.details += (f"... and {rest} more (all of them with --dry-run)",)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems, first"
+        super().__init__(f"plate {plate}: nothing was written: {count}: {self.problems[0]}", hint=hint)
 
 
 class OutputExistsError(CellvimError, FileExistsError):

@@ -27,6 +27,8 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     try:
         app(_global_flags_first(sys.argv[1:]))
     except CellvimError as error:
+        for line in error.details:
+            typer.echo(f"  {line}", err=True)
         _fail(error.found, error.hint, error.exit_code)
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", "run the same command again to resume", ExitCode.KEYBOARD)

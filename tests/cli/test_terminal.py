@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellvim.cli import app
-from cellvim.errors import ExitCode, InputError, SomeFailedError
+from cellvim.errors import ExitCode, InputError, PreflightError, SomeFailedError
 from cellvim.terminal import run_to_exit_code
 
 HEAVY = {"torch", "zarr", "tensorstore", "sklearn", "umap", "altair", "polars", "matplotlib"}
@@ -156,3 +156,22 @@ def test_json_is_one_object_on_stdout(run: Callable[..., tuple[int, str, str]]) 
     code, out, _ = run("doctor", "--json")
     assert code == 0
     assert json.loads(out)["versions"]["python"]
+
+
+def test_a_long_list_stands_before_the_one_error_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[str]) -> None:
+        raise PreflightError(
+            "P1", [f"B{number:02d} is missing" for number in range(1, 21)], hint="add the files"
+        )
+
+    monkeypatch.setattr(sys, "argv", ["cellvim"])
+    with pytest.raises(SystemExit) as stopped:
+        run_to_exit_code(fail)
+    assert stopped.value.code == ExitCode.BAD_INPUT
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "  B01 is missing"
+    assert lines[12] == "  ... and 8 more (all of them with --dry-run)"
+    assert lines[13] == "error: plate P1: nothing was written: 20 problems, first: B01 is missing"
+    assert lines[14:] == ["hint: add the files"]
