@@ -106,6 +106,8 @@ def test_all_problems_are_in_a_dry_run(write_images: WriteImages, make_settings:
         ingest_plates(make_settings())
     assert caught.value.details[-1] == "... and 4 more (all of them with --dry-run)"
     assert len(caught.value.details) == 13
+    with pytest.raises(InputError, match="none of its 16 fields is usable"):
+        ingest_plates(make_settings(on_missing="skip-field"))
 
 
 def test_wells_that_only_the_plan_names_are_reported(
