@@ -25,7 +25,7 @@ from cellvim.ingest import ingest_plates
 from cellvim.pretrain import pretrain
 from cellvim.store import PlateReader
 from pipelines.baselines import intensity_statistics, translocation_features, write_baseline_table
-from pipelines.bbbc013_doses import dose_response, write_shuffled_tables
+from pipelines.bbbc013_doses import dose_response, paired_difference, write_shuffled_tables
 from pipelines.bbbc013_page import results_page
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ def run_study(study: Study) -> dict[str, Any]:
     plate = PlateReader(study.plate)
     write_baseline_table(plate, intensity_statistics, study.table("intensity"))
     write_baseline_table(plate, translocation_features, study.table("handmade"))
-    first = study.seeds[0]
-    names = [f"trained-{first}", f"untrained-{first}", "intensity", "handmade"]
+    names = [f"trained-{study.seeds[0]}", f"untrained-{study.seeds[0]}", "intensity", "handmade"]
     more = [f"{kind}-{seed}" for seed in study.seeds[1:] for kind in ("trained", "untrained")]
     shuffled = write_shuffled_tables(study.table(names[0]), count=SHUFFLES)
     results = {
@@ -78,6 +77,7 @@ def run_study(study: Study) -> dict[str, Any]:
         ),
         "shuffled": _evaluate(study, shuffled, "report_shuffled", perturbation="Metadata_Perturbation"),
         "dose_response": {name: dose_response(study.table(name)) for name in [*names, *more]},
+        "differences": {folder: _differences(study, folder) for folder in ("report", "report_by_compound")},
     }
     write_json(study.out / "results.json", results)
     write_text(study.out / "results.md", results_page(results))
@@ -123,6 +123,22 @@ def _evaluate(study: Study, names: Sequence[str], folder: str, *, perturbation: 
     return {
         "tables": {table["name"]: table["tasks"] for table in metrics["tables"]},
         "perturbations": pl.read_parquet(settings.out / "activity.parquet").to_dicts(),
+    }
+
+
+def _differences(study: Study, folder: str) -> dict[str, Any]:
+    """Compare the trained encoders of all seeds with each baseline, on the same wells."""
+    wells = pl.read_parquet(study.out / folder / "activity_wells.parquet")
+    metadata = pl.read_parquet(study.table("intensity")).select("Metadata_Well", "Metadata_Perturbation")
+    doses = dict(metadata.iter_rows())
+    ours = [f"trained-{seed}" for seed in study.seeds]
+    others = {
+        "untrained": [f"untrained-{seed}" for seed in study.seeds],
+        "intensity": ["intensity"],
+        "handmade": ["handmade"],
+    }
+    return {
+        name: paired_difference(wells, doses, ours=ours, theirs=theirs) for name, theirs in others.items()
     }
 
 

@@ -1,5 +1,6 @@
 """Dose response on plate 1049: place of every well between untreated and positive control, and what follows from it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,34 @@ def dose_response(table: Path) -> dict[str, Any]:
         "z_prime": separation.as_dict(),
         "compounds": {name: _trend(profiles, scores, treated, name) for name in compounds},
     }
+
+
+def paired_difference(
+    wells: pl.DataFrame, doses: dict[str, str], *, ours: Sequence[str], theirs: Sequence[str]
+) -> dict[str, float]:
+    """How much higher is the mean average precision of some tables than that of others, on the same wells?
+
+    Several tables of a side (seeds) are averaged well by well. The interval resamples doses, not wells: the two
+    wells of a dose rise and fall together.
+
+    Args:
+        wells: `table, Metadata_Well, ap`, as `evaluate` writes them.
+        doses: What each well got; one resampled unit each.
+        ours: Names of the tables on one side.
+        theirs: Names of the tables on the other.
+    """
+    sides = [
+        wells.filter(pl.col("table").is_in(list(names))).group_by("Metadata_Well").agg(pl.col("ap").mean())
+        for names in (ours, theirs)
+    ]
+    both = sides[0].join(sides[1], on="Metadata_Well", suffix="_theirs")
+    by_dose = (
+        both.with_columns(pl.col("Metadata_Well").replace_strict(doses).alias("dose"))
+        .group_by("dose")
+        .agg((pl.col("ap") - pl.col("ap_theirs")).mean().alias("difference"))
+        .sort("dose")["difference"]
+    )
+    return bootstrap(lambda unit: float(unit.mean()), by_dose.to_numpy(), seed=SEED).as_dict()
 
 
 def write_shuffled_tables(table: Path, *, count: int) -> list[str]:

@@ -23,6 +23,7 @@ READING = """
   plate. *By dose*: the replicates are the two wells of one dose (four for 80 uM), so chance is high, and a p-value
   cannot be small. *By compound*: all wells of a compound, low doses included. Intervals: bootstrap over
   perturbations; by compound there are only two, so its interval says little.
+- **Differences** are taken well by well, averaged over the seeds of training; their intervals resample doses.
 - **Trend**: Spearman correlation of dose with the place of a well on the axis from untreated (0) to positive
   control (1). Intervals: bootstrap over wells.
 - **Z'**: separation of the plate's controls on that axis. Every control is placed by an axis and a normalisation
@@ -46,6 +47,8 @@ def results_page(results: dict[str, Any]) -> str:
             _table(("profiles", *_HEADS), [_row(name, results) for name in results["more_seeds"]]),
         ]
     parts += [
+        "\n## The trained encoder against each baseline\n",
+        _table(("difference of mAP, all seeds", "by dose", "by compound"), _difference_rows(results)),
         "\n## Negative control\n",
         _table(("profiles", "activity by dose", "perturbations with q < 0.05"), _shuffled_rows(results)),
         "\n## Activity of every dose\n",
@@ -68,6 +71,11 @@ def _row(name: str, results: dict[str, Any]) -> list[str]:
         *(_estimate(response["compounds"][compound]["spearman"]) for compound in ("Wortmannin", "LY294002")),
         _estimate(response["z_prime"]),
     ]
+
+
+def _difference_rows(results: dict[str, Any]) -> list[list[str]]:
+    by_dose, by_compound = (results["differences"][folder] for folder in ("report", "report_by_compound"))
+    return [[f"trained - {name}", _estimate(by_dose[name]), _estimate(by_compound[name])] for name in by_dose]
 
 
 def _shuffled_rows(results: dict[str, Any]) -> list[list[str]]:

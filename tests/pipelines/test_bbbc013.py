@@ -12,7 +12,7 @@ from cellvim.ingest import ingest_plates
 from cellvim.store import PlateReader
 from pipelines.baselines import intensity_statistics, write_baseline_table
 from pipelines.bbbc013 import CONFIG, PATTERN, PLATE
-from pipelines.bbbc013_doses import dose_response, write_shuffled_tables
+from pipelines.bbbc013_doses import dose_response, paired_difference, write_shuffled_tables
 from pipelines.bbbc013_page import results_page
 
 DOSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -69,6 +69,17 @@ def test_shuffling_moves_labels_together_and_leaves_features(tmp_path: Path) -> 
     assert set(first.select(labels).iter_rows()) == set(original.select(labels).iter_rows())
 
 
+def test_a_paired_difference_averages_seeds_and_resamples_doses() -> None:
+    ap = {"a-0": [0.9, 0.7, 0.5, 0.5], "a-1": [0.7, 0.5, 0.5, 0.5], "b": [0.2, 0.2, 0.3, 0.3]}
+    rows = [
+        {"table": t, "Metadata_Well": f"A0{k}", "ap": x} for t, xs in ap.items() for k, x in enumerate(xs)
+    ]
+    doses = {"A00": "low", "A01": "low", "A02": "high", "A03": "high"}
+    found = paired_difference(pl.DataFrame(rows), doses, ours=["a-0", "a-1"], theirs=["b"])
+    assert found["value"] == pytest.approx((0.5 + 0.2) / 2)
+    assert (found["low"], found["high"]) == (pytest.approx(0.2), pytest.approx(0.5))
+
+
 def test_the_page_shows_every_table_and_dose() -> None:
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     activity = {"activity": {"mean_map": interval, "fraction_significant": 0.0, "chance_map": 0.38}}
@@ -83,11 +94,13 @@ def test_the_page_shows_every_table_and_dose() -> None:
         "by_dose": {"tables": {"trained": activity}, "perturbations": rows},
         "by_compound": {"tables": {"trained": activity}, "perturbations": []},
         "shuffled": {"tables": {"shuffled-0": activity}},
+        "differences": {key: {"untrained": interval} for key in ("report", "report_by_compound")},
         "dose_response": {"trained": {"z_prime": interval, "compounds": trends}},
     }
     page = results_page(results)
     assert "| trained | 0.500 (0.40 to 0.60) |" in page
     assert page.index("Wortmannin@3.91") < page.index("Wortmannin@125")
+    assert "| trained - untrained | 0.500 (0.40 to 0.60) | 0.500 (0.40 to 0.60) |" in page
     assert "Other seeds" not in page
 
 
