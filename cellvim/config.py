@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cellvim.errors import InputError, NotFoundError
+from cellvim.errors import InputError, NotFoundError, UsageError
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -45,18 +45,28 @@ class Settings(BaseModel):
         if not isinstance(content, dict):
             found = f"{path} holds no keys"
             raise InputError(found, hint="see configs/ for examples")
-        return cls.checked(merge(content, overrides), origin=str(path))
+        return cls.checked(merge(content, overrides), origin=path)
 
     @classmethod
-    def checked(cls, content: dict[str, Any], *, origin: str = "settings") -> Self:
-        """Validate, and turn pydantic's report into one line a user can act on."""
+    def checked(cls, content: dict[str, Any], *, origin: Path | None = None) -> Self:
+        """Validate, and turn pydantic's report into one line a user can act on.
+
+        Args:
+            content: Keys and values.
+            origin: File they come from; None for the command line.
+
+        Raises:
+            InputError: A key or value of the file is wrong.
+            UsageError: A flag of the command line is.
+        """
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "settings"
-            found = f"{origin}: {where}: {first['msg']}"
-            raise InputError(found, hint="`--help` lists the settings") from error
+            kind = UsageError if origin is None else InputError
+            found = f"{origin or 'settings'}: {where}: {first['msg']}"
+            raise kind(found, hint="`--help` lists the settings") from error
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

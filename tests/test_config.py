@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellvim.config import PRESETS, PretrainSettings, merge
-from cellvim.errors import InputError, NotFoundError
+from cellvim.errors import InputError, NotFoundError, UsageError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -24,12 +24,18 @@ def test_config_loads_and_survives_a_round_trip(path: Path, tmp_path: Path) -> N
 
 
 def test_a_misspelt_key_is_named() -> None:
-    with pytest.raises(InputError, match=r"masking\.mask_ration"):
+    with pytest.raises(UsageError, match=r"masking\.mask_ration"):
         PretrainSettings.checked({"masking": {"mask_ration": 0.5}})
 
 
+def test_a_file_is_named_as_the_place_of_its_mistake(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("masking: {mask_ration: 0.5}")
+    with pytest.raises(InputError, match=r"run\.yaml: masking\.mask_ration"):
+        PretrainSettings.from_yaml(tmp_path / "run.yaml")
+
+
 def test_a_crop_that_patches_do_not_tile_is_refused() -> None:
-    with pytest.raises(InputError, match="crop_px=100 is not a multiple of patch_px=16"):
+    with pytest.raises(UsageError, match="crop_px=100 is not a multiple of patch_px=16"):
         PretrainSettings.checked({"crops": {"crop_px": 100}})
 
 

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched
 from cellvim.errors import NonFiniteLossError
-from cellvim.model import MaskedAutoencoder, Reconstruction, choose_device, draw_mask, weight_decay_groups
+from cellvim.model import MaskedAutoencoder, Reconstruction, draw_mask, weight_decay_groups
 from cellvim.pretrain.interrupt import StopRequest
 from cellvim.pretrain.schedule import ema_decay, learning_rate
 from cellvim.pretrain.state import TrainingState, update_ema
@@ -27,7 +27,7 @@ class Trainer:
 
     Args:
         settings: The run.
-        model: Freshly initialised; overwritten by the newest checkpoint if there is one.
+        model: Freshly initialised, on the device to use; the newest checkpoint, if there is one, replaces it.
         source: Crops of any step.
         identity: Hash of settings and plates; checkpoints of another run are ignored.
     """
@@ -38,9 +38,8 @@ class Trainer:
         self.settings = settings
         self.source = source
         self.identity = identity
-        self.device = choose_device(settings.device)
+        self.device = next(model.parameters()).device
         self.folder = settings.out / "checkpoints"
-        model = model.to(self.device)
         decayed, spared = weight_decay_groups(model)
         optimizer = AdamW(
             [

@@ -92,4 +92,6 @@ def _show(axes: Axes, picture: Float[ndarray, "y x"], low: float, high: float) -
 
 
 def _save(figure: Figure, path: Path) -> None:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
+    write_atomically(
+        path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None})
+    )

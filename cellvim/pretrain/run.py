@@ -11,7 +11,7 @@ from cellvim.atomic import locked, read_json, remove_leftovers, write_json, writ
 from cellvim.config import PretrainSettings
 from cellvim.dataset import CropSource, TrainingIndex
 from cellvim.errors import OutputExistsError
-from cellvim.model import MaskedAutoencoder, ModelCard, save_encoder, weights_sha256
+from cellvim.model import MaskedAutoencoder, ModelCard, choose_device, save_encoder, weights_sha256
 from cellvim.pretrain.loop import Trainer
 from cellvim.pretrain.page import write_run_report
 from cellvim.pretrain.pictures import draw_loss_curve, draw_reconstructions
@@ -61,13 +61,14 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
     for plate in index.plates:
         run.record_input(plate.path.name, plate.fingerprint)
     identity = run_identity(settings, index)
+    device = choose_device(settings.device)
     with locked(settings.out / "checkpoints"):
         if is_finished(settings, identity):
             return _summary_of_finished(settings.out)
         _open_run_folder(settings, identity)
         model = MaskedAutoencoder(settings.model, index.channels, seed=settings.seed)
         source = CropSource(index, settings.crops, batch_size=settings.batch_size, seed=settings.seed)
-        trainer = Trainer(settings, model, source, identity=identity)
+        trainer = Trainer(settings, model.to(device), source, identity=identity)
         trainer.run()
         return _write_results(settings, trainer, index, run)
 
