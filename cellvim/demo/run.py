@@ -130,6 +130,7 @@ def _evaluate_settings(settings: DemoSettings) -> EvaluateSettings:
     return EvaluateSettings(
         tables=(settings.out / "embeddings.parquet",),
         out=settings.out / "report",
+        label="Metadata_Mechanism",
         seed=settings.seed,
         title="cellvim demo: synthetic plates",
         is_synthetic=True,
