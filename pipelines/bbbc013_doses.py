@@ -6,13 +6,22 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cellvim.profiles import Profiles, normalize, read_profiles
-from pipelines.dose_response import axis_scores, bootstrap, permutation_p, spearman, z_prime
+from pipelines.dose_response import (
+    axis_scores,
+    bootstrap,
+    group_precision,
+    permutation_p,
+    separation,
+    spearman,
+    z_prime,
+)
 
 SEED = 0
+HIGHEST_DOSES = 3
 SHUFFLED = ("Metadata_Perturbation", "Metadata_ControlType", "Metadata_Compound", "Metadata_Dose")
 
 
@@ -23,7 +32,7 @@ def dose_response(table: Path) -> dict[str, Any]:
     that `evaluate` uses: sphered and standardised on untreated wells. Controls take no part in the trend.
 
     Returns:
-        ``z_prime`` and, by compound, ``spearman`` with interval and one-sided p, and the ``curve`` of mean scores.
+        ``z_prime``, ``separation`` and ``high_dose_map`` (high doses among all wells) and, by compound, ``spearman`` with interval and one-sided p, and the ``curve`` of mean scores.
     """
     profiles = read_profiles(table)
     is_negative = profiles.is_control
@@ -33,13 +42,24 @@ def dose_response(table: Path) -> dict[str, Any]:
         return normalize(profiles, "sphere", fitted_on=fitted_on).features.astype(np.float64)
 
     scores = axis_scores(fit, is_negative=is_negative, is_positive=is_positive)
-    separation = bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED)
+    apart = separation(fit, is_negative=is_negative, is_positive=is_positive, seed=SEED)
     treated = profiles.metadata["Metadata_ControlType"].is_null().to_numpy()
     compounds = profiles.metadata.filter(treated)["Metadata_Compound"].unique(maintain_order=True)
     return {
-        "z_prime": separation.as_dict(),
+        "z_prime": bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED).as_dict(),
+        "separation": apart.as_dict(),
+        "high_dose_map": group_precision(fit(is_negative), is_positive | is_high_dose(profiles)),
         "compounds": {name: _trend(profiles, scores, treated, name) for name in compounds},
     }
+
+
+def is_high_dose(profiles: Profiles) -> Bool[ndarray, " well"]:
+    """The three highest doses of each compound, controls left out."""
+    metadata = profiles.metadata.with_columns(pl.col("Metadata_Dose").cast(pl.Float64))
+    is_treated = pl.col("Metadata_ControlType").is_null()
+    rank = pl.col("Metadata_Dose").rank("dense", descending=True).over("Metadata_Compound", is_treated)
+    chosen = metadata.select(((rank <= HIGHEST_DOSES) & is_treated).alias("chosen"))["chosen"]
+    return chosen.to_numpy()
 
 
 def paired_difference(

@@ -46,6 +46,46 @@ def axis_scores(
     return scores
 
 
+def separation(
+    fit: Fit,
+    *,
+    is_negative: Bool[ndarray, " well"],
+    is_positive: Bool[ndarray, " well"],
+    seed: int,
+) -> Estimate:
+    """Distance from negative to positive controls, in units of how far a negative control lies from the others.
+
+    In all features at once, unlike Z'. Each negative control is measured with a normalisation that has not seen
+    it. The interval resamples controls.
+    """
+    strays = []
+    for well in np.flatnonzero(is_negative):
+        others = is_negative & (np.arange(is_negative.size) != well)
+        features = fit(others)
+        strays.append(np.linalg.norm(features[well] - features[others].mean(0)))
+    features = fit(is_negative)
+    moved = features[is_positive] - features[is_negative].mean(0)
+
+    def ratio(positive: Float[ndarray, "p feature"], stray: Float[ndarray, " n"]) -> float:
+        return float(np.linalg.norm(positive.mean(0)) / np.sqrt((stray**2).mean()))
+
+    return bootstrap(ratio, moved, np.array(strays), seed=seed)
+
+
+def group_precision(features: Float[ndarray, "well feature"], is_member: Bool[ndarray, " well"]) -> float:
+    """Mean average precision with which members of a group find each other among all wells, by cosine."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    similarity = unit @ unit.T
+    values = []
+    for well in np.flatnonzero(is_member):
+        others = np.arange(len(features)) != well
+        # Ties count as the worst order: members last.
+        order = np.lexsort((is_member[others], -similarity[well, others]))
+        ranks = np.flatnonzero(is_member[others][order]) + 1
+        values.append(np.mean(np.arange(1, ranks.size + 1) / ranks))
+    return float(np.mean(values))
+
+
 def z_prime(negative: Float[ndarray, " n"], positive: Float[ndarray, " p"]) -> float:
     """Separation of two groups of controls: ``1 - 3 (sd + sd) / |difference of means|``; above 0.5 is an excellent assay.
 

@@ -48,6 +48,8 @@ def test_a_strong_response_is_found(tmp_path: Path) -> None:
     assert trend["p"] < 0.001
     assert list(trend["curve"]) == ["1", "2", "4", "8", "16"]
     assert found["z_prime"]["value"] > 0.5
+    assert found["separation"]["value"] > 5
+    assert found["high_dose_map"] > 0.9
 
 
 def test_no_response_is_invented(tmp_path: Path) -> None:
@@ -95,7 +97,13 @@ def test_the_page_shows_every_table_and_dose() -> None:
         "by_compound": {"tables": {"trained": activity}, "perturbations": []},
         "shuffled": {"tables": {"shuffled-0": activity}},
         "differences": {key: {"untrained": interval} for key in ("report", "report_by_compound")},
-        "dose_response": {"trained": {"z_prime": interval, "compounds": trends}},
+        "dose_response": {
+            "trained": {
+                **dict.fromkeys(("z_prime", "separation"), 0.5),
+                "high_dose_map": 0.7,
+                "compounds": trends,
+            }
+        },
     }
     page = results_page(results)
     assert "| trained | 0.500 (0.40 to 0.60) |" in page

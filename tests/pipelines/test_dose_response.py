@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pipelines.dose_response import Fit, axis_scores, bootstrap, permutation_p, spearman, z_prime
+from pipelines.dose_response import (
+    Fit,
+    axis_scores,
+    bootstrap,
+    group_precision,
+    permutation_p,
+    separation,
+    spearman,
+    z_prime,
+)
 
 rough = arrays(np.float64, st.integers(3, 20), elements=st.integers(-5, 5).map(float))
 
@@ -93,6 +102,24 @@ def test_a_control_is_placed_by_a_normalisation_that_has_not_seen_it() -> None:
     axis_scores(fit, is_negative=negative, is_positive=positive)
     assert len(seen) == 1 + 10
     assert [np.flatnonzero(negative & ~mask).tolist() for mask in seen[1:7]] == [[k] for k in range(6)]
+
+
+def test_separation_of_noise_is_small_and_of_a_shift_its_size() -> None:
+    wells, negative, positive = controls(20)
+    noise = separation(as_is(wells), is_negative=negative, is_positive=positive, seed=0)
+    wells[:, 0] += np.where(positive, 100.0, 0.0)
+    shifted = separation(as_is(wells), is_negative=negative, is_positive=positive, seed=0)
+    assert noise.value < 1
+    # A control lies sqrt(20 * (1 + 1/5)) from the mean of five others.
+    assert shifted.value == pytest.approx(100 / np.sqrt(24), rel=0.15)
+    assert shifted.low < shifted.value < shifted.high
+
+
+def test_group_precision_is_one_for_a_cluster_and_worst_for_a_collapse() -> None:
+    member = np.arange(10) < 4
+    cluster = np.where(member[:, None], [1.0, 0.0], [0.0, 1.0])
+    assert group_precision(cluster, member) == pytest.approx(1)
+    assert group_precision(np.ones((10, 2)), member) == pytest.approx(np.mean([1 / 7, 2 / 8, 3 / 9]))
 
 
 def test_an_axis_needs_two_controls_of_each_kind() -> None:
