@@ -131,8 +131,9 @@ class ModelSettings(Settings):
     """Side of one token, in pixels."""
     state_size: Positive = 16
     """State size N of the scan."""
-    scan_order: Literal["channel-first", "spatial-first"] = "channel-first"
-    """Whether the channel or the position varies fastest along the sequence."""
+    scan_order: Literal["channel-first", "spatial-first", "alternating"] = "channel-first"
+    """Whether the channel or the position varies fastest along the sequence; `alternating` changes every two
+    blocks, beginning channel-first, so that each order meets rows and columns."""
     pool: Literal["mean", "max"] = "mean"
     """How the tokens of a row become one before the scan."""
     decoder_width: Positive = 96

@@ -22,13 +22,15 @@ from cellvim.model.device import choose_backend
 from cellvim.model.mixer import Block, RMSNorm
 from cellvim_kernels import Grid, Kept, Layout, Order
 
-ScanOrder = Literal["channel-first", "spatial-first"]
+ScanOrder = Literal["channel-first", "spatial-first", "alternating"]
 
-ORDERS: dict[ScanOrder, tuple[Order, Order]] = {
+ORDERS: dict[ScanOrder, tuple[Order, ...]] = {
     "channel-first": ("rwc", "wrc"),
     "spatial-first": ("crw", "cwr"),
+    "alternating": ("rwc", "wrc", "crw", "cwr"),
 }
-"""Order of the sequence in even and odd blocks: even ones pool the columns of a row, odd ones the reverse."""
+"""Order of the sequence in successive blocks, over and over: even ones pool the columns of a row, odd ones the
+reverse. Alternating goes by pairs, so a stack of two blocks, as the default decoder, is channel-first."""
 
 
 class ChannelEncoder(nn.Module):
@@ -117,7 +119,7 @@ class ChannelEncoder(nn.Module):
         patches: Float[Tensor, "b rows cols c pixels"],
         stain_rows: Sequence[int],
         kept: Int[Tensor, "b kept"],
-        layouts: tuple[Layout, Layout],
+        layouts: tuple[Layout, ...],
     ) -> Float[Tensor, "b kept d"]:
         """Encode some patches only; pixels of the others are never read.
 
@@ -151,7 +153,7 @@ class ChannelEncoder(nn.Module):
         return [reorder_channels(tokens.permute(0, 3, 1, 2, 4), arrangement.restore) for tokens in maps]
 
     def _run(
-        self, residual: Float[Tensor, "b L d"], layouts: tuple[Layout, Layout], layers: tuple[int, ...]
+        self, residual: Float[Tensor, "b L d"], layouts: tuple[Layout, ...], layers: tuple[int, ...]
     ) -> list[Float[Tensor, "b L d"]]:
         absent = [layer for layer in layers if not 0 <= layer < len(self.blocks)]
         if absent:
@@ -159,21 +161,20 @@ class ChannelEncoder(nn.Module):
             raise UsageError(found, hint="name blocks in that range with --layers")
         outputs = {}
         for number, block in enumerate(self.blocks):
-            residual = block(residual, layouts[number % 2])
+            residual = block(residual, layouts[number % len(layouts)])
             outputs[number] = residual if number in layers else None
         if not layers:
             return [self.norm(residual)]
         return [tokens for layer in layers if (tokens := outputs[layer]) is not None]
 
 
-def grid_layouts(rows: int, cols: int, channels: int, scan_order: ScanOrder) -> tuple[Layout, Layout]:
-    """Layouts of even and odd blocks over a full grid."""
-    even, odd = ORDERS[scan_order]
-    return Grid(rows, cols, channels, even), Grid(rows, cols, channels, odd)
+def grid_layouts(rows: int, cols: int, channels: int, scan_order: ScanOrder) -> tuple[Layout, ...]:
+    """Layouts of successive blocks over a full grid, to be repeated along the stack."""
+    return tuple(Grid(rows, cols, channels, order) for order in ORDERS[scan_order])
 
 
-def kept_layouts(hidden: Bool[Tensor, "b rows cols c"], scan_order: ScanOrder) -> tuple[Layout, Layout]:
-    """Layouts of even and odd blocks over the tokens that are not hidden.
+def kept_layouts(hidden: Bool[Tensor, "b rows cols c"], scan_order: ScanOrder) -> tuple[Layout, ...]:
+    """Layouts of successive blocks over the tokens that are not hidden, to be repeated along the stack.
 
     A channel that is hidden whole has no cells: the scan is that of the image without it. A row whose patches
     are all hidden keeps its cell, which is zero.
@@ -187,11 +188,7 @@ def kept_layouts(hidden: Bool[Tensor, "b rows cols c"], scan_order: ScanOrder) -
     rank = is_present.cumsum(1) - 1
     place, channel = _split_ids(kept_ids(hidden), hidden.shape[-1])
     ids = place * present + rank.gather(1, channel)
-    even, odd = ORDERS[scan_order]
-    return (
-        Kept.from_ids(ids, Grid(rows, cols, present, even)),
-        Kept.from_ids(ids, Grid(rows, cols, present, odd)),
-    )
+    return tuple(Kept.from_ids(ids, Grid(rows, cols, present, order)) for order in ORDERS[scan_order])
 
 
 def kept_ids(hidden: Bool[Tensor, "b rows cols c"]) -> Int[Tensor, "b kept"]:

@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         residual = tokens.flatten(1, 3)
         layouts = grid_layouts(rows, cols, channels, self.scan_order)
         for number, block in enumerate(self.blocks):
-            residual = block(residual, layouts[number % 2])
+            residual = block(residual, layouts[number % len(layouts)])
         pixels: Tensor = self.head(self.norm(residual))
         return pixels.view(batch, rows, cols, channels, -1)
 

@@ -13,11 +13,11 @@ STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
 @pytest.fixture(scope="session")
 def settings() -> ModelSettings:
     return ModelSettings(
-        width=16, depth=3, patch_px=8, state_size=4, decoder_width=16, decoder_depth=2, position_grid=4
+        width=16, depth=4, patch_px=8, state_size=4, decoder_width=16, decoder_depth=2, position_grid=4
     )
 
 
-@pytest.fixture(params=["channel-first", "spatial-first"])
+@pytest.fixture(params=["channel-first", "spatial-first", "alternating"])
 def autoencoder(request: pytest.FixtureRequest, settings: ModelSettings) -> MaskedAutoencoder:
     """A toy model, weights large enough that no term hides."""
     ordered = settings.model_copy(update={"scan_order": request.param})

@@ -8,7 +8,7 @@ from cellvim.config import PRESETS, ModelSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.model import ChannelEncoder
 from cellvim.model.channel_embed import from_patches, to_patches
-from cellvim.model.encoder import kept_ids, kept_layouts
+from cellvim.model.encoder import grid_layouts, kept_ids, kept_layouts
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
@@ -77,6 +77,30 @@ def test_keeping_every_token_equals_the_dense_path(encoder: ChannelEncoder, imag
     torch.testing.assert_close(latent.view_as(dense), dense)
 
 
+def test_alternating_is_two_blocks_channel_first_then_two_spatial_first(
+    settings: ModelSettings, image: Tensor
+) -> None:
+    alternating, channel_first = (
+        ChannelEncoder(
+            settings.model_copy(update={"scan_order": order, "depth": 6}),
+            STAINS,
+            generator=torch.Generator().manual_seed(1),
+        ).double()
+        for order in ("alternating", "channel-first")
+    )
+    after_two, after_four, after_six = (alternating.tokens(image, STAINS, layer=layer) for layer in (1, 3, 5))
+    assert torch.equal(after_two, channel_first.tokens(image, STAINS, layer=1))
+    for start, end, first, order in (
+        (after_two, after_four, 2, "spatial-first"),
+        (after_four, after_six, 4, "channel-first"),
+    ):
+        residual = start.permute(0, 2, 3, 1, 4).flatten(1, 3)
+        for block, layout in zip(alternating.blocks[first:], grid_layouts(4, 6, 5, order), strict=False):
+            residual = block(residual, layout)
+        torch.testing.assert_close(residual, end.permute(0, 2, 3, 1, 4).flatten(1, 3))
+    assert not torch.allclose(after_four, channel_first.tokens(image, STAINS, layer=3))
+
+
 def test_a_batch_of_one_equals_a_batch_of_many(encoder: ChannelEncoder, image: Tensor) -> None:
     together = encoder.features(image, STAINS)
     for sample in range(3):
@@ -98,12 +122,12 @@ def test_any_image_size(encoder: ChannelEncoder, height: int, width: int, grid: 
 def test_features_average_tokens_and_concatenate_layers_within_each_channel(
     encoder: ChannelEncoder, image: Tensor
 ) -> None:
-    first, last = (encoder.tokens(image, STAINS, layer=layer).mean((2, 3)) for layer in (0, 2))
-    features = encoder.features(image, STAINS, layers=(0, 2))
+    first, last = (encoder.tokens(image, STAINS, layer=layer).mean((2, 3)) for layer in (0, 3))
+    features = encoder.features(image, STAINS, layers=(0, 3))
     torch.testing.assert_close(features, torch.cat([first, last], -1).flatten(1))
-    swapped = encoder.features(image, STAINS, layers=(2, 0), pool="all")
+    swapped = encoder.features(image, STAINS, layers=(3, 0), pool="all")
     torch.testing.assert_close(swapped, torch.cat([last.mean(1), first.mean(1)], -1))
-    final = encoder.norm(encoder.tokens(image, STAINS, layer=2))
+    final = encoder.norm(encoder.tokens(image, STAINS, layer=3))
     torch.testing.assert_close(encoder.tokens(image, STAINS), final)
 
 
@@ -114,8 +138,8 @@ def test_bad_requests_are_refused_in_words(encoder: ChannelEncoder, image: Tenso
         encoder.tokens(image[:, :1, :5], ["DNA"])
     with pytest.raises(InputError, match="5 channels, but 2 names"):
         encoder.tokens(image, ["DNA", "ER"])
-    with pytest.raises(UsageError, match="blocks 0 to 2"):
-        encoder.tokens(image, STAINS, layer=3)
+    with pytest.raises(UsageError, match="blocks 0 to 3"):
+        encoder.tokens(image, STAINS, layer=4)
 
 
 def test_an_unknown_kernel_is_a_usage_error(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch) -> None:
