@@ -163,6 +163,10 @@ class MaskingSettings(Settings):
     """Weight of the L1 distance between the Fourier magnitudes of hidden patches and their reconstruction."""
     name_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Chance that a channel goes by `unknown` in a step, which trains that row for stains never seen."""
+    channel_sampling: bool = False
+    """Show a random number of channels in each step, as if the image had no others (hierarchical channel
+    sampling). Off: channel steps already train the encoder on every number of channels, and a channel that is
+    hidden there is still a target to learn from, while one that is not sampled teaches nothing."""
 
 
 class CropSettings(Settings):

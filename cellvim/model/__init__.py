@@ -5,7 +5,7 @@ from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weig
 from cellvim.model.device import choose_device, describe_backend
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
-from cellvim.model.masking import Mask, draw_mask
+from cellvim.model.masking import Mask, draw_channels, draw_mask
 from cellvim.model.mixer import weight_decay_groups
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Reconstruction",
     "choose_device",
     "describe_backend",
+    "draw_channels",
     "draw_mask",
     "load_encoder",
     "save_encoder",

@@ -13,7 +13,8 @@ from cellvim.config import MaskingSettings
 from cellvim.errors import UsageError
 
 STREAM = 0x6D61736B
-"""Keeps these draws apart from others made from the same seed and step."""
+CHANNEL_STREAM = 0x6368616E
+"""Keep the draws of masks and of channels apart, and from others made from the same seed and step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,32 @@ def draw_mask(
     hidden = ~_lowest(noise, min(kept, rows * cols - 1))
     unnamed = generator.random(channels) < settings.name_dropout
     return Mask(torch.tensor(hidden.reshape(batch, channels, rows, cols)), torch.tensor(unnamed), "patch")
+
+
+def draw_channels(settings: MaskingSettings, *, channels: int, seed: int, step: int) -> tuple[int, ...]:
+    """Draw the channels that a step works with: hierarchical channel sampling, one choice for the whole batch.
+
+    It comes before masking. The step is that of an image without the other channels, which are neither seen
+    nor predicted: cut the images and the names to the drawn channels, and draw the mask for that many. So a
+    channel step hides k of the drawn ones only, and a step with one channel is always a patch step.
+
+    Args:
+        settings: Whether channels are sampled; if not, all are drawn.
+        channels: Channels T of the image.
+        seed: Seed of the run.
+        step: Number of the step; the same seed and step give the same channels.
+
+    Returns:
+        Indices into the image's channels, ascending; their number is uniform over 1 to T.
+
+    Source:
+        Bao et al. 2024, "Channel Vision Transformers" (arXiv:2309.16108).
+    """
+    if not settings.channel_sampling:
+        return tuple(range(channels))
+    generator = np.random.default_rng((CHANNEL_STREAM, seed, step))
+    count = int(generator.integers(1, channels + 1))
+    return tuple(sorted(generator.permutation(channels)[:count].tolist()))
 
 
 def _lowest(noise: Shaped[ndarray, "*groups n"], count: int) -> Shaped[ndarray, "*groups n"]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cellvim.config import MaskingSettings, ModelSettings
-from cellvim.model import Mask, MaskedAutoencoder, draw_mask, weight_decay_groups
+from cellvim.model import Mask, MaskedAutoencoder, draw_channels, draw_mask, weight_decay_groups
 from cellvim.model.channel_embed import to_patches
 from cellvim.model.encoder import kept_ids, kept_layouts
 from cellvim.model.mae import reconstruction_losses
@@ -105,6 +105,20 @@ def test_names_dropped_to_unknown_use_the_unknown_row(
     names[1] = "never seen"
     stranger = autoencoder(image, names, Mask(mask.hidden, torch.zeros(5, dtype=torch.bool), mask.kind), 0.01)
     torch.testing.assert_close(dropped.loss, stranger.loss)
+
+
+def test_channels_that_are_not_sampled_teach_nothing_and_all_others_learn(
+    autoencoder: MaskedAutoencoder, image: Tensor
+) -> None:
+    settings = MaskingSettings(channel_sampling=True, name_dropout=0)
+    for step in range(8):
+        drawn = list(draw_channels(settings, channels=5, seed=2, step=step))
+        mask = draw_mask(settings, batch=3, channels=len(drawn), grid=(4, 6), seed=2, step=step)
+        autoencoder.zero_grad()
+        autoencoder(image[:, drawn], [STAINS[i] for i in drawn], mask, 0.01).loss.backward()
+        gradient = autoencoder.decoder.address.stain.grad
+        assert gradient is not None
+        assert gradient.abs().sum(1).nonzero()[:, 0].tolist() == drawn
 
 
 def test_gradients_reach_every_parameter(autoencoder: MaskedAutoencoder, image: Tensor) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cellvim.config import MaskingSettings
 from cellvim.errors import UsageError
-from cellvim.model import Mask, draw_mask
+from cellvim.model import Mask, draw_channels, draw_mask
 from cellvim.model.encoder import kept_ids, kept_layouts
 
 PATCHES = MaskingSettings(channel_steps=0.0)
@@ -107,3 +107,42 @@ def test_batches_that_keep_unequally_are_a_bug() -> None:
     hidden[0, ..., 0] = True
     with pytest.raises(AssertionError, match="equally many channels"):
         kept_layouts(hidden, "channel-first")
+
+
+SAMPLED = MaskingSettings(channel_sampling=True)
+
+
+def test_without_channel_sampling_every_step_has_every_channel() -> None:
+    assert {draw_channels(MaskingSettings(), channels=5, seed=0, step=step) for step in range(20)} == {
+        (0, 1, 2, 3, 4)
+    }
+
+
+@given(channels=st.integers(1, 8), seed=st.integers(0, 99), step=st.integers(0, 1000))
+def test_sampled_channels_are_distinct_sorted_and_a_function_of_seed_and_step(
+    channels: int, seed: int, step: int
+) -> None:
+    drawn = draw_channels(SAMPLED, channels=channels, seed=seed, step=step)
+    assert drawn == draw_channels(SAMPLED, channels=channels, seed=seed, step=step)
+    assert list(drawn) == sorted(set(drawn))
+    assert 1 <= len(drawn) <= channels
+    assert set(drawn) <= set(range(channels))
+
+
+def test_the_number_of_sampled_channels_is_uniform_and_no_channel_is_preferred() -> None:
+    draws = [draw_channels(SAMPLED, channels=5, seed=0, step=step) for step in range(2000)]
+    sizes = Counter(len(drawn) for drawn in draws)
+    members = Counter(channel for drawn in draws for channel in drawn)
+    # 2000 draws: 400 of each size (deviation 18), each channel in 1200 of them (deviation 22).
+    assert all(310 < sizes[size] < 490 for size in range(1, 6))
+    assert all(1090 < members[channel] < 1310 for channel in range(5))
+    assert draws != [draw_channels(SAMPLED, channels=5, seed=1, step=step) for step in range(2000)]
+
+
+def test_sampling_channels_leaves_the_mask_of_the_step_alone() -> None:
+    for step in range(8):
+        plain, sampled = (
+            draw_mask(settings, batch=2, channels=3, grid=(4, 4), seed=0, step=step)
+            for settings in (MaskingSettings(), SAMPLED)
+        )
+        assert torch.equal(plain.hidden, sampled.hidden)
