@@ -107,6 +107,12 @@ class DiskError(CellvimError, OSError):
     exit_code = ExitCode.DISK
 
 
+class OutOfMemoryError(CellvimError, MemoryError):
+    """The computation does not fit into the memory of the GPU or of the machine."""
+
+    exit_code = ExitCode.MEMORY
+
+
 class NonFiniteLossError(CellvimError, ArithmeticError):
     """Training produced NaN or infinity; the last good checkpoint is kept."""
 

@@ -2,7 +2,7 @@
 
 from cellvim.model.channel_embed import UNKNOWN
 from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_sha256
-from cellvim.model.device import choose_device, describe_backend
+from cellvim.model.device import choose_device, describe_backend, explain_out_of_memory
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
 from cellvim.model.masking import Mask, draw_channels, draw_mask
@@ -19,6 +19,7 @@ __all__ = [
     "describe_backend",
     "draw_channels",
     "draw_mask",
+    "explain_out_of_memory",
     "load_encoder",
     "save_encoder",
     "weight_decay_groups",

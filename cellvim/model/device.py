@@ -1,11 +1,16 @@
 """Where the model computes, and on which kernels."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
-from cellvim.errors import UsageError
+from cellvim.errors import CellvimError, OutOfMemoryError, UsageError
 from cellvim_kernels import UnknownBackendError, chosen_backend
+
+CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
+"""How PyTorch's CPU allocator says it, in a plain RuntimeError."""
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -41,3 +46,29 @@ def choose_backend() -> str:
         return chosen_backend()
     except UnknownBackendError as error:
         raise UsageError(str(error), hint="unset CELLVIM_KERNEL, or set it to auto") from error
+
+
+@contextmanager
+def explain_out_of_memory() -> Iterator[None]:
+    """Turn a failed allocation of PyTorch, NumPy or Python into an error that says what to do.
+
+    Raises:
+        OutOfMemoryError: The block asked for more memory than the GPU or the machine has.
+    """
+    try:
+        yield
+    except CellvimError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or "the allocation failed"
+        found = f"the computation does not fit into memory: {reason}"
+        hint = "use a smaller --batch-size, smaller crops (crops.crop_px, --tile-px) or a smaller preset"
+        raise OutOfMemoryError(found, hint=hint) from error
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error) for words in CPU_ALLOCATOR_WORDS)

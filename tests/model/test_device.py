@@ -1,10 +1,11 @@
 """Where the model computes, and what `cellvim doctor` says about it."""
 
+import numpy as np
 import pytest
 import torch
 
-from cellvim.errors import UsageError
-from cellvim.model import choose_device, describe_backend
+from cellvim.errors import ExitCode, InputError, OutOfMemoryError, UsageError
+from cellvim.model import choose_device, describe_backend, explain_out_of_memory
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])
@@ -31,3 +32,47 @@ def test_doctor_refuses_unknown_kernels(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CELLVIM_KERNEL", "fpga")
     with pytest.raises(UsageError, match="CELLVIM_KERNEL=fpga"):
         describe_backend()
+
+
+PETABYTE = 2**50
+"""More than a process can address, so that no machine grants it."""
+
+
+def test_a_full_gpu_is_explained_in_one_line_with_an_exit_code_of_its_own() -> None:
+    message = "CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation of memory management"
+    with pytest.raises(OutOfMemoryError, match="Tried to allocate 20") as caught, explain_out_of_memory():
+        raise torch.OutOfMemoryError(message)
+    assert caught.value.exit_code == ExitCode.MEMORY == 6
+    assert "\n" not in caught.value.found
+    assert "--batch-size" in caught.value.hint
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_memory_that_the_machine_refuses_to_torch_or_numpy_is_explained() -> None:
+    with pytest.raises(OutOfMemoryError, match="does not fit into memory"), explain_out_of_memory():
+        torch.empty(PETABYTE, dtype=torch.uint8)
+    with pytest.raises(OutOfMemoryError, match="Unable to allocate"), explain_out_of_memory():
+        np.empty(PETABYTE, dtype=np.uint8)
+    with pytest.raises(OutOfMemoryError, match="the allocation failed"), explain_out_of_memory():
+        raise MemoryError
+
+
+def test_the_words_of_the_allocator_on_windows_are_known() -> None:
+    message = "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+    with pytest.raises(OutOfMemoryError), explain_out_of_memory():
+        raise RuntimeError(message)
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explain_out_of_memory():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    found = "a file says: not enough memory"
+    with pytest.raises(InputError, match=found), explain_out_of_memory():
+        raise InputError(found, hint="read it")
+
+
+def test_blocks_within_blocks_explain_once() -> None:
+    with pytest.raises(OutOfMemoryError) as caught, explain_out_of_memory(), explain_out_of_memory():
+        raise MemoryError
+    assert isinstance(caught.value.__cause__, MemoryError)
+    assert not isinstance(caught.value.__cause__, OutOfMemoryError)
