@@ -79,14 +79,15 @@ def run_retrieval(
 def judging_spaces(
     raw: Profiles, normalized: Profiles, task: RetrievalTask, method: Normalization
 ) -> Sequence[Space]:
-    """Spaces in which candidates are ranked: one, or for `activity` after sphering one per fold of controls.
+    """Spaces in which candidates are ranked: one, or for `activity` one per fold of controls.
 
-    Sphering has as many parameters as features squared, and fits the few controls it is given closely: they
-    huddle in the middle, and wells it has not seen all seem active. (LINCS plate, 12 of its 24 DMSO wells as
-    controls: of the other 12, posing as perturbations, 21 to 69 % had p < 0.05, less with a larger ridge.) So each fold of
-    controls is ranked after a fit to the other folds, like every treated well; and 0 to 9 % have p < 0.05.
+    Controls lie around a centre that was fitted to them; wells that the fit has not seen share an offset from
+    it, find each other by that offset, and all seem active. So each fold of controls is ranked after a fit to
+    the other folds, like every treated well. Without this, of 40 inert perturbations of white noise (200
+    features, 8 controls) 55 % had p < 0.05 after ``standardize``, 14 % after ``mad`` and 88 % after ``sphere``;
+    with it, none.
     """
-    if task != "activity" or method != "sphere":
+    if task != "activity" or method == "none":
         return [Space.whole(normalized.features)]
     fold = control_folds(raw, CONTROL_FOLDS)
     return [

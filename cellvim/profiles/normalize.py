@@ -1,6 +1,7 @@
 """Put wells of all plates on one scale, fitted on negative controls only.
 
-Whatever is fitted here never sees the wells that are reported on. A feature that does not vary among the
+Whatever is fitted here never sees the treated wells. A control that took part in a fit is judged against treated
+wells only after a fit without it (`fitted_on`, see `evaluate.tasks.judging_spaces`). A feature that does not vary among the
 controls of some plate is dropped rather than divided by a small number.
 """
 
@@ -16,8 +17,8 @@ from cellvim.profiles.sphere import fit_sphere
 
 # A standard deviation below this share of the largest control value is rounding of float32, not spread.
 SMALLEST_SPREAD = 1e-6
-# Sphering is cross-fitted where controls are judged, so each plate must be able to spare one.
-FEWEST_CONTROLS = {"standardize": 2, "mad": 2, "sphere": 3}
+# A spread needs two; each plate must be able to spare one more, for controls are judged after a fit without them.
+FEWEST_CONTROLS = 3
 # Makes the median absolute deviation of normal data their standard deviation.
 MAD_TO_DEVIATION = 1.4826
 
@@ -41,15 +42,14 @@ def normalize(
         fitted_on: Controls to learn from; all negative controls if absent.
 
     Raises:
-        InputError: A plate has fewer than two controls to learn from, or three for ``sphere``.
+        InputError: A plate has fewer than three controls, or fewer than two in `fitted_on`.
     """
     if method == "none":
         return profiles
     controls = profiles.is_control if fitted_on is None else fitted_on
     plate = plate_codes(profiles)
-    require_controls(
-        profiles, plate, controls, fewest=2 if fitted_on is not None else FEWEST_CONTROLS[method]
-    )
+    fewest = FEWEST_CONTROLS if fitted_on is None else FEWEST_CONTROLS - 1
+    require_controls(profiles, plate, controls, fewest=fewest)
     features = profiles.features.astype(np.float64)
     kept = varies_on_every_plate(features, plate, controls, method)
     if not kept.any():

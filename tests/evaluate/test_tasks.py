@@ -1,0 +1,74 @@
+"""Inert wells stay inert: white noise in, no more small p-values out than chance allows."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cellvim.config import EvaluateSettings
+from cellvim.errors import InputError
+from cellvim.evaluate.retrieval import RetrievalTask, Space
+from cellvim.evaluate.tasks import run_retrieval
+from cellvim.profiles import Profiles, normalize
+
+FITTED = ("standardize", "mad", "sphere")
+SEEDS = range(3)
+PERTURBATIONS, REPLICATES, FEATURES = 40, 4, 200
+
+
+def white_noise(seed: int, *, controls: int) -> Profiles:
+    """One plate of inert perturbations; every well is drawn from the same distribution."""
+    names = [f"inert {number}" for number in range(PERTURBATIONS) for _ in range(REPLICATES)]
+    names += ["DMSO"] * controls
+    wells = [f"{'ABCDEFGHIJKLMNOP'[place // 24]}{place % 24 + 1:02}" for place in range(len(names))]
+    metadata = pl.DataFrame(
+        {
+            "Metadata_Plate": ["P"] * len(names),
+            "Metadata_Well": wells,
+            "Metadata_Perturbation": names,
+            "Metadata_ControlType": ["negcon" if name == "DMSO" else None for name in names],
+        },
+        schema_overrides={"Metadata_ControlType": pl.String},
+    )
+    features = np.random.default_rng(seed).normal(size=(len(names), FEATURES)).astype(np.float32)
+    labels = tuple(f"emb_{index:04}" for index in range(FEATURES))
+    return Profiles(metadata, features, labels, {}, Path("noise.parquet"), "noise")
+
+
+def p_values(raw: Profiles, method: str) -> np.ndarray:
+    settings = EvaluateSettings(
+        tables=(raw.source,), out=Path("o"), normalize=method, null_size=1000, bootstraps=10
+    )
+    found = run_retrieval(raw, normalize(raw, method), "activity", settings)
+    return found.perturbations["p"].to_numpy()
+
+
+@pytest.mark.parametrize("controls", [6, 8])
+@pytest.mark.parametrize("method", [*FITTED, "none"])
+def test_white_noise_is_not_called_active(method: str, controls: int) -> None:
+    p = np.concatenate([p_values(white_noise(seed, controls=controls), method) for seed in SEEDS])
+    for level in (0.05, 0.2):
+        assert (p < level).mean() <= level + 3 * (level * (1 - level) / p.size) ** 0.5
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_a_fit_that_has_seen_the_controls_calls_white_noise_active(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why every method judges controls in spaces fitted without them."""
+
+    def judge_in_one_space(_: Profiles, normalized: Profiles, task: RetrievalTask, __: str) -> list[Space]:
+        assert task == "activity"
+        return [Space.whole(normalized.features)]
+
+    monkeypatch.setattr("cellvim.evaluate.tasks.judging_spaces", judge_in_one_space)
+    p = np.concatenate([p_values(white_noise(seed, controls=8), method) for seed in SEEDS])
+    assert (p < 0.05).mean() > 0.1
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_a_plate_that_cannot_spare_a_control_is_refused(method: str) -> None:
+    assert p_values(white_noise(0, controls=3), method).size == PERTURBATIONS
+    with pytest.raises(InputError, match="fewer than 3 negative controls"):
+        p_values(white_noise(0, controls=2), method)
