@@ -1,5 +1,7 @@
 """Files that exist whole or not at all, and one writer at a time."""
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -8,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cellvim.errors import LockedError
+from cellvim.errors import DiskError, LockedError
 
 TEMPORARY_MARK = ".tmp-"
+
+_MOST_HOLDER_BYTES = 4096
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -73,52 +78,87 @@ def remove_leftovers(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder/lock` while the block runs; a second writer is refused and told who holds it.
 
-    A lock left by a process of this machine that no longer lives is taken over.
+    The kernel holds the lock and drops it with the process, however that ends: a lock file that a killed
+    process left, here or on a lost machine, blocks nobody. What the file says is only for the message.
 
     Raises:
-        LockedError: Another live process holds the folder.
+        LockedError: Another live process holds the folder, or another thread of this one.
+        DiskError: The file system offers no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "lock"
-    _acquire(lock)
+    descriptor = _acquire(lock)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        _release(lock, descriptor)
 
 
-def _acquire(lock: Path) -> None:
-    holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-    for _ in range(2):
+def _acquire(lock: Path) -> int:
+    while True:
         try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _drop_if_stale(lock)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            # The former holder removed the folder between the two steps.
             continue
-        with os.fdopen(descriptor, "w") as file:
-            file.write(holder)
-        return
-    raise LockedError(lock, holder="another process")
+        try:
+            _lock(lock, descriptor)
+            if _is_at(lock, descriptor):
+                _sign(lock, descriptor)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # The former holder removed this very file after it was opened: it locks nothing any more.
+        os.close(descriptor)
 
 
-def _drop_if_stale(lock: Path) -> None:
+def _lock(lock: Path, descriptor: int) -> None:
     try:
-        holder = json.loads(lock.read_text(encoding="utf-8"))
-        pid, host = int(holder["pid"]), str(holder["host"])
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(lock, holder=_holder(descriptor)) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        found = (
+            f"{lock} cannot be locked: the file system of {lock.parent} offers no locks ({error.strerror})"
+        )
+        hint = "write to another disk, or have this one mounted with locks (Lustre: -o flock)"
+        raise DiskError(found, hint=hint) from error
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, _MOST_HOLDER_BYTES, 0))
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, LookupError, TypeError):
+        # It has not signed yet.
+        return "another process"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        raise LockedError(lock, holder="a process that did not say its name") from None
-    if host != socket.gethostname() or _is_alive(pid):
-        raise LockedError(lock, holder=f"process {pid} on {host}")
-    lock.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
+
+
+def _sign(lock: Path, descriptor: int) -> None:
+    """Say who holds the lock; where there is no room for that, there is none for the output either."""
+    holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
+    except OSError:
+        lock.unlink(missing_ok=True)
+        raise
+
+
+def _release(lock: Path, descriptor: int) -> None:
+    try:
+        # Only while it is held, and only this one: a file put there by somebody else is not ours to remove.
+        if _is_at(lock, descriptor):
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

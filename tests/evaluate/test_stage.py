@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cellvim.atomic import locked
 from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError, LockedError, NotFoundError, OutputExistsError
 from cellvim.evaluate import evaluate_tables
@@ -182,9 +183,7 @@ def test_absent_inputs_doubled_tables_and_busy_folders_are_refused(screen: Path,
             evaluate_tables(settings.model_copy(update=wrong))
     with pytest.raises(InputError, match="given twice"):
         evaluate_tables(settings.model_copy(update={"tables": (screen, screen)}))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "lock").write_text(json.dumps({"pid": 1, "host": "another"}))
-    with pytest.raises(LockedError):
+    with locked(tmp_path / "out"), pytest.raises(LockedError):
         evaluate_tables(settings)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputExistsError, match="is not a folder"):
