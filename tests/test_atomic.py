@@ -109,6 +109,26 @@ def test_a_lock_file_put_in_place_of_ours_is_not_removed(tmp_path: Path) -> None
     assert (tmp_path / "lock").read_text() == "somebody else's"
 
 
+def test_a_lock_file_removed_before_it_could_be_locked_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, flock, moments = tmp_path / "lock", fcntl.flock, iter(["removed", "replaced", "kept"])
+
+    def act_first(descriptor: int, operation: int) -> None:
+        moment = next(moments, "kept")
+        if moment != "kept":
+            lock.unlink()
+        if moment == "replaced":
+            lock.touch()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", act_first)
+    with locked(tmp_path):
+        assert read_json(lock) == json.loads(OURS)
+        with pytest.raises(LockedError), locked(tmp_path):
+            pass
+
+
 def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
