@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from cellvim_kernels import Grid, Kept, Layout, MixerWeights, Order, Pool
-from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
+from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major, token_major_pooled_mixer
+from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
 FLOAT64_TOLERANCE = 1e-10
 """Both paths in float64 differ by rounding only."""
 FLOAT32_TOLERANCE = 2e-5
 """Relative error in the 2-norm of float32 against float64."""
+BF16_TOLERANCE = 1e-2
+"""The same of bf16 tokens: one rounding to 8 bits is 2e-3, so there is room for a few, not for one per sum."""
 
 Mixer = Callable[[Tensor, MixerWeights, Layout, Pool], Tensor]
 
@@ -133,10 +136,43 @@ def test_float32_stays_close_to_float64(order: Order, pool: Pool) -> None:
     length = layout.cell.shape[1] if isinstance(layout, Kept) else grid.length
     single = torch.float32
     xz, weights = draw_tokens(2, length, 24), draw_weights(24, state=16)
-    expected = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout, pool)
+    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, layout, pool)
     tokens, rounded = draw_tokens(2, length, 24, dtype=single), draw_weights(24, state=16, dtype=single)
     actual = outputs_and_gradients(token_major_pooled_mixer, tokens, rounded, layout, pool)
     assert_same(actual, expected, FLOAT32_TOLERANCE)
+
+
+@pytest.mark.parametrize("mixer", [naive_pooled_mixer, token_major_pooled_mixer])
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_bf16_tokens_stay_close_to_float64(order: Order, pool: Pool, is_masked: bool, mixer: Mixer) -> None:
+    """As under autocast: tokens in bf16, parameters in float32. The truth reads the rounded tokens."""
+    grid = Grid(5, 7, 3, order)
+    layout = keep(grid, batch=2, ratio=0.25) if is_masked else grid
+    length = layout.cell.shape[1] if isinstance(layout, Kept) else grid.length
+    tokens = draw_tokens(2, length, 24, dtype=torch.bfloat16)
+    weights = draw_weights(24, state=16, dtype=torch.float32)
+    exact = MixerWeights(*(tensor.detach().double().requires_grad_() for tensor in weights))
+    exact_tokens = tokens.detach().double().requires_grad_()
+    expected = outputs_and_gradients(naive_pooled_mixer, exact_tokens, exact, layout, pool)
+    actual = outputs_and_gradients(mixer, tokens, weights, layout, pool)
+    assert [tensor.dtype for tensor in actual] == [torch.bfloat16] * 2 + [torch.float32] * 9
+    assert_same(actual, expected, BF16_TOLERANCE)
+
+
+def test_bf16_tokens_are_scanned_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def recording_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+        seen.extend(tensor.dtype for tensor in inputs)
+        return token_major_selective_scan(inputs)
+
+    monkeypatch.setattr(token_major, "token_major_selective_scan", recording_scan)
+    weights = draw_weights(6, dtype=torch.float32)
+    token_major_pooled_mixer(draw_tokens(1, 6, 6, dtype=torch.bfloat16), weights, Grid(2, 3, 1))
+    # u, delta, A, B, C: both the step and the rate of decay are exact to 24 bits.
+    assert seen == [torch.float32] * 5
 
 
 @pytest.mark.parametrize("order", ORDERS)

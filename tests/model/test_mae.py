@@ -11,6 +11,10 @@ from cellvim.model.encoder import kept_ids, kept_layouts
 from cellvim.model.mae import reconstruction_losses
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
+BF16_GRADIENT_BOUND = 0.02
+"""Relative error of the whole gradient: a dozen products in a row, each rounded to 8 bits (2e-3)."""
+BF16_PARAMETER_BOUND = 0.05
+"""The same of a single parameter, whose gradient may be a small difference of large sums."""
 
 
 def masks() -> list[Mask]:
@@ -221,3 +225,23 @@ def test_bf16_autocast_stays_close_and_keeps_the_residual_in_float32(
     assert rough.loss.dtype == torch.float32
     # bf16 keeps 8 bits: one part in 256 per product, less in the average.
     assert rough.loss.item() == pytest.approx(exact.loss.item(), rel=1e-2)
+
+
+def test_gradients_under_bf16_autocast_are_finite_and_close(settings: ModelSettings, image: Tensor) -> None:
+    model = MaskedAutoencoder(settings, STAINS, seed=0)
+    for mask in masks():
+        exact, rough = (gradients(model, image.float(), mask, is_bf16=is_bf16) for is_bf16 in (False, True))
+        assert all(value.isfinite().all() for value in rough.values())
+        for name, value in exact.items():
+            assert (rough[name] - value).norm() < BF16_PARAMETER_BOUND * value.norm(), name
+        difference = torch.cat([(rough[name] - value).flatten() for name, value in exact.items()])
+        whole = torch.cat([value.flatten() for value in exact.values()])
+        assert difference.norm() < BF16_GRADIENT_BOUND * whole.norm()
+
+
+def gradients(model: MaskedAutoencoder, image: Tensor, mask: Mask, *, is_bf16: bool) -> dict[str, Tensor]:
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
+        loss = model(image, STAINS, mask, 0.01).loss
+    loss.backward()
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}

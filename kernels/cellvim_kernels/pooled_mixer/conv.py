@@ -15,9 +15,12 @@ def both_convs_silu(
 ) -> tuple[Float[Tensor, "b L E"], Float[Tensor, "b L E"]]:
     """Convolve looking back (direction 0) and looking ahead (direction 1), each followed by SiLU.
 
-    Only `x` is kept for the backward pass: convolving again is cheaper than reading the result back.
+    Computed and returned in float32 at least: rounded to bf16, the summands of a gradient would lose more than
+    a hundredth of it. Only `x`, as it came, is kept for the backward pass: convolving again is cheaper than
+    reading the result back.
     """
-    arguments = x.contiguous(), weight.to(x.dtype), bias.to(x.dtype)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    arguments = x.contiguous(), weight.to(dtype), bias.to(dtype)
     looking_back, looking_ahead = _BothConvsSilu.apply(*arguments)  # type: ignore[no-untyped-call]
     return looking_back, looking_ahead
 
@@ -27,15 +30,17 @@ class _BothConvsSilu(Function):
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         x, weight, bias = tensors
         ctx.save_for_backward(x, weight, bias)
+        wide = x.to(weight.dtype)
         return (
-            functional.silu(_looking_back(x, weight[0], bias[0])),
-            functional.silu(_looking_ahead(x, weight[1], bias[1])),
+            functional.silu(_looking_back(wide, weight[0], bias[0])),
+            functional.silu(_looking_ahead(wide, weight[1], bias[1])),
         )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, bias = ctx.saved_tensors
+        narrow, weight, bias = ctx.saved_tensors
+        x = narrow.to(weight.dtype)
         before_silu = _looking_back(x, weight[0], bias[0]), _looking_ahead(x, weight[1], bias[1])
         back, ahead = (
             torch.ops.aten.silu_backward(gradient.contiguous(), value)
@@ -47,7 +52,7 @@ class _BothConvsSilu(Function):
         _tap_gradients(back, x, towards=-1, out=dweight[0])
         _tap_gradients(ahead, x, towards=1, out=dweight[1])
         dbias[0], dbias[1] = _column_sums(back), _column_sums(ahead)
-        return dx, dweight, dbias
+        return dx.to(narrow.dtype), dweight, dbias
 
 
 def _looking_back(

@@ -40,7 +40,7 @@ def naive_pooled_mixer(
         samples.append(in_sequence[sequence[i].argsort()])
     mixed = torch.stack(samples)
     normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
-    return normed * functional.silu(z)
+    return (normed * functional.silu(z)).to(xz.dtype)
 
 
 def _mix_sample(
