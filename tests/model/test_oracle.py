@@ -84,8 +84,12 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
+@pytest.mark.parametrize("kernel", ["naive", "torch"])
 @pytest.mark.parametrize("name", ["channel_mean", "channel_subset"])
-def test_published_outputs_and_gradients_are_reproduced(shared: Path, name: str) -> None:
+def test_published_outputs_and_gradients_are_reproduced(
+    shared: Path, name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
     tensors, config = read(shared / "oracle" / f"{name}.safetensors")
     encoder = build(tensors, config)
     image = tensors["input/image"].requires_grad_()
