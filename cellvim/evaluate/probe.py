@@ -25,6 +25,14 @@ FOLDS = 5
 LEAKY = "random_well (leaky)"
 MOST_ITERATIONS = 500
 FEWEST_WELLS_PER_LABEL = 2
+LABEL_IS_PERTURBATION = (
+    "the label is the perturbation: pass --label with a column such as a target or mechanism"
+)
+TOO_FEW_LABELS = {
+    "plate_held_out": "fewer than two labels are found on two plates or more",
+    "perturbation_held_out": "fewer than two labels are shared by two perturbations or more",
+    LEAKY: "fewer than two labels have two wells or more",
+}
 
 
 @dataclass(frozen=True)
@@ -45,24 +53,17 @@ class ProbeWells:
     perturbation: Shaped[ndarray, " wells"]
     well: Shaped[ndarray, " wells"]
 
-    def of_shared_labels(self) -> "ProbeWells":
-        """Only the wells whose label belongs to two perturbations or more: no other can be learned from others."""
-        code = np.unique(self.perturbation, return_inverse=True)[1]
-        pairs = np.unique(np.stack([self.label, code], axis=1), axis=0)
-        is_shared = (np.bincount(pairs[:, 0], minlength=self.label.max(initial=0) + 1) >= 2)[self.label]
+    def only(self, kept: Bool[ndarray, " wells"]) -> "ProbeWells":
         return ProbeWells(
-            self.features[is_shared],
-            self.label[is_shared],
-            self.plate[is_shared],
-            self.perturbation[is_shared],
-            self.well[is_shared],
+            self.features[kept], self.label[kept], self.plate[kept], self.perturbation[kept], self.well[kept]
         )
 
 
 def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]:
     """Train and judge a probe per split; a split that the table does not allow says why.
 
-    Controls and empty wells take no part, nor do labels with a single well.
+    Controls and empty wells take no part, nor do labels with a single well. A split leaves out the labels that
+    it cannot ask for, as they are never on both sides of it, and counts their wells.
 
     Args:
         profiles: Normalised wells.
@@ -70,7 +71,8 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
 
     Returns:
         Per split: ``accuracy`` and ``macro_f1`` with intervals over held-out units, the same with
-        ``shuffled`` labels, ``chance`` (share of the commonest label); or ``reason``.
+        ``shuffled`` labels, ``chance`` (share of the commonest label); or ``reason``. In both cases
+        ``unlearnable_wells``.
     """
     column = require_column(profiles, settings.label) if settings.label else PERTURBATION
     wells = labelled_wells(profiles, column)
@@ -79,14 +81,12 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
         "wells": int(wells.well.size),
         "labels": int(np.unique(wells.label).size),
     }
-    shared = wells.of_shared_labels()
-    splits = {
-        "plate_held_out": (wells, wells.plate, reason_against_plates(wells)),
-        "perturbation_held_out": (shared, shared.perturbation, reason_against_perturbations(shared, column)),
-        LEAKY: (wells, wells.well, reason_against_any(wells)),
-    }
-    for name, (members, units, reason) in splits.items():
-        metrics[name] = {"reason": reason} if reason else judged_split(name, members, units, settings)
+    splits = {"plate_held_out": wells.plate, "perturbation_held_out": wells.perturbation, LEAKY: wells.well}
+    for name, units in splits.items():
+        is_circular = name == "perturbation_held_out" and column == PERTURBATION
+        metrics[name] = (
+            {"reason": LABEL_IS_PERTURBATION} if is_circular else judged_split(name, wells, units, settings)
+        )
     return metrics
 
 
@@ -111,41 +111,66 @@ def labelled_wells(profiles: Profiles, column: str) -> ProbeWells:
     )
 
 
-def reason_against_any(wells: ProbeWells) -> str:
-    return "" if np.unique(wells.label).size >= 2 else "fewer than two labels have two wells or more"
-
-
-def reason_against_plates(wells: ProbeWells) -> str:
-    return (
-        "all labelled wells are on one plate"
-        if np.unique(wells.plate).size < 2
-        else reason_against_any(wells)
-    )
-
-
-def reason_against_perturbations(wells: ProbeWells, column: str) -> str:
-    if column == PERTURBATION:
-        return "the label is the perturbation: pass --label with a column such as a target or mechanism"
-    if np.unique(wells.label).size < 2:
-        return "fewer than two labels are shared by two perturbations or more"
-    return ""
-
-
 def judged_split(
     name: str, wells: ProbeWells, units: Shaped[ndarray, " wells"], settings: EvaluateSettings
 ) -> dict[str, Any]:
     """Predict every well from folds that do not hold its unit, with the labels as they are and shuffled."""
+    is_shared = is_in_two(wells.label, units)
+    members, units = wells.only(is_shared), units[is_shared]
     fold = folds_of(units, salt=name)
+    # A hash may put all units of a label into one fold, which leaves none to learn it from.
+    is_learnable = is_in_two(members.label, fold)
+    judged = members.only(is_learnable)
+    unlearnable = {"unlearnable_wells": int(wells.label.size - judged.label.size)}
+    if np.unique(judged.label).size < 2:
+        return {"reason": reason_against(name, wells, members)} | unlearnable
+    return unlearnable | judged_wells(name, judged, units[is_learnable], fold[is_learnable], settings)
+
+
+def judged_wells(
+    name: str,
+    wells: ProbeWells,
+    units: Shaped[ndarray, " wells"],
+    fold: Int[ndarray, " wells"],
+    settings: EvaluateSettings,
+) -> dict[str, Any]:
+    """Judge wells whose labels are all found in two folds or more."""
+    metrics: dict[str, Any] = {"units": int(np.unique(units).size), "folds": int(np.unique(fold).size)}
     truth = {"": wells.label, "shuffled": shuffled_labels(name, wells, settings.seed)}
-    metrics: dict[str, Any] = {"units": np.unique(units).size, "folds": int(np.unique(fold).size)}
     for which, label in truth.items():
         predicted, unconverged = predict_held_out(wells.features, label, fold)
-        codes = np.unique(units, return_inverse=True)[1]
-        scores = score_predictions(label, predicted, codes, settings, name=f"{name}/{which}")
+        # Shuffling may gather a label in one fold; held against luck, that would make luck look worse.
+        at = is_in_two(label, fold)
+        if not at.any():
+            continue
+        unit = np.unique(units[at], return_inverse=True)[1]
+        scores = score_predictions(label[at], predicted[at], unit, settings, name=f"{name}/{which}")
         if unconverged:
             scores["unconverged_folds"] = unconverged
         metrics |= {which: scores} if which else scores
     return metrics | {"chance": float(np.bincount(wells.label).max() / wells.label.size)}
+
+
+def is_in_two(label: Int[ndarray, " wells"], group: Shaped[ndarray, " wells"]) -> Bool[ndarray, " wells"]:
+    """True for wells whose label is found in two groups or more: no other can be learned from other groups."""
+    code = np.unique(group, return_inverse=True)[1]
+    pairs = np.unique(np.stack([label, code], axis=1), axis=0)
+    return np.asarray((np.bincount(pairs[:, 0], minlength=label.max(initial=0) + 1) >= 2)[label])
+
+
+def reason_against(name: str, wells: ProbeWells, shared: ProbeWells) -> str:
+    """Say why fewer than two labels are left.
+
+    Args:
+        name: Name of the split.
+        wells: All wells that have a label.
+        shared: Those whose label is found in two units or more.
+    """
+    if np.unique(shared.label).size >= 2:
+        return "fewer than two labels have units in more than one fold"
+    if name == "plate_held_out" and np.unique(wells.plate).size < 2:
+        return "all labelled wells are on one plate"
+    return TOO_FEW_LABELS[name]
 
 
 def folds_of(units: Shaped[ndarray, " wells"], *, salt: str) -> Int[ndarray, " wells"]:
@@ -172,13 +197,13 @@ def shuffled_labels(name: str, wells: ProbeWells, seed: int) -> Int[ndarray, " w
 def predict_held_out(
     features: Float[ndarray, "wells features"], label: Int[ndarray, " wells"], fold: Int[ndarray, " wells"]
 ) -> tuple[Int[ndarray, " wells"], int]:
-    """Predict each fold from all others; also the number of folds that did not converge."""
+    """Predict each of two folds or more from all others; also the number of folds that did not converge."""
     predicted = np.empty_like(label)
     unconverged = 0
     for number in np.unique(fold):
         is_test = fold == number
         if np.unique(label[~is_test]).size < 2:
-            predicted[is_test] = label[~is_test][0] if (~is_test).any() else -1
+            predicted[is_test] = label[~is_test][0]
             continue
         predicted[is_test], is_converged = fit_and_predict(
             features[~is_test], label[~is_test], features[is_test]

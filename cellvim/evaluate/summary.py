@@ -55,10 +55,10 @@ def probe_lines(metrics: dict[str, Any]) -> list[str]:
         if "reason" in scores:
             lines.append(f"  probe, {split}: not done, {scores['reason']}")
             continue
-        shuffled = estimate(scores["shuffled"]["accuracy"])
-        lines.append(
-            f"  probe, {split}: accuracy {estimate(scores['accuracy'])}, shuffled labels {shuffled.value:.3f}"
-        )
+        line = f"  probe, {split}: accuracy {estimate(scores['accuracy'])}"
+        if "shuffled" in scores:
+            line += f", shuffled labels {estimate(scores['shuffled']['accuracy']).value:.3f}"
+        lines.append(line)
     return lines
 
 

@@ -1,15 +1,18 @@
 """Linear probes: they find what is there, find nothing in shuffled labels, and name what they cannot do."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.probe import LEAKY, folds_of, run_probes, score_predictions
-from cellvim.profiles import Profiles
+from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, run_probes, score_predictions
+from cellvim.profiles import Profiles, fold_of
 
 MakeScreen = Callable[..., Profiles]
 SETTINGS = EvaluateSettings(tables=(Path("t"),), out=Path("o"), bootstraps=200)
@@ -56,6 +59,70 @@ def test_what_cannot_be_done_says_why(make_screen: MakeScreen) -> None:
 
     alone = run_probes(make_screen(strengths=(1.0,), plates=1), SETTINGS)
     assert "fewer than two labels" in alone[LEAKY]["reason"]
+
+
+def test_plates_that_a_hash_puts_into_one_fold_are_a_reason_not_a_crash(make_screen: MakeScreen) -> None:
+    found = run_probes(renamed(make_screen(plates=6, strengths=(9.0, 9.0)), plates_of_one_fold(6)), SETTINGS)
+    assert "more than one fold" in found["plate_held_out"]["reason"]
+    assert found["plate_held_out"]["unlearnable_wells"] == found["wells"]
+    assert "accuracy" in found[LEAKY]
+
+
+def test_a_label_that_is_on_one_plate_only_is_not_held_against_the_probe(make_screen: MakeScreen) -> None:
+    """Two strong perturbations on both plates; two more on one plate each, which nobody could learn."""
+    screen = make_screen(strengths=(9.0,) * 4, plates=2, replicates=6)
+    plate, name = pl.col("Metadata_Plate"), pl.col("Metadata_Perturbation")
+    is_gone = ((plate == "P1") & (name == "drug 2")) | ((plate == "P2") & (name == "drug 3"))
+    kept = ~screen.metadata.select(is_gone).to_series().to_numpy()
+    thinned = replace(screen, metadata=screen.metadata.filter(kept), features=screen.features[kept])
+    split = run_probes(thinned, SETTINGS)["plate_held_out"]
+    assert split["unlearnable_wells"] == 12
+    assert value(split["accuracy"]) == 1
+
+    is_apart = ((plate == "P1") & (name == "drug 0")) | ((plate == "P2") & (name == "drug 1"))
+    kept &= ~screen.metadata.select(is_apart).to_series().to_numpy()
+    apart = replace(screen, metadata=screen.metadata.filter(kept), features=screen.features[kept])
+    split = run_probes(apart, SETTINGS)["plate_held_out"]
+    assert split == {
+        "reason": "fewer than two labels are found on two plates or more",
+        "unlearnable_wells": 24,
+    }
+
+
+def test_a_mechanism_whose_perturbations_share_a_fold_is_not_held_against_the_probe(
+    make_screen: MakeScreen,
+) -> None:
+    """Of eight compounds in three mechanisms, both of one mechanism are held out together."""
+    together = names_of_fold(0, 2, salt="perturbation_held_out")
+    others = [name for fold in (1, 2, 3) for name in names_of_fold(fold, 2, salt="perturbation_held_out")]
+    screen = make_screen(strengths=(9.0,) * 8, plates=1, replicates=3)
+    new = dict(zip([f"drug {number}" for number in range(8)], [*together, *others], strict=True))
+    mechanism = dict.fromkeys(together, "lost") | {
+        name: f"moa {number % 2}" for number, name in enumerate(others)
+    }
+    metadata = screen.metadata.with_columns(pl.col("Metadata_Perturbation").replace(new))
+    metadata = metadata.with_columns(
+        pl.col("Metadata_Perturbation").replace_strict(mechanism, default=None).alias("Metadata_Moa")
+    )
+    metrics = run_probes(replace(screen, metadata=metadata), SETTINGS.model_copy(update={"label": "Moa"}))
+    split = metrics["perturbation_held_out"]
+    assert split["unlearnable_wells"] == 6
+    assert split["units"] == 6
+    assert split["chance"] == 0.5
+
+
+def renamed(screen: Profiles, plates: list[str]) -> Profiles:
+    new = dict(zip(screen.plates, plates, strict=True))
+    return replace(screen, metadata=screen.metadata.with_columns(pl.col("Metadata_Plate").replace(new)))
+
+
+def plates_of_one_fold(count: int) -> list[str]:
+    return names_of_fold(0, count, salt="plate_held_out")
+
+
+def names_of_fold(fold: int, count: int, *, salt: str) -> list[str]:
+    names = (f"name {number}" for number in range(1000))
+    return list(islice((name for name in names if fold_of(name, folds=FOLDS, salt=salt) == fold), count))
 
 
 def test_two_runs_are_the_same(make_screen: MakeScreen) -> None:
