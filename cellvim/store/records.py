@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import read_json, write_atomically
+from cellvim.atomic import read_json, write_atomically, write_json
 from cellvim.errors import InputError
+from cellvim.provenance import sha256_of_json
 from cellvim.store.naming import FieldKey
 
 
@@ -42,6 +43,7 @@ class FieldRecord:
         token: Hash of the sources and of every setting that changes the pixels.
         is_valid: Per channel; False where the plane was filled with zeros.
         pixels_sha256: Per channel, of the plane's bytes, row by row, little-endian.
+        histogram_sha256: Of the field's histogram file.
         files: Stored files, named relative to the field's group.
     """
 
@@ -52,6 +54,7 @@ class FieldRecord:
     width_px: int
     is_valid: tuple[bool, ...]
     pixels_sha256: tuple[str, ...]
+    histogram_sha256: str
     files: tuple[StoredFile, ...]
     sources: tuple[SourceFile, ...]
 
@@ -61,12 +64,31 @@ class FieldRecord:
 
     @classmethod
     def load(cls, path: Path) -> "FieldRecord":
+        """Read a record that `save` wrote.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is damaged, be it by one bit.
+        """
         content = read_json(path)
+        try:
+            if content.pop("sha256") != sha256_of_json(content):
+                raise _altered(path)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise _altered(path) from error
         content["files"] = tuple(StoredFile(**file) for file in content["files"])
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
         for name in ("is_valid", "pixels_sha256"):
             content[name] = tuple(content[name])
         return cls(**content)
+
+    def save(self, path: Path) -> None:
+        content = asdict(self)
+        write_json(path, content | {"sha256": sha256_of_json(content)})
+
+
+def _altered(path: Path) -> ValueError:
+    return ValueError(f"{path} is not what was written")
 
 
 def plane_sha256(plane: NDArray[np.unsignedinteger]) -> str:
@@ -105,7 +127,7 @@ def load_json(path: Path) -> Any:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def load_table(path: Path) -> pl.DataFrame:
@@ -117,9 +139,10 @@ def load_table(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception) -> InputError:
+    """Say that a file of the companion cannot be used, and what helps."""
     found = f"{path} cannot be read: {str(error).splitlines()[0]}"
     return InputError(found, hint="keep PLATE.cellvim beside PLATE.ome.zarr; if it is damaged, ingest again")

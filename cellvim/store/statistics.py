@@ -1,5 +1,6 @@
 """From the histograms of every field to the percentiles of the plate and the moments of its fields."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 from cellvim.errors import InputError
 from cellvim.store.intensity import CLIP_KEYS, Counts, clipped_moments, percentiles_of, unpack_histograms
 from cellvim.store.layout import histogram_path
-from cellvim.store.records import FieldRecord
+from cellvim.store.records import FieldRecord, damaged
 
 Percentiles = dict[str, dict[str, float]]
 
@@ -35,7 +36,7 @@ def measure_plate(
         Percentiles per channel, and one row per field and channel in the order of `records` and `channels`.
 
     Raises:
-        InputError: A channel has no valid plane in the whole plate.
+        InputError: A channel has no valid plane in the whole plate, or a histogram is damaged.
     """
     percentiles = {
         channel: percentiles_of(counts)
@@ -76,4 +77,12 @@ def _sum(companion: Path, records: Sequence[FieldRecord], channels: Sequence[str
 
 
 def _load(companion: Path, record: FieldRecord, channels: Sequence[str]) -> Counts:
-    return unpack_histograms(histogram_path(companion, record.key).read_bytes(), channels)
+    path = histogram_path(companion, record.key)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, error) from error
+    if hashlib.sha256(content).hexdigest() != record.histogram_sha256:
+        found = f"{path} differs from what was written"
+        raise InputError(found, hint="run the same `cellvim ingest` again, it writes this field anew")
+    return unpack_histograms(content, channels)

@@ -1,9 +1,10 @@
 """Write one plate, field by field, so that a kill at any moment leaves only whole fields."""
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import (
-    flush_to_disk,
-    json_bytes,
-    read_json,
-    remove_leftovers,
-    write_bytes,
-    write_json,
-)
+from cellvim.atomic import flush_to_disk, json_bytes, remove_leftovers, write_bytes, write_json
 from cellvim.errors import OutputExistsError
 from cellvim.provenance import sha256_of_file
 from cellvim.store import layout
@@ -30,11 +24,14 @@ from cellvim.store.records import (
     FieldRecord,
     SourceFile,
     StoredFile,
+    load_json,
     manifest_of,
     plane_sha256,
     write_table,
 )
 from cellvim.store.statistics import measure_plate
+
+logger = logging.getLogger(__name__)
 
 PLATE_RECORD = "plate.json"
 SKIPPED_FILE = "skipped.json"
@@ -92,12 +89,13 @@ class PlateWriter:
 
         Raises:
             OutputExistsError: The plate is there and was made with other settings, or not by cellvim.
+            InputError: The record of its settings is damaged.
         """
         if overwrite:
             self._delete_everything()
         record = self.companion / PLATE_RECORD
         if record.is_file():
-            self._refuse_other_settings(read_json(record))
+            self._refuse_other_settings(load_json(record))
         elif self.path.exists():
             raise OutputExistsError(self.path, why="was not written by cellvim ingest")
         self._sweep()
@@ -105,16 +103,20 @@ class PlateWriter:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def record(self, key: FieldKey) -> FieldRecord | None:
-        """Done-record of a field; None if there is none that can be read."""
+        """Done-record of a field; None if there is none, or none that is what was written."""
         try:
             return FieldRecord.load(layout.record_path(self.companion, key))
         except (FileNotFoundError, ValueError, TypeError, LookupError):
             return None
 
     def is_done(self, key: FieldKey, token: str) -> bool:
-        """Whether the field is stored whole, from the same sources and settings."""
+        """Whether the field is stored whole, from the same sources and settings.
+
+        Pixels are not hashed, as `verify` finds changes in them; the histogram is, as statistics come from it.
+        """
         record = self.record(key)
-        if record is None or not layout.histogram_path(self.companion, key).is_file():
+        histogram = layout.histogram_path(self.companion, key)
+        if record is None or not histogram.is_file() or sha256_of_file(histogram) != record.histogram_sha256:
             return False
         group = self.path / key.group
         return record.token == token and all(
@@ -147,8 +149,8 @@ class PlateWriter:
         assert len(pixels) == len(self.channels), "one plane per channel"  # noqa: S101
         self.discard(key)
         files = self._write_pixels(key, pixels)
-        counts = pack_histograms(histograms_of(pixels))
-        write_bytes(layout.histogram_path(self.companion, key), counts)
+        histogram = pack_histograms(histograms_of(pixels))
+        write_bytes(layout.histogram_path(self.companion, key), histogram)
         record = FieldRecord(
             well=key.well,
             site=key.site,
@@ -157,10 +159,11 @@ class PlateWriter:
             width_px=pixels.shape[2],
             is_valid=tuple(is_valid) if is_valid is not None else (True,) * len(pixels),
             pixels_sha256=tuple(plane_sha256(plane) for plane in pixels),
+            histogram_sha256=hashlib.sha256(histogram).hexdigest(),
             files=files,
             sources=tuple(sources),
         )
-        write_json(layout.record_path(self.companion, key), asdict(record))
+        record.save(layout.record_path(self.companion, key))
         return sum(file.size_bytes for file in files)
 
     def discard(self, key: FieldKey) -> None:
@@ -181,7 +184,7 @@ class PlateWriter:
         Args:
             fields: Every field of the plate; anything else on disk is removed.
             skipped: Well (``B03``) or field (``B03/1``) to the reason why it is not in the plate.
-            platemap: One row per well.
+            platemap: One row per well; if None, the plate has none, whatever an earlier run was given.
 
         Raises:
             OutputExistsError: The plate was finished before, with more fields.
@@ -191,16 +194,26 @@ class PlateWriter:
         records = [FieldRecord.load(layout.record_path(self.companion, key)) for key in fields]
         write_table(self.companion / MANIFEST_FILE, manifest_of(records))
         write_json(self.companion / SKIPPED_FILE, dict(skipped or {}))
-        if platemap is not None:
-            write_table(self.companion / PLATEMAP_FILE, platemap)
+        self._write_platemap(platemap)
         percentiles, table = measure_plate(self.companion, records, self.channels)
         write_table(self.companion / FIELDS_FILE, table)
         intensity = {"channels": list(self.channels), "percentiles": percentiles}
         write_json(self.companion / INTENSITY_FILE, intensity)
         self._write_metadata(records, percentiles)
 
-    def _refuse_other_settings(self, found: dict[str, Any]) -> None:
+    def _write_platemap(self, platemap: pl.DataFrame | None) -> None:
+        path = self.companion / PLATEMAP_FILE
+        if platemap is not None:
+            write_table(path, platemap)
+        elif path.exists():
+            # Kept, it would get a new checksum, be it damaged or not.
+            logger.warning("%s: the plate map of an earlier run is removed, as none was given", self.name)
+            path.unlink()
+
+    def _refuse_other_settings(self, found: Any) -> None:
         wanted = self.plate_record()
+        if not isinstance(found, dict):
+            raise OutputExistsError(self.path, why="has a damaged record of its settings")
         for name in sorted(wanted):
             if found.get(name) != wanted[name]:
                 why = f"was made with {name} {found.get(name)}, not {wanted[name]}"

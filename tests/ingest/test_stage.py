@@ -100,6 +100,51 @@ def test_a_lost_field_is_written_again(
     assert hash_tree(make_settings().out) == tree
 
 
+def test_a_changed_histogram_is_made_again_and_never_blessed(
+    write_images: WriteImages, make_settings: MakeSettings, hash_tree: HashTree
+) -> None:
+    write_images()
+    (result,) = ingest_plates(make_settings()).plates
+    tree = hash_tree(make_settings().out)
+    fields = make_settings().out / "P.cellvim" / "fields"
+    (fields / "A01-1.histogram").write_bytes((fields / "A01-2.histogram").read_bytes())
+    (fields / "B02-1.histogram").write_bytes(b"no histogram")
+    assert verify_plate(result.path) == [
+        f"P.cellvim/fields/{name}.histogram differs from what was written" for name in ("A01-1", "B02-1")
+    ]
+    ingest_plates(make_settings())
+    assert hash_tree(make_settings().out) == tree
+
+
+def test_a_changed_record_is_never_blessed(write_images: WriteImages, make_settings: MakeSettings) -> None:
+    write_images()
+    (result,) = ingest_plates(make_settings()).plates
+    path = make_settings().out / "P.cellvim" / "fields" / "A01-1.json"
+    path.write_text(path.read_text().replace("true", "false"))
+    assert verify_plate(result.path) == ["P.cellvim/fields/A01-1.json differs from what was written"]
+    with pytest.raises(OutputExistsError, match="damaged or lost record of field A01/1"):
+        ingest_plates(make_settings())
+    assert verify_plate(result.path) == ["P.cellvim/fields/A01-1.json differs from what was written"]
+
+
+def test_a_plate_map_of_an_earlier_run_does_not_stay(
+    write_images: WriteImages,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    hash_tree: HashTree,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_images()
+    (tmp_path / "map.csv").write_text("well,perturbation\nA1,x\nB2,y\n")
+    ingest_plates(make_settings())
+    tree = hash_tree(make_settings().out)
+    ingest_plates(make_settings(platemap=tmp_path / "map.csv"))
+    assert hash_tree(make_settings().out) != tree
+    ingest_plates(make_settings())
+    assert hash_tree(make_settings().out) == tree
+    assert "plate map of an earlier run is removed" in caplog.text
+
+
 def test_several_plates_and_several_sources(
     write_images: WriteImages, make_settings: MakeSettings, tmp_path: Path
 ) -> None:

@@ -107,6 +107,43 @@ def test_a_field_is_done_only_with_its_token_and_its_files(tmp_path: Path) -> No
     assert not writer.is_done(key, MADE_OF)
 
 
+@pytest.mark.parametrize("suffix", [".histogram", ".json"])
+def test_a_field_is_done_only_while_no_bit_of_its_records_has_changed(tmp_path: Path, suffix: str) -> None:
+    writer, key = writer_in(tmp_path), FieldKey("A01", 1)
+    writer.begin()
+    writer.write_field(key, draw(0, (2, 9, 9)), token=MADE_OF)
+    path = writer.companion / "fields" / f"A01-1{suffix}"
+    content = path.read_bytes()
+    for position in range(0, len(content), 1 + len(content) // 400):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        assert not writer.is_done(key, MADE_OF), position
+    path.write_bytes(content)
+    assert writer.is_done(key, MADE_OF)
+
+
+@pytest.mark.parametrize("content", [b"", b"no histogram", None])
+def test_a_damaged_histogram_is_an_input_error(tmp_path: Path, content: bytes | None) -> None:
+    writer, key = writer_in(tmp_path), FieldKey("A01", 1)
+    writer.begin()
+    writer.write_field(key, draw(0), token=MADE_OF)
+    path = writer.companion / "fields" / "A01-1.histogram"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"A01-1\.histogram"):
+        writer.finish([key])
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_record_of_the_settings_is_explained(tmp_path: Path, content: str) -> None:
+    writer_in(tmp_path).begin()
+    (tmp_path / "P1.cellvim" / "plate.json").write_text(content)
+    with pytest.raises((InputError, OutputExistsError), match=r"plate\.json cannot be read|damaged record"):
+        writer_in(tmp_path).begin()
+
+
 def test_other_settings_are_refused_unless_told_to_overwrite(tmp_path: Path) -> None:
     writer, key = writer_in(tmp_path), FieldKey("A01", 1)
     writer.begin()
