@@ -105,7 +105,7 @@ def ingest(
         {
             "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
             "source": source, "channels": channels, "on_missing": on_missing,
-            "z": int(z) if z.isdigit() else z, "timepoint": timepoint, "codec": codec, "workers": workers,
+            "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "workers": workers,
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip

@@ -125,6 +125,15 @@ class SomeFailedError(CellvimError):
     exit_code = ExitCode.SOME_FAILED
 
 
+class KeyboardStop(BaseException):
+    """Ctrl-C, told in our own words: KeyboardInterrupt is swallowed by the command-line library."""
+
+    def __init__(self, found: str = "stopped by the keyboard") -> None:
+        super().__init__(found)
+        self.found = found
+        self.hint = "run the same command again to resume"
+
+
 class InterruptedRunError(CellvimError):
     """The run was asked to stop, and saved its place first."""
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 import typer
 
-from cellvim.errors import CellvimError, ExitCode, InterruptedRunError
+from cellvim.errors import CellvimError, ExitCode, InterruptedRunError, KeyboardStop
 
 
 class Summary(Protocol):
@@ -24,14 +24,15 @@ class Summary(Protocol):
 def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     """Run the command line; every failure becomes one `error:` line, one `hint:` line and an exit code."""
     signal.signal(signal.SIGTERM, _stop_on_sigterm)
+    signal.signal(signal.SIGINT, _stop_on_sigint)
     try:
         app(_global_flags_first(sys.argv[1:]))
     except CellvimError as error:
         for line in error.details:
             typer.echo(f"  {line}", err=True)
         _fail(error.found, error.hint, error.exit_code)
-    except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted", "run the same command again to resume", ExitCode.KEYBOARD)
+    except KeyboardStop as stop:
+        _fail(stop.found, stop.hint, ExitCode.KEYBOARD)
     except MemoryError:
         _fail("out of memory", "use a smaller batch, or fewer workers", ExitCode.MEMORY)
     except OSError as error:
@@ -83,6 +84,10 @@ def _explain_os_error(error: OSError) -> tuple[str, str]:
 def _stop_on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
     found = "asked to stop (SIGTERM)"
     raise InterruptedRunError(found, hint="run the same command again to resume")
+
+
+def _stop_on_sigint(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardStop
 
 
 def _fail(found: str, hint: str, code: ExitCode) -> NoReturn:

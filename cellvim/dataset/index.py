@@ -31,6 +31,7 @@ class DrawnField:
 class TrainingIndex:
     """All usable fields of some plates, drawn evenly over plates, then over wells, then over fields.
 
+    Draws depend on what the plates are, not on where they lie or in which order they are named.
     A plate with nine fields a well therefore counts as much as one with four. Fields with a plane that ingest
     had to fill are left out: nobody should learn from a plane that no camera saw.
 
@@ -39,7 +40,7 @@ class TrainingIndex:
     """
 
     def __init__(self, plates: Sequence[PlateReader], *, crop_px: int) -> None:
-        self.plates = tuple(plates)
+        self.plates = tuple(sorted(plates, key=lambda plate: (plate.name, plate.fingerprint)))
         for plate in self.plates:
             _check_size(plate, crop_px)
         self.groups = _group_by_channels(self.plates)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -22,8 +23,8 @@ from cellvim.store.platemap import join_platemap
 
 logger = logging.getLogger(__name__)
 
-KEYS = ["Metadata_Plate", "Metadata_Well", "Metadata_Site", "Metadata_CropTop", "Metadata_CropLeft"]
-KEYS_OF_LEVEL = {"well": KEYS[:2], "field": KEYS[:3], "crop": KEYS}
+KEYS = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
+NO_VALID_PLANE = "a channel has no valid plane"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class EmbeddedPlate:
     thumbnails: pl.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
     """`PLATE WELL` and the reason why it has no row."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """`PLATE WELL` and the reason why ingest did not write the well."""
     left_out: dict[str, str] = field(default_factory=dict)
     """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
 
@@ -54,6 +57,50 @@ class TiledField:
     error: str | None = None
 
 
+class Rows:
+    """Rows of one plate as they grow: one per tile at crop level, else one per field, averaged at once.
+
+    Args:
+        plate_name: First key of every row.
+        level: What a row of the finished table stands for.
+    """
+
+    def __init__(self, plate_name: str, level: Literal["well", "field", "crop"]) -> None:
+        self.plate_name = plate_name
+        self.level = level
+        self._keys: list[dict[str, object]] = []
+        self._features: list[Float[ndarray, "rows features"]] = []
+
+    def add(self, tiled: TiledField, encoded: Float[ndarray, "tile features"]) -> None:
+        """Take in a field; its tiles are averaged in float64 unless they are the rows."""
+        key = {
+            "Metadata_Plate": self.plate_name,
+            "Metadata_Well": tiled.key.well,
+            "Metadata_Site": tiled.key.site,
+        }
+        if self.level == "crop":
+            self._keys += [
+                {**key, "Metadata_CropTop": top, "Metadata_CropLeft": left} for top, left in tiled.corners
+            ]
+            self._features.append(encoded)
+        else:
+            self._keys.append(key)
+            self._features.append(encoded.mean(axis=0, dtype=np.float64, keepdims=True))
+
+    def to_table(self) -> pl.DataFrame:
+        """All rows, wells averaged over their fields so that every field counts the same; null where invalid."""
+        if not self._keys:
+            return pl.DataFrame(schema=dict.fromkeys(KEYS[:2], pl.String) | {KEYS[2]: pl.Int64})
+        matrix = np.concatenate(self._features)
+        names = [f"emb_{index:04d}" for index in range(matrix.shape[1])]
+        features = pl.DataFrame(matrix, schema=names).fill_nan(None)
+        table = pl.concat([pl.DataFrame(self._keys), features], how="horizontal")
+        if self.level == "well":
+            count = pl.len().alias("Metadata_FieldCount")
+            table = table.group_by(KEYS[:2], maintain_order=True).agg(count, pl.col(names).mean())
+        return table.with_columns(pl.col(names).cast(pl.Float32))
+
+
 def embed_plate(
     plate: PlateReader, encoder: ChannelEncoder, settings: EmbedSettings, *, tile_px: int, advance: Advance
 ) -> EmbeddedPlate:
@@ -70,22 +117,23 @@ def embed_plate(
         advance: Called once per field.
     """
     left_out: dict[str, str] = {}
-    rows: list[dict[str, object]] = []
-    features: list[Float[ndarray, "tile features"]] = []
     thumbnails: dict[str, bytes] = {}
+    rows = Rows(plate.name, settings.level)
     tiled_fields = prefetched(lambda key: tile_field(plate, key, tile_px), plate.fields)
     for group in _grouped(_readable(tiled_fields, left_out, plate.name), settings.batch_size):
         for tiled, encoded in zip(group, _encode(group, encoder, plate, settings), strict=True):
             advance()
             thumbnails.setdefault(tiled.key.well, tiled.thumbnail)
-            rows += [_row(plate, tiled.key, corner) for corner in tiled.corners]
-            features.append(encoded)
-    table = _aggregate(rows, features, settings)
-    failed = _failures(plate, table, left_out)
-    table = _without_gaps(table)
-    if plate.platemap is not None and table.height:
-        table = join_platemap(table, plate.platemap)
-    return EmbeddedPlate(_metadata_first(table), _thumbnail_table(plate.name, thumbnails), failed, left_out)
+            rows.add(tiled, encoded)
+    table = rows.to_table()
+    complete = _without_gaps(table)
+    left_out |= _rows_with_gaps(table, complete) if settings.level != "well" else {}
+    failed = _failures(plate, table, complete, left_out)
+    if plate.platemap is not None and complete.height:
+        complete = join_platemap(complete, plate.platemap)
+    skipped = {f"{plate.name} {well}": why for well, why in plate.skipped.items()}
+    pictures = _thumbnail_table(plate.name, thumbnails)
+    return EmbeddedPlate(_metadata_first(complete), pictures, failed, skipped, left_out)
 
 
 def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
@@ -93,8 +141,11 @@ def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
     is_valid = plate.is_valid(key)
     try:
         raw = plate.read_field(key)
-    except InputError as error:
-        return TiledField(key, [], np.zeros((0, 0, 0, 0), np.float32), is_valid, b"", error.found)
+        error = None if is_valid.any() else "none of its planes is valid"
+    except InputError as unreadable:
+        error = unreadable.found
+    if error is not None:
+        return TiledField(key, [], np.zeros((0, 0, 0, 0), np.float32), is_valid, b"", error)
     bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
     pixels = normalize_pixels(raw, bounds, plate.intensity.moments(key))
     height, width = pixels.shape[1:]
@@ -172,45 +223,26 @@ def _moments(plate: PlateReader, tiled: TiledField) -> Float[ndarray, " features
     return moments.reshape(-1)
 
 
-def _row(plate: PlateReader, key: FieldKey, corner: tuple[int, int]) -> dict[str, object]:
-    return dict(zip(KEYS, (plate.name, key.well, key.site, *corner), strict=True))
-
-
-def _aggregate(
-    rows: list[dict[str, object]], features: list[Float[ndarray, "tile features"]], settings: EmbedSettings
-) -> pl.DataFrame:
-    """Average tiles to fields, then fields to wells, so that every field of a well counts the same."""
-    if not rows:
-        return pl.DataFrame(schema={"Metadata_Plate": pl.String, "Metadata_Well": pl.String})
-    matrix = np.concatenate(features)
-    names = [f"emb_{index:04d}" for index in range(matrix.shape[1])]
-    table = pl.concat(
-        [pl.DataFrame(rows), pl.DataFrame(matrix, schema=names).fill_nan(None)], how="horizontal"
-    )
-    for level in ("field", "well"):
-        if settings.level == "crop" or (settings.level == "field" and level == "well"):
-            break
-        means = [pl.col(names).cast(pl.Float64).mean()]
-        fields = [pl.len().alias("Metadata_FieldCount")] if level == "well" else []
-        table = table.group_by(KEYS_OF_LEVEL[level], maintain_order=True).agg(*fields, *means)
-    return table.with_columns(pl.col(names).cast(pl.Float32))
-
-
 def _without_gaps(table: pl.DataFrame) -> pl.DataFrame:
     return table.drop_nulls([name for name in table.columns if name.startswith("emb_")])
 
 
-def _failures(plate: PlateReader, table: pl.DataFrame, left_out: dict[str, str]) -> dict[str, str]:
+def _rows_with_gaps(table: pl.DataFrame, complete: pl.DataFrame) -> dict[str, str]:
+    """Fields that are not rows of their own, because a channel has no valid plane there."""
+    lost = table.select(KEYS[:3]).unique(maintain_order=True).join(complete, on=KEYS[:3], how="anti")
+    return {f"{plate} {well}/{site}": NO_VALID_PLANE for plate, well, site in lost.iter_rows()}
+
+
+def _failures(
+    plate: PlateReader, table: pl.DataFrame, complete: pl.DataFrame, left_out: dict[str, str]
+) -> dict[str, str]:
     """Why each well of the plate that has no complete row has none."""
-    complete, present = set(_without_gaps(table)["Metadata_Well"]), set(table["Metadata_Well"])
+    present, embedded = set(table["Metadata_Well"]), set(complete["Metadata_Well"])
     failed = {}
-    for well in (*plate.wells, *plate.skipped):
-        if well in complete:
-            continue
-        reasons = [why for where, why in left_out.items() if where.startswith(f"{plate.name} {well}/")]
-        gap = "a channel is valid in none of its fields"
-        why = gap if well in present else plate.skipped.get(well) or (reasons or ["no field"])[0]
-        failed[f"{plate.name} {well}"] = why
+    for well in plate.wells:
+        if well not in embedded:
+            reasons = [why for where, why in left_out.items() if where.startswith(f"{plate.name} {well}/")]
+            failed[f"{plate.name} {well}"] = NO_VALID_PLANE if well in present else reasons[0]
     return failed
 
 

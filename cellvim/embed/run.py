@@ -9,10 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from cellvim.atomic import locked
+from cellvim.atomic import locked, read_json, write_json
 from cellvim.config import EmbedSettings
 from cellvim.embed.plate import EmbeddedPlate, embed_plate
 from cellvim.embed.writer import (
+    books,
     identity_of_table,
     read_part,
     thumbnails_path,
@@ -20,8 +21,16 @@ from cellvim.embed.writer import (
     write_table,
     write_thumbnails,
 )
-from cellvim.errors import InputError, OutputExistsError, SomeFailedError
-from cellvim.model import ChannelEncoder, ModelCard, choose_device, load_encoder, weights_sha256
+from cellvim.errors import InputError, OutputExistsError, SomeFailedError, UsageError
+from cellvim.model import (
+    ChannelEncoder,
+    ModelCard,
+    choose_device,
+    compute_with,
+    explain_out_of_memory,
+    load_encoder,
+    weights_sha256,
+)
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_json
 from cellvim.store import PlateReader, find_plates
@@ -33,7 +42,7 @@ NOT_PART_OF_THE_RESULT = {"plates", "model", "out", "device", "overwrite"}
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """Wells in = embedded + failed, always."""
+    """Wells in = embedded + failed + skipped, always."""
 
     out: Path
     rows: int
@@ -42,6 +51,8 @@ class EmbedSummary:
     embedded: int
     failed: dict[str, str]
     """`PLATE WELL` and the reason why it has no row."""
+    skipped: dict[str, str]
+    """`PLATE WELL` and the reason why ingest had left it out already."""
     left_out: dict[str, str]
     """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
     was_done: bool
@@ -52,11 +63,11 @@ class EmbedSummary:
     def __str__(self) -> str:
         state = "already done" if self.was_done else "done"
         counts = f"{self.wells} wells = {self.embedded} embedded + {len(self.failed)} failed"
+        counts += f" + {len(self.skipped)} skipped at ingest" if self.skipped else ""
         lines = [f"{self.out}  {self.rows} rows x {self.features} features  {counts}  {state}"]
-        lines += [f"  failed: {where}: {why}" for where, why in self.failed.items()]
-        return "\n".join(
-            lines + [f"  field left out: {where}: {why}" for where, why in self.left_out.items()]
-        )
+        named = {"failed": self.failed, "skipped at ingest": self.skipped, "field left out": self.left_out}
+        lines += [f"  {what}: {where}: {why}" for what, lost in named.items() for where, why in lost.items()]
+        return "\n".join(lines)
 
 
 def embed_plates(settings: EmbedSettings) -> EmbedSummary:
@@ -75,26 +86,25 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
     identity = _identity(settings, plates, run)
     if _is_done(settings, identity):
         return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
-    _refuse_unwritable(settings.out)
     parts_folder = settings.out.parent / f"{settings.out.name}.parts"
-    with locked(parts_folder):
+    with locked(parts_folder), explain_out_of_memory():
+        _keep_threads(parts_folder / "threads.json")
         parts = [
             _embed_or_reuse(plate, encoder, card, settings, parts_folder / f"{plate.name}.parquet", identity)
             for plate in plates
         ]
         summary = _summarise(settings, parts, plates, was_done=False)
         if not summary.rows:
-            found = (
-                f"none of the {summary.wells} wells could be embedded: {next(iter(summary.failed.values()))}"
-            )
+            reason = next(iter({**summary.failed, **summary.skipped}.values()))
+            found = f"none of the {summary.wells} wells could be embedded: {reason}"
             raise InputError(found, hint="look at the plate with: cellvim info PLATE")
         write_thumbnails(thumbnails_path(settings.out), parts)
-        run.counts = {"wells": summary.wells, "embedded": summary.embedded, "failed": len(summary.failed)}
-        run.facts = {
-            "failed": summary.failed,
-            "left_out": summary.left_out,
-            "model": card.model_dump(mode="json"),
+        run.counts = {
+            "wells": summary.wells,
+            "embedded": summary.embedded,
+            **{name: len(lost) for name, lost in books(parts).items()},
         }
+        run.facts = {**books(parts), "model": card.model_dump(mode="json")}
         run.write(settings.out.with_suffix(".run.json"))
         write_table(settings.out, parts, _provenance(settings, card, plates, identity))
     shutil.rmtree(parts_folder)
@@ -111,12 +121,14 @@ def open_plates(settings: EmbedSettings) -> list[PlateReader]:
         raise InputError(found, hint="ingest one of them again under another name with --plate")
     first = plates[0]
     for plate in plates[1:]:
-        if settings.pool == "channel" and plate.channels != first.channels:
+        keeps_channels = settings.pool == "channel" or settings.has_intensity
+        if keeps_channels and plate.channels != first.channels:
             found = (
                 f"plate {plate.name} has channels {', '.join(plate.channels)}, "
                 f"{first.name} has {', '.join(first.channels)}: per-channel features would not line up"
             )
-            raise InputError(found, hint="pass --pool all, or embed them into separate tables")
+            hint = "pass --pool all without --intensity, or embed them into separate tables"
+            raise InputError(found, hint=hint)
     return plates
 
 
@@ -143,18 +155,30 @@ def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) 
 
 
 def _is_done(settings: EmbedSettings, identity: str) -> bool:
-    if not settings.out.exists() or settings.overwrite:
-        return False
-    if identity_of_table(settings.out) == identity and thumbnails_path(settings.out).exists():
-        return True
-    raise OutputExistsError(settings.out, why="was made from other plates, settings or weights")
+    """Whether the very same table is there already.
 
-
-def _refuse_unwritable(out: Path) -> None:
+    Raises:
+        UsageError: The output is not named as a Parquet table.
+        OutputExistsError: Something else is there.
+    """
+    out = settings.out
+    if out.suffix != ".parquet":
+        found = f"--out {out} does not end in .parquet, the only format embed writes"
+        raise UsageError(found, hint="read it with pandas or polars, and write any other format from there")
     if out.is_dir():
         raise OutputExistsError(
-            out, why="is a folder", hint="--out names the table, for example embeddings.parquet"
+            out, why="is a folder", hint="--out names the table, such as embeddings.parquet"
         )
+    if not out.exists() or settings.overwrite:
+        return False
+    if identity_of_table(out) == identity and thumbnails_path(out).exists():
+        return True
+    raise OutputExistsError(out, why="was made from other plates, settings or weights")
+
+
+def _keep_threads(record: Path) -> None:
+    begun_with = read_json(record)["threads"] if record.is_file() else None
+    write_json(record, {"threads": compute_with(begun_with)})
 
 
 def _embed_or_reuse(
@@ -209,7 +233,6 @@ def _summarise(
         features=sum(not name.startswith("Metadata_") for name in table.columns),
         wells=wells,
         embedded=table.select("Metadata_Plate", "Metadata_Well").n_unique(),
-        failed={where: why for part in parts for where, why in part.failed.items()},
-        left_out={where: why for part in parts for where, why in part.left_out.items()},
+        **books(parts),
         was_done=was_done,
     )

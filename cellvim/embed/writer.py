@@ -18,9 +18,15 @@ METADATA_KEY = b"cellvim"
 def write_table(path: Path, parts: Sequence[EmbeddedPlate], provenance: dict[str, Any]) -> None:
     """Write all plates' rows as one table that says how it was made."""
     table = pl.concat([part.table for part in parts], how="diagonal_relaxed")
-    failed = {where: why for part in parts for where, why in part.failed.items()}
-    left_out = {where: why for part in parts for where, why in part.left_out.items()}
-    _write_parquet(path, table, {**provenance, "failed": failed, "left_out": left_out})
+    _write_parquet(path, table, {**provenance, **books(parts)})
+
+
+def books(parts: Sequence[EmbeddedPlate]) -> dict[str, dict[str, str]]:
+    """What is not in the table, and why."""
+    return {
+        name: {where: why for part in parts for where, why in getattr(part, name).items()}
+        for name in ("failed", "skipped", "left_out")
+    }
 
 
 def write_thumbnails(path: Path, parts: Sequence[EmbeddedPlate]) -> None:
@@ -30,9 +36,7 @@ def write_thumbnails(path: Path, parts: Sequence[EmbeddedPlate]) -> None:
 def write_part(path: Path, embedded: EmbeddedPlate, identity: str) -> None:
     """Keep a finished plate; the thumbnails first, as the part's presence says that it is complete."""
     _write_parquet(thumbnails_path(path), embedded.thumbnails, {})
-    _write_parquet(
-        path, embedded.table, {"identity": identity, "failed": embedded.failed, "left_out": embedded.left_out}
-    )
+    _write_parquet(path, embedded.table, {"identity": identity, **books([embedded])})
 
 
 def read_part(path: Path) -> EmbeddedPlate:
@@ -41,8 +45,9 @@ def read_part(path: Path) -> EmbeddedPlate:
     return EmbeddedPlate(
         pl.read_parquet(path),
         pl.read_parquet(thumbnails_path(path)),
-        stored.get("failed", {}),
-        stored.get("left_out", {}),
+        failed=stored.get("failed", {}),
+        skipped=stored.get("skipped", {}),
+        left_out=stored.get("left_out", {}),
     )
 
 

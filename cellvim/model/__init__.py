@@ -7,6 +7,7 @@ from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
 from cellvim.model.masking import Mask, draw_channels, draw_mask
 from cellvim.model.mixer import weight_decay_groups
+from cellvim.model.threads import compute_with
 
 __all__ = [
     "UNKNOWN",
@@ -16,6 +17,7 @@ __all__ = [
     "ModelCard",
     "Reconstruction",
     "choose_device",
+    "compute_with",
     "describe_backend",
     "draw_channels",
     "draw_mask",

@@ -5,7 +5,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from cellvim.errors import InterruptedRunError
+from cellvim.errors import InterruptedRunError, KeyboardStop
 
 
 class StopRequest:
@@ -24,7 +24,7 @@ class StopRequest:
 
     def raise_interrupt(self, found: str) -> NoReturn:
         if self.received == signal.SIGINT:
-            raise KeyboardInterrupt(found)
+            raise KeyboardStop(found)
         raise InterruptedRunError(found, hint="run the same command again to go on from there")
 
     def __enter__(self) -> Self:
@@ -41,5 +41,5 @@ class StopRequest:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardStop
         self.received = number

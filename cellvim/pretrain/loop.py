@@ -10,6 +10,7 @@ from typing import TextIO
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
+from cellvim.atomic import flush_to_disk, write_bytes
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched
 from cellvim.errors import NonFiniteLossError
@@ -92,16 +93,14 @@ class Trainer:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         result = self._reconstruct(batch)
-        loss = result.loss.item()
-        if not math.isfinite(loss):
-            found = (
-                f"the loss is {loss} at step {state.step} (plates of channels {', '.join(batch.channels)})"
-            )
-            hint = f"the last good checkpoint is kept in {self.folder}; lower optimizer.base_learning_rate"
-            raise NonFiniteLossError(found, hint=hint)
         state.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
+        loss = result.loss.item()
         norm = clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            found = f"at step {state.step} the loss is {loss} and the norm of its gradient {norm}"
+            hint = f"the last good checkpoint is kept in {self.folder}; lower optimizer.base_learning_rate"
+            raise NonFiniteLossError(found, hint=hint)
         state.optimizer.step()
         update_ema(state.ema, state.model, ema_decay(settings.optimizer, step=state.step))
         line = {
@@ -136,6 +135,7 @@ class Trainer:
         is_last = done == settings.steps
         if done % settings.checkpoint_every == 0 or is_last or is_stopping:
             metrics.flush()
+            flush_to_disk(self.settings.out / "metrics.jsonl")
             self.state.save(self.folder, identity=self.identity)
         if done % settings.log_every == 0 or is_last:
             metrics.flush()
@@ -151,7 +151,7 @@ class Trainer:
         """Open `metrics.jsonl` for appending, without the lines of steps that will be taken again."""
         path = self.settings.out / "metrics.jsonl"
         kept = path.read_bytes().splitlines(keepends=True)[:first] if first and path.exists() else []
-        path.write_bytes(b"".join(kept))
+        write_bytes(path, b"".join(kept))
         return path.open("a", encoding="utf-8")
 
     @property

@@ -7,11 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvim.atomic import locked, read_json, remove_leftovers, write_json, write_text
+from cellvim.atomic import locked, write_text
 from cellvim.config import PretrainSettings
 from cellvim.dataset import CropSource, TrainingIndex
-from cellvim.errors import OutputExistsError
-from cellvim.model import MaskedAutoencoder, ModelCard, choose_device, save_encoder, weights_sha256
+from cellvim.model import (
+    MaskedAutoencoder,
+    ModelCard,
+    choose_device,
+    compute_with,
+    explain_out_of_memory,
+    save_encoder,
+    weights_sha256,
+)
+from cellvim.pretrain.folder import RunFolder
 from cellvim.pretrain.loop import Trainer
 from cellvim.pretrain.page import write_run_report
 from cellvim.pretrain.pictures import draw_loss_curve, draw_reconstructions
@@ -52,7 +60,7 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
     `run.json`, nowhere else.
 
     Raises:
-        OutputExistsError: The folder holds a run with other settings or plates.
+        OutputExistsError: The folder holds another run, or files of somebody else.
         NonFiniteLossError: The loss became NaN or infinite; the last checkpoint stays.
         InterruptedRunError: SIGTERM arrived; the run was saved and can be resumed.
     """
@@ -60,17 +68,20 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
     index = TrainingIndex.open(settings.plates, crop_px=settings.crops.crop_px)
     for plate in index.plates:
         run.record_input(plate.path.name, plate.fingerprint)
-    identity = run_identity(settings, index)
     device = choose_device(settings.device)
-    with locked(settings.out / "checkpoints"):
-        if is_finished(settings, identity):
-            return _summary_of_finished(settings.out)
-        _open_run_folder(settings, identity)
+    folder = RunFolder(settings.out, run_identity(settings, index))
+    folder.refuse_if_taken(overwrite=settings.overwrite)
+    with locked(folder.checkpoints), explain_out_of_memory():
+        if folder.is_finished and not settings.overwrite:
+            return _summary_of_finished(folder)
+        folder.open(overwrite=settings.overwrite)
+        folder.begin(threads=compute_with(folder.threads))
+        _write_settings(settings)
         model = MaskedAutoencoder(settings.model, index.channels, seed=settings.seed)
         source = CropSource(index, settings.crops, batch_size=settings.batch_size, seed=settings.seed)
-        trainer = Trainer(settings, model.to(device), source, identity=identity)
+        trainer = Trainer(settings, model.to(device), source, identity=folder.identity)
         trainer.run()
-        return _write_results(settings, trainer, index, run)
+        return _write_results(settings, trainer, folder, run)
 
 
 def run_identity(settings: PretrainSettings, index: TrainingIndex) -> str:
@@ -81,36 +92,17 @@ def run_identity(settings: PretrainSettings, index: TrainingIndex) -> str:
     )
 
 
-def is_finished(settings: PretrainSettings, identity: str) -> bool:
-    """Whether this very run is complete.
-
-    Raises:
-        OutputExistsError: The folder holds another run, and `overwrite` is off.
-    """
-    record = settings.out / "checkpoints" / "identity.json"
-    if not record.exists() or read_json(record)["identity"] == identity:
-        return (settings.out / "summary.json").exists() and not settings.overwrite
-    if settings.overwrite:
-        return False
-    raise OutputExistsError(settings.out, why="holds a run with other settings or plates")
-
-
-def _open_run_folder(settings: PretrainSettings, identity: str) -> None:
-    remove_leftovers(settings.out)
-    if settings.overwrite:
-        for stale in [settings.out / "summary.json", *(settings.out / "checkpoints").glob("step-*")]:
-            stale.unlink(missing_ok=True)
-    write_json(settings.out / "checkpoints" / "identity.json", {"identity": identity})
-    portable = settings.model_copy(
-        update={"plates": tuple(Path(p.name) for p in settings.plates), "out": Path()}
-    )
+def _write_settings(settings: PretrainSettings) -> None:
+    """Save what can be run again anywhere: no folder of this machine, and nothing that deletes."""
+    plates = tuple(Path(path.name) for path in settings.plates)
+    portable = settings.model_copy(update={"plates": plates, "out": Path(), "overwrite": False})
     write_text(settings.out / "settings.yaml", portable.to_yaml())
 
 
 def _write_results(
-    settings: PretrainSettings, trainer: Trainer, index: TrainingIndex, run: Run
+    settings: PretrainSettings, trainer: Trainer, folder: RunFolder, run: Run
 ) -> PretrainSummary:
-    out, started = settings.out, time.perf_counter()
+    out, index, started = settings.out, trainer.source.index, time.perf_counter()
     card = ModelCard(
         model=settings.model,
         channels=index.channels,
@@ -131,8 +123,7 @@ def _write_results(
     run.facts = {"crops_per_second": trainer.crops_per_second, "data_wait_share": trainer.data_wait_share}
     record = run.write(out / "run.json")
     write_run_report(out, summary.as_dict(), record)
-    # Last, because its presence says that the run is complete.
-    write_json(out / "summary.json", {**summary.as_dict(), "out": "", "crops_per_second": None})
+    folder.write_summary({**summary.as_dict(), "out": "", "crops_per_second": None})
     logger.info("wrote %s in %.1f s", out, time.perf_counter() - started)
     return summary
 
@@ -153,9 +144,10 @@ def _summarise(
     )
 
 
-def _summary_of_finished(out: Path) -> PretrainSummary:
-    stored = read_json(out / "summary.json")
-    return PretrainSummary(**{**stored, "out": out, "channels": tuple(stored["channels"]), "was_done": True})
+def _summary_of_finished(folder: RunFolder) -> PretrainSummary:
+    stored = {key: value for key, value in folder.read_summary().items() if key != "identity"}
+    channels = tuple(stored["channels"])
+    return PretrainSummary(**{**stored, "out": folder.path, "channels": channels, "was_done": True})
 
 
 def read_losses(path: Path) -> list[float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellvim.cli import app
-from cellvim.errors import ExitCode, InputError, PreflightError, SomeFailedError
+from cellvim.errors import ExitCode, InputError, KeyboardStop, PreflightError, SomeFailedError
 from cellvim.terminal import run_to_exit_code
 
 HEAVY = {"torch", "zarr", "tensorstore", "sklearn", "umap", "altair", "polars", "matplotlib"}
@@ -103,7 +103,7 @@ def test_wrong_path_gives_one_line_and_one_hint(
             "Permission denied (table)",
         ),
         (MemoryError(), ExitCode.MEMORY, "out of memory"),
-        (KeyboardInterrupt(), ExitCode.KEYBOARD, "error: interrupted"),
+        (KeyboardStop(), ExitCode.KEYBOARD, "error: stopped by the keyboard"),
         (
             ZeroDivisionError("oops"),
             ExitCode.INTERNAL,

@@ -139,19 +139,28 @@ def test_intensity_appends_what_normalisation_removed(make_plate: Any, model: Pa
 def test_filled_plane_is_not_shown_to_the_encoder(make_plate: Any, model: Path, tmp_path: Path) -> None:
     plate = make_plate(invalid=(("A01", 1, 0), ("B02", 1, 2), ("B02", 2, 2)))
     summary = embed_plates(settings_for([plate], model, tmp_path / "e.parquet"))
-    assert summary.failed == {"P1 B02": "a channel is valid in none of its fields"}
+    assert summary.failed == {"P1 B02": "a channel has no valid plane"}
     assert summary.wells == summary.embedded + len(summary.failed) == 4
     with pytest.raises(SomeFailedError, match="1 wells and 0 fields failed, first P1 B02"):
         require_complete(summary)
     table = pl.read_parquet(tmp_path / "e.parquet")
     assert not np.isnan(features_of(table)).any()
 
-    encoder, _ = load_encoder(model)
-    assert encoder is not None
-    embed_plates(settings_for([plate], model, tmp_path / "fields.parquet", level="field"))
+    by_field = embed_plates(settings_for([plate], model, tmp_path / "fields.parquet", level="field"))
+    assert set(by_field.left_out) == {"P1 A01/1", "P1 B02/1", "P1 B02/2"}
     fields = pl.read_parquet(tmp_path / "fields.parquet")
-    only = features_of(fields.filter(Metadata_Well="A01", Metadata_Site=2))[0][:WIDTH]
-    np.testing.assert_allclose(features_of(table.filter(Metadata_Well="A01"))[0][:WIDTH], only, atol=1e-6)
+    only = features_of(fields.filter(Metadata_Well="A01", Metadata_Site=2))[0]
+    well = features_of(table.filter(Metadata_Well="A01"))[0]
+    np.testing.assert_allclose(well[:WIDTH], only[:WIDTH], atol=1e-6)
+
+    encoder, _ = load_encoder(model)
+    bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
+    key = FieldKey("A01", 1)
+    pixels = torch.from_numpy(normalize_pixels(plate.read_field(key), bounds, plate.intensity.moments(key)))
+    with torch.inference_mode():
+        tiles = [pixels[None, 1:, top : top + 32, left : left + 32] for top in (0, 16) for left in (0, 16)]
+        seen = torch.stack([encoder.features(tile, plate.channels[1:])[0] for tile in tiles]).mean(0).numpy()
+    np.testing.assert_allclose(2 * well[WIDTH:] - only[WIDTH:], seen, rtol=1e-4, atol=1e-5)
 
 
 def test_damaged_field_is_left_out_and_named(make_plate: Any, model: Path, tmp_path: Path) -> None:

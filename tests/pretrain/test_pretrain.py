@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +180,7 @@ def test_a_log_line_tells_how_fast_and_how_long_it_waited(
     make_plate: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="cellvim")
-    started = time.perf_counter()
     pretrain(settings_for(make_plate(), tmp_path / "run", log_every=4))
-    assert time.perf_counter() > started
     assert "step 4/12" in caplog.text
     assert "crops/s" in caplog.text
     assert "waiting for data" in caplog.text
