@@ -19,7 +19,7 @@ OUTPUTS = (RUN, REPORT, METRICS, *TABLES)
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """Hold the folder for the block's time; a folder made for a run that failed does not stay behind.
+    """Hold the folder for the block's time; one made for a run that failed goes, one that was there stays.
 
     Raises:
         OutputExistsError: A file is in the way.
@@ -27,12 +27,14 @@ def output_folder(out: Path) -> Iterator[None]:
     """
     if out.exists() and not out.is_dir():
         raise OutputExistsError(out, why="is not a folder", hint="choose another --out")
+    was_there = out.exists()
     try:
         with locked(out):
             yield
     finally:
-        with suppress(OSError):
-            out.rmdir()
+        if not was_there:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def require_own_or_empty(settings: EvaluateSettings, token: str) -> None:
