@@ -15,8 +15,9 @@ from cellvim.evaluate.embedding_map import principal_components, umap_coordinate
 from cellvim.evaluate.neighbors import montage_queries, nearest_wells
 from cellvim.evaluate.report import ReportContent
 from cellvim.evaluate.tasks import RETRIEVAL_TASKS, well_labels
+from cellvim.evaluate.thumbnails import read_thumbnails
 from cellvim.profiles.aggregate import FIELD_COUNT
-from cellvim.profiles.schema import PERTURBATION, PLATE, WELL, Profiles
+from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
 from cellvim.provenance import package_versions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def page_content(
         wells=wells,
         perturbations=pl.concat([perturbations_table(table) for table in tables], how="diagonal"),
         neighbors=neighbors,
-        thumbnails=thumbnails_of(first.raw, neighbors),
+        thumbnails=read_thumbnails(first.raw.source, shown_wells(neighbors)),
         metrics=metrics,
         facts=facts_of(tables, settings, inputs),
     )
@@ -89,14 +90,10 @@ def perturbations_table(table: "EvaluatedTable") -> pl.DataFrame:
     return rows.insert_column(0, pl.Series("table", [table.name] * rows.height, pl.String))
 
 
-def thumbnails_of(profiles: Profiles, neighbors: pl.DataFrame) -> pl.DataFrame | None:
-    """Pictures of the wells that the montage shows, from ``NAME.thumbnails.parquet`` beside the table."""
-    path = profiles.source.with_name(f"{profiles.name}.thumbnails.parquet")
-    if not path.is_file():
-        return None
-    shown = neighbors.select(pl.col("neighbor_plate").alias(PLATE), pl.col("neighbor_well").alias(WELL))
-    shown = pl.concat([neighbors.select(KEYS), shown]).unique()
-    return pl.read_parquet(path).select(*KEYS, "png").join(shown, on=KEYS, how="semi").sort(KEYS)
+def shown_wells(neighbors: pl.DataFrame) -> pl.DataFrame:
+    """Wells that the montage shows."""
+    found = neighbors.select(pl.col("neighbor_plate").alias(PLATE), pl.col("neighbor_well").alias(WELL))
+    return pl.concat([neighbors.select(KEYS), found]).unique()
 
 
 def facts_of(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvim.atomic import write_json
+from cellvim.atomic import write_json, write_text
 from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError
 from cellvim.evaluate.outputs import (
@@ -21,6 +21,7 @@ from cellvim.evaluate.outputs import (
 )
 from cellvim.evaluate.summary import EvaluateSummary
 from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult, run_retrieval
+from cellvim.evaluate.thumbnails import thumbnails_path
 from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles
 from cellvim.profiles.schema import require_file, table_name
 from cellvim.provenance import Run, sha256_of_file
@@ -84,10 +85,12 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         require_own_or_empty(settings, run.facts["token"])
         tables = [evaluate_table(name, path, settings) for name, path in names.items()]
         metrics = collect_metrics(tables, settings)
+        page = rendered_page(tables, metrics, settings, run.inputs)
+        # Nothing of an earlier run is touched before all that is to take its place has been made.
         remove_old_results(settings.out)
         write_json(settings.out / METRICS, metrics)
         write_tables(settings.out, {table.name: table.retrieval for table in tables})
-        write_page(tables, metrics, settings, run.inputs)
+        write_text(settings.out / REPORT, page)
         run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
         run.write(settings.out / RUN)
     return EvaluateSummary(out=settings.out, report=settings.out / REPORT, metrics=metrics)
@@ -116,15 +119,18 @@ def table_names(paths: Sequence[Path]) -> dict[str, Path]:
 def input_files(settings: EvaluateSettings, names: Mapping[str, Path]) -> dict[str, Path]:
     """Files that decide the results, by the name they go under in records.
 
+    The pictures beside the first table are one of them, if they are there: the report shows them.
+
     Raises:
-        NotFoundError: One of them is not there.
+        NotFoundError: A table or the plate map is not there.
     """
     files = dict(names)
     if settings.platemap is not None:
         files["plate map"] = settings.platemap
     for path in files.values():
         require_file(path)
-    return files
+    pictures = thumbnails_path(settings.tables[0])
+    return files | ({"thumbnails": pictures} if pictures.is_file() else {})
 
 
 def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> EvaluatedTable:
@@ -163,14 +169,14 @@ def collect_metrics(tables: Sequence[EvaluatedTable], settings: EvaluateSettings
     }
 
 
-def write_page(
+def rendered_page(
     tables: Sequence[EvaluatedTable],
     metrics: dict[str, Any],
     settings: EvaluateSettings,
     inputs: Mapping[str, str],
-) -> None:
+) -> str:
     from cellvim.evaluate.page_content import page_content
-    from cellvim.evaluate.report import write_report
+    from cellvim.evaluate.report import render
 
-    logger.info("writing %s", settings.out / REPORT)
-    write_report(page_content(tables, metrics, settings, inputs), settings.out / REPORT)
+    logger.info("laying out %s", settings.out / REPORT)
+    return render(page_content(tables, metrics, settings, inputs))

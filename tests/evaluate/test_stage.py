@@ -15,6 +15,7 @@ from cellvim.errors import InputError, LockedError, NotFoundError, OutputExistsE
 from cellvim.evaluate import evaluate_tables
 from cellvim.evaluate.stage import evaluate_table
 from cellvim.profiles import Profiles
+from cellvim.provenance import sha256_of_file
 
 MakeScreen = Callable[..., Profiles]
 WriteScreen = Callable[[Profiles, Path], Path]
@@ -174,6 +175,51 @@ def test_a_table_without_controls_is_refused_and_told_the_way_out(
     tasks = ("distinctiveness", "replicate_retrieval", "probe")
     evaluate_tables(settings.model_copy(update={"normalize": "none", "tasks": tasks}))
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.fixture
+def pictured(screen: Path, tmp_path: Path) -> EvaluateSettings:
+    """A table with pictures beside it, evaluated."""
+    table = tmp_path / "pictured.parquet"
+    table.write_bytes(screen.read_bytes())
+    wells = pl.read_parquet(table).select("Metadata_Plate", "Metadata_Well")
+    wells.with_columns(png=pl.lit(b"png")).write_parquet(tmp_path / "pictured.thumbnails.parquet")
+    settings = EvaluateSettings(tables=(table,), out=tmp_path / "out", tasks=("activity",), **QUICK)
+    evaluate_tables(settings)
+    return settings
+
+
+def test_pictures_are_an_input(pictured: EvaluateSettings) -> None:
+    pictures = pictured.tables[0].with_name("pictured.thumbnails.parquet")
+    recorded = json.loads((pictured.out / "run.json").read_text())["inputs"]
+    assert recorded["thumbnails"] == sha256_of_file(pictures)
+
+    pl.read_parquet(pictures).with_columns(png=pl.lit(b"other")).write_parquet(pictures)
+    with pytest.raises(OutputExistsError):
+        evaluate_tables(pictured)
+
+
+def test_a_page_that_cannot_be_made_leaves_the_results_there_are(pictured: EvaluateSettings) -> None:
+    before = {path.name: path.read_bytes() for path in pictured.out.iterdir()}
+    again = pictured.model_copy(update={"overwrite": True})
+    pictures = pictured.tables[0].with_name("pictured.thumbnails.parquet")
+    pl.DataFrame({"Metadata_Plate": ["P1"]}).write_parquet(pictures)
+    with pytest.raises(InputError, match=r"pictured\.thumbnails\.parquet cannot be read"):
+        evaluate_tables(again)
+    pictures.write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"pictured\.thumbnails\.parquet cannot be read"):
+        evaluate_tables(again)
+    assert {path.name: path.read_bytes() for path in pictured.out.iterdir()} == before
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_failed_run_takes_away_only_the_folder_it_made(tmp_path: Path, *, was_there: bool) -> None:
+    out = tmp_path / "out"
+    if was_there:
+        out.mkdir()
+    with pytest.raises(NotFoundError):
+        evaluate_tables(EvaluateSettings(tables=(tmp_path / "absent.csv",), out=out, **QUICK))
+    assert out.exists() == was_there
 
 
 def test_absent_inputs_doubled_tables_and_busy_folders_are_refused(screen: Path, tmp_path: Path) -> None:
