@@ -54,8 +54,8 @@ def normalize(
     kept = varies_on_every_plate(features, plate, controls, method)
     if not kept.any():
         flat = centred(features, plate, controls)
-        note = "no feature varies among the negative controls: the profiles are only centred"
-        return profiles.with_features(flat, np.ones(kept.size, bool)).noting(note)
+        warning = "no feature varies among the negative controls: the profiles are only centred"
+        return profiles.with_features(flat, np.ones(kept.size, bool)).warning(warning)
     if method == "sphere":
         features[:, kept] = fit_sphere(features[controls][:, kept]).apply(features[:, kept])
         kept &= varies_on_every_plate(features, plate, controls, method)
@@ -63,8 +63,8 @@ def normalize(
     dropped = int((~kept).sum())
     if not dropped:
         return normalized
-    note = f"{dropped} of {kept.size} features dropped: they do not vary among the controls of some plate"
-    return normalized.noting(note)
+    warning = f"{dropped} of {kept.size} features dropped: they do not vary among the controls of some plate"
+    return normalized.warning(warning)
 
 
 def control_folds(profiles: Profiles, folds: int) -> Int[ndarray, " wells"]:

@@ -27,6 +27,7 @@ SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t", ".txt"
 SUFFIXES = (".parquet", ".pq", *SEPARATORS)
 
 LONGEST_NAME = 60
+SHARE_THERE = 0.5
 
 # How peers name the plate and the well, in the order they are looked for.
 PLATE_NAMES = (
@@ -50,7 +51,8 @@ class Profiles:
         provenance: What the writer of the table said about the model that made it; empty for foreign tables.
         source: File that the table came from.
         name: Short name, for charts and messages.
-        notes: What was left out or derived on the way here, one sentence each.
+        notes: How the table was read, one sentence each.
+        warnings: What was left out on the way here, one sentence each.
     """
 
     metadata: pl.DataFrame
@@ -60,6 +62,7 @@ class Profiles:
     source: Path
     name: str
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_control(self) -> Bool[ndarray, " wells"]:
@@ -77,6 +80,11 @@ class Profiles:
         logger.info("%s: %s", self.name, note)
         return replace(self, notes=(*self.notes, note))
 
+    def warning(self, warning: str) -> "Profiles":
+        """Add what a reader must know before trusting a number, and log it."""
+        logger.warning("%s: %s", self.name, warning)
+        return replace(self, warnings=(*self.warnings, warning))
+
     def with_features(
         self, features: Float[ndarray, "wells kept"], kept: Bool[ndarray, " features"]
     ) -> "Profiles":
@@ -88,7 +96,8 @@ class Profiles:
 def read_profiles(path: Path) -> Profiles:
     """Read a profile table of ours or of a peer: Parquet, CSV or TSV (also gzipped).
 
-    Rows without any finite feature are dropped, then features that are not finite everywhere; both are noted.
+    Rows that are mostly not finite are dropped, then features that are not finite in some row left; the table
+    warns of both.
 
     Raises:
         NotFoundError: No such file.
@@ -208,16 +217,29 @@ def shortened(names: list[str], *, most: int = 8) -> str:
 
 
 def drop_unusable(profiles: Profiles) -> Profiles:
-    """Drop rows without any finite feature, then features that are not finite in every row left."""
+    """Drop rows that are mostly not finite, then features that are not finite in every row left.
+
+    In this order, so that one nearly empty well costs itself and not almost all features of all wells.
+    """
     finite = np.isfinite(profiles.features)
-    rows, columns = finite.any(axis=1), finite[finite.any(axis=1)].all(axis=0)
+    rows = is_mostly_there(finite)
+    columns = finite[rows].all(axis=0)
     if not rows.any() or not columns.any():
         found = f"{profiles.source}: no feature is a finite number in every well"
         raise InputError(found, hint="remove the wells or features that are empty, NaN or infinite")
     kept = replace(profiles, metadata=profiles.metadata.filter(rows))
     kept = kept.with_features(profiles.features[np.ix_(rows, columns)], columns)
     if not rows.all():
-        kept = kept.noting(f"{int((~rows).sum())} row(s) dropped: not one finite feature")
+        names = profiles.metadata.filter(~rows).select(pl.concat_str(PLATE, WELL, separator=" ")).to_series()
+        wells = shortened(names.unique(maintain_order=True).to_list())
+        kept = kept.warning(f"{int((~rows).sum())} row(s) dropped, mostly empty, NaN or infinite: {wells}")
     if not columns.all():
-        kept = kept.noting(f"{int((~columns).sum())} feature(s) dropped: empty, NaN or infinite in some row")
+        kept = kept.warning(f"{int((~columns).sum())} feature(s) dropped: empty, NaN or infinite in some row")
     return kept
+
+
+def is_mostly_there(finite: Bool[ndarray, "rows features"]) -> Bool[ndarray, " rows"]:
+    """True for rows with at least half of the features that are finite in at least half of all rows."""
+    usual = finite.mean(axis=0) >= SHARE_THERE
+    rows = finite[:, usual].mean(axis=1) >= SHARE_THERE if usual.any() else finite.any(axis=1)
+    return np.asarray(rows)

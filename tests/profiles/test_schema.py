@@ -61,7 +61,22 @@ def test_features_and_rows_that_are_not_finite_are_dropped_and_counted(tmp_path:
 
     assert profiles.feature_names == ("good",)
     assert profiles.metadata.height == 3
-    assert [note.split(" ")[0] for note in profiles.notes] == ["1", "2"]
+    assert [note.split(" ")[0] for note in profiles.warnings] == ["1", "2"]
+
+
+def test_a_nearly_empty_well_costs_itself_and_not_the_features_of_all_wells(tmp_path: Path) -> None:
+    """A05 has one feature of ten; the tenth feature is empty almost everywhere and must not cost A01."""
+    features: dict[str, list[object]] = {
+        f"f{number}": [1.0, 2.0, 3.0, 4.0, 5.0 if number == 0 else None] for number in range(9)
+    }
+    features["f9"] = [None, None, None, None, 1.0]
+    columns = {"Metadata_Plate": ["P"] * 5, "Metadata_Well": [f"A{number}" for number in range(1, 6)]}
+    profiles = read_profiles(write(tmp_path, "t.parquet", columns | features))
+
+    assert profiles.feature_names == tuple(f"f{number}" for number in range(9))
+    assert profiles.metadata["Metadata_Well"].to_list() == ["A01", "A02", "A03", "A04"]
+    assert profiles.warnings[0].startswith("1 row(s) dropped")
+    assert profiles.warnings[0].endswith(": P A05")
 
 
 def without(name: str) -> dict[str, list[object]]:
