@@ -9,37 +9,34 @@ from jaxtyping import Float32, Int
 from numpy import ndarray
 
 from cellvim.errors import InputError
-from cellvim.profiles.schema import PLATE, SITE, WELL, Profiles
+from cellvim.profiles.schema import PLATE, SITE, WELL, Profiles, first_present
 
 Average = Literal["mean", "median"]
 
 FIELD_COUNT = "Metadata_FieldCount"
+# How fields of a well are told apart, in the order they are looked for.
+FIELD_NAMES = (SITE, "Metadata_Field", "Metadata_ImageNumber")
 # Columns that tell the rows of one well apart; two rows alike in all of them are a mistake, not a replicate.
-WITHIN_WELL = (
-    SITE,
-    "Metadata_CropTop",
-    "Metadata_CropLeft",
-    "Metadata_Field",
-    "Metadata_ObjectNumber",
-    "Metadata_ImageNumber",
-)
+WITHIN_WELL = (*FIELD_NAMES, "Metadata_CropTop", "Metadata_CropLeft", "Metadata_ObjectNumber")
 
 
 def aggregate(profiles: Profiles, average: Average = "mean") -> Profiles:
-    """Average crops to fields and fields to wells, so that every field of a well counts the same.
+    """Average crops or cells to fields and fields to wells, so that every field of a well counts the same.
 
     Rows come out sorted by plate and well, whatever their order in the file. Metadata that differ within a
-    well are dropped. `Metadata_FieldCount` says how many fields went into each well.
+    well are dropped. `Metadata_FieldCount` says how many fields went into each well, if rows name their field.
 
     Raises:
         InputError: Two rows stand for the same well, field or crop.
     """
     keys = [name for name in WITHIN_WELL if name in profiles.metadata.columns]
     require_unique(profiles, [PLATE, WELL, *keys])
-    levels = [[PLATE, WELL, SITE], [PLATE, WELL]] if SITE in keys else [[PLATE, WELL]]
-    for level in levels:
-        profiles = average_rows(profiles, level, average, count_name=FIELD_COUNT if keys else None)
-    return profiles
+    profiles = sorted_rows(profiles, [PLATE, WELL, *keys])
+    field = first_present(FIELD_NAMES, profiles.metadata)
+    if field is None:
+        return average_rows(profiles, [PLATE, WELL], average)
+    fields = average_rows(profiles, [PLATE, WELL, field], average)
+    return average_rows(fields, [PLATE, WELL], average, count_name=FIELD_COUNT)
 
 
 def require_unique(profiles: Profiles, keys: list[str]) -> None:
@@ -53,27 +50,30 @@ def require_unique(profiles: Profiles, keys: list[str]) -> None:
         raise InputError(found, hint=f"keep one row each, or say in {SITE} which field of the well a row is")
 
 
-def average_rows(
-    profiles: Profiles, keys: list[str], average: Average, *, count_name: str | None
-) -> Profiles:
-    """Average the rows that agree in `keys`."""
+def sorted_rows(profiles: Profiles, keys: list[str]) -> Profiles:
+    """Sort by plate, well, and what tells rows of a well apart, so that sums add up in one order."""
     order = profiles.metadata.with_row_index("row").select(
         "row", *keys, pl.col(WELL).str.len_chars().alias("letters")
     )
     # AA01 comes after Z24: wells are sorted by the length of their name first.
-    order = order.sort(PLATE, "letters", *keys[1:])
-    rows = order["row"].to_numpy()
-    starts = np.flatnonzero(
-        order.select(pl.struct(keys).rle_id().diff().fill_null(1).alias("new"))["new"].to_numpy()
-    )
-    sizes = np.diff([*starts, rows.size])
-    sorted_metadata = profiles.metadata[rows]
+    rows = order.sort(PLATE, "letters", *keys[1:], maintain_order=True)["row"].to_numpy()
+    return replace(profiles, metadata=profiles.metadata[rows], features=profiles.features[rows])
+
+
+def average_rows(
+    profiles: Profiles, keys: list[str], average: Average, *, count_name: str | None = None
+) -> Profiles:
+    """Average the rows that agree in `keys`, which follow each other."""
+    metadata = profiles.metadata
+    is_first = metadata.select(pl.struct(keys).rle_id().diff().fill_null(1).alias("new"))["new"]
+    starts = np.flatnonzero(is_first.to_numpy())
+    sizes = np.diff([*starts, metadata.height])
+    features = averaged(profiles.features, starts, sizes, average)
     if count_name is not None:
-        sorted_metadata = sorted_metadata.drop(count_name, strict=False)
-    metadata = sorted_metadata[starts].select(constant_columns(sorted_metadata, keys))
+        metadata = metadata.drop(count_name, strict=False)
+    metadata = metadata[starts].select(constant_columns(metadata, keys))
     if count_name is not None:
         metadata = metadata.with_columns(pl.Series(count_name, sizes, dtype=pl.Int64))
-    features = averaged(profiles.features[rows], starts, sizes, average)
     return replace(profiles, metadata=metadata, features=features)
 
 

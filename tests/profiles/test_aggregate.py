@@ -35,6 +35,20 @@ def test_every_field_counts_the_same_however_many_crops_it_has(make_profiles: Ma
     assert well.metadata["Metadata_FieldCount"].to_list() == [2]
 
 
+@pytest.mark.parametrize("field", ["Site", "Field", "ImageNumber"])
+def test_cells_are_no_fields(make_profiles: MakeProfiles, field: str) -> None:
+    """Three cells of value 0 in one field, one of value 8 in another: two fields of equal weight."""
+    cells = {"Well": ["B02"] * 4, "ObjectNumber": [1, 2, 3, 1], field: [1, 1, 1, 2]}
+    well = aggregate(make_profiles(np.array([[0.0], [0.0], [0.0], [8.0]]), **cells))
+    assert well.features.tolist() == [[4.0]]
+    assert well.metadata["Metadata_FieldCount"].to_list() == [2]
+
+
+def test_without_a_field_column_no_fields_are_counted(make_profiles: MakeProfiles) -> None:
+    well = aggregate(make_profiles(np.eye(3), Well=["B02"] * 3, ObjectNumber=[1, 2, 3]))
+    assert well.metadata.columns == ["Metadata_Plate", "Metadata_Well"]
+
+
 def test_median(make_profiles: MakeProfiles) -> None:
     profiles = make_profiles(np.array([[0.0], [1.0], [50.0]]), Well=["A01"] * 3, Site=[1, 2, 3])
     assert aggregate(profiles, "median").features.tolist() == [[1.0]]
