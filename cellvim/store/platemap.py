@@ -1,13 +1,15 @@
 """Plate maps: what was done to each well, in the many spellings laboratories use."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from cellvim.errors import InputError, NotFoundError
-from cellvim.store.naming import parse_well, well_name
+from cellvim.store.naming import ROW_COUNT, parse_well, row_name
+from cellvim.store.numbers import as_amounts, as_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,9 @@ _DOSE_NAMES = ("dose", "concentration", "conc")
 _UNIT_NAMES = ("doseunit", "unit", "units", "concentrationunit", "concunit")
 _CONTROL_NAMES = ("controltype", "perttype", "control")
 _SOLVENT_NAMES = ("solvent", "pertvehicle", "vehicle")
+# Never numbers, whatever they look like: barcode 12E3 is not 12000.
+_TEXT_NAMES = frozenset((*_WELL_NAMES, *_PLATE_NAMES, *_PERTURBATION_NAMES, *_COMPOUND_NAMES))
+_AMOUNT_NAMES = re.compile(r"dose|conc|perliter|perml")
 _CONTROLS = {
     "negcon": ("negcon", "neg", "negative", "negativecontrol", "dmso", "vehicle", "untreated", "mock"),
     "poscon": ("poscon", "pos", "positive", "positivecontrol", "posconcp", "poscondiverse", "posconorf"),
@@ -40,7 +45,7 @@ def read_platemap(path: Path) -> pl.DataFrame:
         One row per well (and plate): `Metadata_Well` as ``A01``; `Metadata_Plate` if the map has it;
         `Metadata_Perturbation` if it has one, or ``compound@dose unit`` made from compound and dose (plain
         compound in negative controls and at dose 0); `Metadata_ControlType` (negcon, poscon, empty or
-        null); every column of the file as `Metadata_*`.
+        null); every column of the file as `Metadata_*`, a number only where nothing is lost by that.
 
     Raises:
         NotFoundError: No such file.
@@ -111,7 +116,7 @@ def _read(path: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
         found = f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
         raise InputError(found, hint=_HINT) from error
-    return table.with_columns(_as_number(table[name]) for name in table.columns)
+    return table.with_columns(_typed(table[name]) for name in table.columns)
 
 
 def _separator(path: Path) -> str:
@@ -124,15 +129,11 @@ def _separator(path: Path) -> str:
     return max(",;\t", key=header.count)
 
 
-def _as_number(column: pl.Series) -> pl.Series:
-    """Numbers become numbers, unless a leading zero shows that they are names such as barcodes."""
-    text = column.drop_nulls()
-    if text.is_empty() or text.str.contains(r"^[+-]?0\d").any():
+def _typed(column: pl.Series) -> pl.Series:
+    name = _plain(column.name.strip().removeprefix("Metadata_"))
+    if name in _TEXT_NAMES:
         return column
-    for dtype in (pl.Int64, pl.Float64):
-        if text.cast(dtype, strict=False).null_count() == 0:
-            return column.cast(dtype)
-    return column
+    return as_amounts(column) if _AMOUNT_NAMES.search(name) else as_numbers(column)
 
 
 def _normalise_names(table: pl.DataFrame) -> pl.DataFrame:
@@ -146,20 +147,38 @@ def _normalise_names(table: pl.DataFrame) -> pl.DataFrame:
 def _with_wells(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     well, row, column = (_find(table, names) for names in (_WELL_NAMES, _ROW_NAMES, _COLUMN_NAMES))
     if well is not None:
-        names = [parse_well(str(value)) for value in table[well]]
+        spelt = [_cell(value) for value in table[well]]
     elif row is not None and column is not None:
         pairs = table.select(row, column).iter_rows()
-        names = [_well_at(str(letters), int(number)) for letters, number in pairs]
+        spelt = [_well_at(_cell(letters), _cell(number)) for letters, number in pairs]
     else:
         columns = ", ".join(name.removeprefix("Metadata_") for name in table.columns)
         found = f"{path} has no well column (columns: {columns})"
         raise InputError(found, hint=_HINT)
+    names = [_parse(text, f"{path} row {number}") for number, text in enumerate(spelt, start=1)]
     kept = table.drop(well) if well is not None else table
     return kept.with_columns(pl.Series(WELL, names, dtype=pl.String))
 
 
-def _well_at(row: str, column: int) -> str:
-    return well_name(int(row), column) if row.isdigit() else parse_well(f"{row}{column}")
+def _cell(value: object) -> str:
+    """Text of a cell, empty if it is. Other software stores whole numbers with gaps as ``7.0``."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value).strip()
+
+
+def _well_at(row: str, column: str) -> str:
+    """Spell a well by its letter, where the map counts rows; what is no row is left for `_parse` to refuse."""
+    is_counted = row.isdecimal() and 1 <= int(row) <= ROW_COUNT
+    return f"{row_name(int(row)) if is_counted else row}{column}"
+
+
+def _parse(text: str, place: str) -> str:
+    try:
+        return parse_well(text)
+    except InputError as error:
+        found = f"{place}: {error.found if text else 'the well is empty'}"
+        raise InputError(found, hint=error.hint) from error
 
 
 def _with_controls(table: pl.DataFrame) -> pl.DataFrame:

@@ -51,7 +51,14 @@ def test_parquet_keeps_its_types_and_barcodes_keep_their_zeros(tmp_path: Path) -
     ("text", "message"),
     [
         ("perturbation\nx\n", "no well column"),
-        ("well\nZ99\n", "'Z99' is not a well"),
+        ("well\nB2\nZ99\n", r"map\.csv row 2: 'Z99' is not a well"),
+        ("well,x\n,1\n", r"row 1: the well is empty"),
+        ("row,column,x\nB,2,\nB,,x\n", r"row 2: 'B' is not a well"),
+        ("row,column,x\n,,x\n", r"row 1: the well is empty"),
+        ("row,column\nB,two\n", "row 1: 'Btwo' is not a well"),
+        ("row,column\nB,2.5\n", r"row 1: 'B2\.5' is not a well"),
+        ("row,column\n33,1\n", "row 1: '331' is not a well"),
+        ("row,column\n²,1\n", "row 1: '²1' is not a well"),
         ("well,x\nA1,1\nA01,2\n", "several rows for A01"),
         ("well,well_id,Metadata_well\nA1,A1,A1\n", "same name"),
     ],
@@ -59,6 +66,46 @@ def test_parquet_keeps_its_types_and_barcodes_keep_their_zeros(tmp_path: Path) -
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_platemap(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["12E3", "12345678901234567890", "1e5", "007", "1.50", "+5", "inf", "1_0"])
+@pytest.mark.parametrize(
+    "column", ["Plate", "Assay_Plate_Barcode", "Perturbation", "Compound", "pert_id", "lot"]
+)
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path, column: str, name: str) -> None:
+    table = read_platemap(write(tmp_path, f"well,{column}\nA1,{name}\n"))
+    assert table[f"Metadata_{column}"].to_list() == [name]
+    if column == "Compound":
+        assert table["Metadata_Perturbation"].to_list() == [name]
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "numbers"),
+    [
+        ("age", "30,,-4", [30, None, -4]),
+        ("ratio", "0.5,1.25,1e-07", [0.5, 1.25, 1e-07]),
+        ("ratio", "1,1.5", [1.0, 1.5]),
+        ("lot", "1,1.0", ["1", "1.0"]),
+        ("dose", "0.50,1E-6,10", [0.5, 1e-6, 10.0]),
+        ("mmoles_per_liter", "0.10,", [0.1, None]),
+        ("Conc (uM)", "1,2", [1, 2]),
+        ("dose", "1,high", ["1", "high"]),
+        ("dose", "1,inf", ["1", "inf"]),
+        ("empty", ",", [None, None]),
+    ],
+)
+def test_numbers_are_numbers_where_nothing_is_lost(
+    tmp_path: Path, column: str, cells: str, numbers: list[object]
+) -> None:
+    rows = "\n".join(f"A{row},{cell}" for row, cell in enumerate(cells.split(","), start=1))
+    read = read_platemap(write(tmp_path, f"well,{column}\n{rows}\n"))[f"Metadata_{column}"].to_list()
+    assert read == numbers
+    assert [type(value) for value in read] == [type(value) for value in numbers]
+
+
+def test_whole_numbers_with_gaps_as_pandas_stores_them(tmp_path: Path) -> None:
+    pl.DataFrame({"row": [2.0], "column": [7.0]}).write_parquet(tmp_path / "map.parquet")
+    assert read_platemap(tmp_path / "map.parquet")["Metadata_Well"].to_list() == ["B07"]
 
 
 def test_a_binary_file_and_no_file(tmp_path: Path) -> None:
