@@ -227,6 +227,10 @@ def evaluate(
         str | None,
         typer.Option(help="Some of `activity,distinctiveness,replicate_retrieval,probe`.  [default: all]"),
     ] = None,
+    null_size: Annotated[
+        int, typer.Option(min=1, help="Random rank lists behind each p-value; more reach smaller p.")
+    ] = 10000,
+    bootstraps: Annotated[int, typer.Option(min=1, help="Resamples behind each interval.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of null distributions and resampling.")] = 0,
     title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
     overwrite: Overwrite = False,
@@ -245,6 +249,7 @@ def evaluate(
     content: dict[str, Any] = {
         "tables": tables, "out": out, "platemap": platemap, "perturbation": perturbation, "control": control,
         "label": label, "normalize": normalize, "seed": seed, "title": title, "overwrite": overwrite,
+        "null_size": null_size, "bootstraps": bootstraps,
     }  # fmt: skip
     if tasks is not None:
         content["tasks"] = [task.strip() for task in tasks.replace(",", " ").split()]
@@ -276,7 +281,7 @@ def verify(
     """Compare every pixel of a plate with the checksums taken at ingest."""
     from cellvim.store import find_plates, verify_plate
 
-    problems = {path.name: verify_plate(path) for path in find_plates(plates)}
+    problems = {str(path): verify_plate(path) for path in find_plates(plates)}
     show_dict({name: found or ["intact"] for name, found in problems.items()}, as_json=as_json)
     broken = [name for name, found in problems.items() if found]
     if broken:
@@ -293,7 +298,7 @@ def info(
     """Show a plate at a glance: channels, wells, fields, sizes, intensities."""
     from cellvim.store import describe_plate, find_plates
 
-    show_dict({path.name: describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
+    show_dict({str(path): describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
 
 
 @app.command()

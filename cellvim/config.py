@@ -217,6 +217,8 @@ class PretrainSettings(Settings):
     """Steps between lines of the log."""
     overwrite: bool = False
     """Start over in a run folder made with other settings."""
+    is_synthetic: bool = False
+    """Say on the run's page that the data are synthetic."""
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     crops: CropSettings = CropSettings()

@@ -25,6 +25,8 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     """Run the command line; every failure becomes one `error:` line, one `hint:` line and an exit code."""
     signal.signal(signal.SIGTERM, _stop_on_sigterm)
     signal.signal(signal.SIGINT, _stop_on_sigint)
+    # Threads that wait by spinning make a step many times slower as soon as another program wants the core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(_global_flags_first(sys.argv[1:]))
     except CellvimError as error:

@@ -103,6 +103,7 @@ def pretrain_settings(settings: DemoSettings) -> PretrainSettings:
             "seed": settings.seed,
             "device": settings.device,
             "overwrite": settings.overwrite,
+            "is_synthetic": True,
         }
     )
 
@@ -149,7 +150,9 @@ def _compare_with_truth(out: Path, *, wells: int, embedded: int) -> DemoSummary:
         for row in table.iter_rows(named=True)
     }
     active = [
-        activity[perturbation.name]["map"] for perturbation in catalogue() if perturbation.kind == "active"
+        activity[perturbation.name]["map"]
+        for perturbation in catalogue()
+        if perturbation.kind in {"active", "toxic"}
     ]
     return DemoSummary(
         out=out,

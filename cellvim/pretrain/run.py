@@ -27,7 +27,9 @@ from cellvim.provenance import Run, sha256_of_json
 
 logger = logging.getLogger(__name__)
 
-NOT_PART_OF_THE_RESULT = {"plates", "out", "device", "log_every", "checkpoint_every", "overwrite"}
+NOT_PART_OF_THE_RESULT = {
+    "plates", "out", "device", "log_every", "checkpoint_every", "overwrite", "is_synthetic"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

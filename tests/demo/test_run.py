@@ -8,7 +8,7 @@ import pytest
 
 from cellvim.atomic import read_json
 from cellvim.config import DemoSettings, PretrainSettings
-from cellvim.demo import DemoSummary, pretrain_settings, run_demo, synthetic
+from cellvim.demo import DemoSummary, pretrain_settings, run, run_demo, synthetic
 from cellvim.errors import SomeFailedError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -16,7 +16,10 @@ CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 def test_the_shipped_config_is_what_the_demo_uses() -> None:
     settings = pretrain_settings(DemoSettings())
-    assert PretrainSettings.from_yaml(CONFIG, plates=list(settings.plates), out=settings.out) == settings
+    shipped = PretrainSettings.from_yaml(
+        CONFIG, plates=list(settings.plates), out=settings.out, is_synthetic=True
+    )
+    assert shipped == settings
 
 
 def test_seed_and_steps_reach_the_training() -> None:
@@ -50,21 +53,22 @@ def test_the_verdict_needs_every_active_one_above_the_inert_one() -> None:
 def test_the_demo_runs_through_and_again_without_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Untrained and on half the images, the truth is missed: the demo says so, and keeps everything."""
+    """With a verdict that nothing can meet, the demo refuses, and keeps everything."""
     monkeypatch.setattr(synthetic, "SITES", 1)
+    monkeypatch.setattr(run, "SIGNIFICANT_P", 1.1)
     settings = DemoSettings(out=tmp_path, plates=2, seed=21, steps=0)
-    first = run_or_refuse(settings)
+    first = refusal(settings)
     truth = read_json(tmp_path / "truth.json")
+    assert truth["found"]["is_truth_recovered"] is False
     assert truth["found"]["embedded"] == truth["found"]["wells"] - 1
     assert (tmp_path / "report" / "report.html").is_file()
     assert pl.read_parquet(tmp_path / "embeddings.parquet").height == truth["found"]["embedded"]
     written = (tmp_path / "embeddings.parquet").stat().st_mtime_ns
-    assert run_or_refuse(settings) == first
+    assert refusal(settings) == first
     assert (tmp_path / "embeddings.parquet").stat().st_mtime_ns == written
 
 
-def run_or_refuse(settings: DemoSettings) -> str:
-    try:
-        return str(run_demo(settings))
-    except SomeFailedError as error:
-        return error.found
+def refusal(settings: DemoSettings) -> str:
+    with pytest.raises(SomeFailedError, match="does not show what was put into the images") as caught:
+        run_demo(settings)
+    return caught.value.found
