@@ -38,19 +38,22 @@ PERTURBATION_NAMES = (
     "Metadata_Gene",
     "Metadata_Symbol",
 )
-# How peers mark controls, and what their marks mean.
-CONTROL_NAMES = ("Metadata_control_type", "Metadata_pert_type", "Metadata_broad_sample_type")
+# How peers mark controls, in the order they are looked for, and what their marks mean without case and spaces.
+CONTROL_NAMES = (
+    CONTROL_TYPE,
+    "Metadata_control_type",
+    "Metadata_pert_type",
+    "Metadata_broad_sample_type",
+)
+POSITIVE_CONTROL = "poscon"
+NEGATIVE_MARKS = ("negcon", "neg", "negative", "negativecontrol", "negcontrol", "negctrl", "control", "ctrl")
+SOLVENT_MARKS = ("dmso", "solvent", "vehicle", "untreated", "mock")
+POSITIVE_MARKS = ("poscon", "pos", "positive", "positivecontrol", "poscontrol", "posctrl")
 CONTROL_VALUES = {
-    "negcon": NEGATIVE_CONTROL,
-    "negative_control": NEGATIVE_CONTROL,
-    "control": NEGATIVE_CONTROL,
-    "dmso": NEGATIVE_CONTROL,
-    "poscon": "poscon",
-    "positive_control": "poscon",
-    "poscon_cp": "poscon",
-    "poscon_diverse": "poscon",
-    "poscon_orf": "poscon",
-    "empty": EMPTY,
+    **dict.fromkeys((*NEGATIVE_MARKS, *SOLVENT_MARKS), NEGATIVE_CONTROL),
+    **dict.fromkeys((f"{solvent}control" for solvent in SOLVENT_MARKS), NEGATIVE_CONTROL),
+    **dict.fromkeys((*POSITIVE_MARKS, "posconcp", "poscondiverse", "posconorf"), POSITIVE_CONTROL),
+    **dict.fromkeys(("empty", "blank"), EMPTY),
 }
 
 
@@ -103,23 +106,26 @@ def name_perturbations(profiles: Profiles, column: str | None) -> Profiles:
 
 
 def mark_controls(profiles: Profiles, control: str | None) -> Profiles:
-    """Fill `Metadata_ControlType`: by option, as it stands, or from a peer's column."""
-    metadata = profiles.metadata
+    """Fill `Metadata_ControlType`: by option, or from the first column that marks a negative control.
+
+    What `Metadata_ControlType` marks otherwise stays, also where it is another column that marks those.
+    """
     if control is not None:
         return mark_chosen_controls(profiles, control)
-    if CONTROL_TYPE in metadata.columns:
-        return replace(profiles, metadata=metadata.with_columns(pl.col(CONTROL_TYPE).cast(pl.String)))
-    for name in CONTROL_NAMES:
-        if name in metadata.columns:
-            lowered = pl.col(name).cast(pl.String).str.to_lowercase()
-            marks = metadata.select(
-                lowered.replace_strict(CONTROL_VALUES, default=None, return_dtype=pl.String)
-            )
-            if (marks[name] == NEGATIVE_CONTROL).any():
-                marked = replace(profiles, metadata=metadata.with_columns(marks[name].alias(CONTROL_TYPE)))
-                return marked.noting(f"negative controls are taken from {name}")
-    unmarked = metadata.with_columns(pl.lit(None, dtype=pl.String).alias(CONTROL_TYPE))
-    return replace(profiles, metadata=unmarked)
+    metadata = profiles.metadata
+    found = {name: control_marks(metadata[name]) for name in CONTROL_NAMES if name in metadata.columns}
+    telling = next((name for name, marks in found.items() if (marks == NEGATIVE_CONTROL).any()), None)
+    marks = [found[name] for name in (CONTROL_TYPE, telling) if name in found]
+    combined = pl.coalesce(*marks) if marks else pl.lit(None, dtype=pl.String)
+    marked = replace(profiles, metadata=metadata.with_columns(combined.alias(CONTROL_TYPE)))
+    is_foreign = telling is not None and NEGATIVE_CONTROL not in metadata[telling]
+    return marked.noting(f"negative controls are taken from {telling}") if is_foreign else marked
+
+
+def control_marks(column: pl.Series) -> pl.Series:
+    """Control types in the words of the contract: negcon, poscon, empty, or null for anything else."""
+    plain = column.cast(pl.String).str.to_lowercase().str.replace_all("[^a-z]", "")
+    return plain.replace_strict(CONTROL_VALUES, default=None, return_dtype=pl.String)
 
 
 def mark_chosen_controls(profiles: Profiles, control: str) -> Profiles:
@@ -135,7 +141,8 @@ def mark_chosen_controls(profiles: Profiles, control: str) -> Profiles:
         found = f"{profiles.source}: no well has {column.strip()} = {value.strip()}"
         raise InputError(found, hint=f"values there: {shortened(values.drop_nulls().to_list())}")
     known = profiles.metadata.get_column(CONTROL_TYPE, default=pl.Series(CONTROL_TYPE, [None] * len(chosen)))
-    others = pl.select(pl.when(known.cast(pl.String) != NEGATIVE_CONTROL).then(known.cast(pl.String)))
+    marks = control_marks(known)
+    others = pl.select(pl.when(marks != NEGATIVE_CONTROL).then(marks))
     marked = pl.Series(
         CONTROL_TYPE, np.where(chosen, NEGATIVE_CONTROL, others.to_series().to_numpy()), pl.String
     )

@@ -30,6 +30,43 @@ def test_a_peers_columns_are_recognised_and_said_so(make_profiles: MakeProfiles)
     assert len(profiles.notes) == 2
 
 
+@pytest.mark.parametrize(
+    "mark", ["negative_control", "DMSO control", "NegCon", "Vehicle", "negative-control"]
+)
+def test_a_foreign_spelling_of_the_contracts_column_is_understood(
+    make_profiles: MakeProfiles, mark: str
+) -> None:
+    profiles = annotate(
+        make_profiles(np.eye(3), Perturbation=["a", "b", "c"], ControlType=["trt", mark, "Positive control"])
+    )
+    assert profiles.metadata["Metadata_ControlType"].to_list() == [None, "negcon", "poscon"]
+    assert profiles.notes == ("negative controls are taken from Metadata_ControlType",)
+
+
+def test_another_column_is_asked_where_the_contracts_marks_no_negative_control(
+    make_profiles: MakeProfiles,
+) -> None:
+    profiles = annotate(
+        make_profiles(
+            np.eye(4),
+            Perturbation=["a", "b", "c", "d"],
+            ControlType=[None, None, "poscon", None],
+            pert_type=["trt", "control", "trt", "empty"],
+        )
+    )
+    assert profiles.metadata["Metadata_ControlType"].to_list() == [None, "negcon", "poscon", "empty"]
+    assert profiles.notes == ("negative controls are taken from Metadata_pert_type",)
+
+
+@pytest.mark.parametrize("controls", [{}, {"ControlType": [None, None]}, {"control_type": ["trt", "trt"]}])
+def test_a_table_may_mark_no_control_at_all(
+    make_profiles: MakeProfiles, controls: dict[str, list[object]]
+) -> None:
+    profiles = annotate(make_profiles(np.eye(2), Perturbation=["a", "b"], **controls))
+    assert profiles.metadata["Metadata_ControlType"].to_list() == [None, None]
+    assert not profiles.is_control.any()
+
+
 def test_a_control_without_a_name_gets_one(make_profiles: MakeProfiles) -> None:
     profiles = annotate(make_profiles(np.eye(2), JCP2022=["J1", None], control_type=[None, "negcon"]))
     assert profiles.metadata["Metadata_Perturbation"].to_list() == ["J1", "negcon"]
