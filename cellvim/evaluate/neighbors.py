@@ -6,6 +6,7 @@ from jaxtyping import Float, Float64, Int
 from numpy import ndarray
 
 from cellvim.evaluate.retrieval import BLOCK_ENTRIES, unit_rows
+from cellvim.evaluate.tasks import well_labels
 from cellvim.profiles import Profiles
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
 
@@ -15,8 +16,15 @@ CONTROL_QUERIES = 4
 
 
 def nearest_wells(profiles: Profiles, queries: Int[ndarray, " queries"]) -> pl.DataFrame:
-    """Table of the nearest other wells of each query, by rank from 1."""
-    nearest, similarity = nearest_rows(profiles.features, queries, NEIGHBORS)
+    """Table of the nearest other wells of each query, by rank from 1; empty and unnamed wells are not among them.
+
+    Args:
+        profiles: One row per well.
+        queries: Rows of treated wells or controls.
+    """
+    shown = np.flatnonzero(well_labels(profiles).takes_part)
+    places, similarity = nearest_rows(profiles.features[shown], np.searchsorted(shown, queries), NEIGHBORS)
+    nearest: Int[ndarray, "queries nearest"] = shown[places]
     count = nearest.shape[1]
     names = profiles.metadata.select(PLATE, WELL)
     found = names[nearest.ravel()].rename({PLATE: "neighbor_plate", WELL: "neighbor_well"})
@@ -31,10 +39,10 @@ def nearest_rows(
 ) -> tuple[Int[ndarray, "queries nearest"], Float64[ndarray, "queries nearest"]]:
     """Other wells closest by cosine to each query, best first, and how close; ties in the order of rows."""
     unit = unit_rows(features.astype(np.float64))
-    count = min(count, len(unit) - 1)
+    count = max(0, min(count, len(unit) - 1))
     nearest = np.empty((queries.size, count), np.int64)
     similarity = np.empty((queries.size, count))
-    height = max(1, BLOCK_ENTRIES // len(unit))
+    height = max(1, BLOCK_ENTRIES // max(1, len(unit)))
     for start in range(0, queries.size, height):
         at = queries[start : start + height]
         # Rounded, so that what is a tie does not depend on the order of addition.
@@ -57,7 +65,7 @@ def montage_queries(profiles: Profiles, strength: Float[ndarray, " wells"]) -> I
     """
     score = np.where(np.isnan(strength), -1.0, strength)
     treated = profiles.metadata.with_row_index("row").with_columns(pl.Series("score", score))
-    treated = treated.filter(~pl.Series(profiles.is_control) & pl.col(PERTURBATION).is_not_null())
+    treated = treated.filter(pl.Series(well_labels(profiles).is_treated))
     best = treated.sort("score", "row", descending=[True, False]).unique(
         PERTURBATION, keep="first", maintain_order=True
     )

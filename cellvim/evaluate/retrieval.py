@@ -32,8 +32,12 @@ class WellLabels:
     is_control: Bool[ndarray, " wells"]
 
     @property
+    def takes_part(self) -> Bool[ndarray, " wells"]:
+        return np.asarray(self.perturbation >= 0)
+
+    @property
     def is_treated(self) -> Bool[ndarray, " wells"]:
-        return np.asarray((self.perturbation >= 0) & ~self.is_control)
+        return np.asarray(self.takes_part & ~self.is_control)
 
 
 @dataclass(frozen=True)

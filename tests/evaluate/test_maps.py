@@ -1,8 +1,10 @@
 """Maps and neighbours: the same on every run, and true to the distances."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
@@ -90,3 +92,22 @@ def test_a_montage_has_one_well_per_perturbation_strongest_first_and_controls(
     assert queries[:2].tolist() == [40, 10]
     assert queries.size == MOST_QUERIES
     assert screen.is_control[queries].sum() == 4
+
+
+def test_empty_wells_are_neither_asked_about_nor_found(make_screen: MakeScreen) -> None:
+    """Two empty wells, one of them named, that are copies of a treated well."""
+    screen = make_screen(strengths=(4.0, 4.0), plates=1, replicates=4)
+    copies = screen.metadata[[0, 0]].with_columns(
+        pl.Series("Metadata_Well", ["H01", "H02"]),
+        pl.Series("Metadata_Perturbation", ["nothing", None]),
+        pl.Series("Metadata_ControlType", ["empty", None], pl.String),
+    )
+    metadata = pl.concat([copies, screen.metadata])
+    features = np.concatenate([screen.features[[0, 0]], screen.features])
+    padded = replace(screen, metadata=metadata, features=features)
+    queries = montage_queries(padded, np.full(metadata.height, np.nan))
+    assert metadata["Metadata_Perturbation"][queries].head(2).to_list() == ["drug 0", "drug 1"]
+    found = nearest_wells(padded, queries)
+    assert not {"H01", "H02"} & set(found["neighbor_well"])
+    expected = nearest_wells(screen, queries - 2)
+    assert found.equals(expected)
