@@ -46,11 +46,18 @@ def damaged_files(plate: Path) -> list[str]:
     problems = []
     for folder, checksums in parts:
         for name, sha256 in sorted(checksums.items()):
-            path = folder / name
-            if not path.is_file():
-                problems.append(f"{folder.name}/{name} is missing")
-            elif sha256_of_file(path) != sha256:
-                problems.append(f"{folder.name}/{name} differs from what was written")
+            if (problem := _problem(folder / name, sha256)) is not None:
+                problems.append(f"{folder.name}/{name} {problem}")
     strangers = {path.relative_to(plate).as_posix() for path in plate.rglob("*") if path.is_file()}
     strangers -= set(parts[0][1])
     return problems + [f"{plate.name}/{name} was not written by ingest" for name in sorted(strangers)]
+
+
+def _problem(path: Path, sha256: str) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    try:
+        found = sha256_of_file(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if found == sha256 else "differs from what was written"

@@ -16,23 +16,17 @@ def verify_plate(path: Path) -> list[str]:
     """Compare every file's checksum with the one taken when it was written, then every pixel's.
 
     Returns:
-        One line per problem; empty if the plate is whole.
+        One line per problem, also where the plate is unfinished or its checksums are lost; empty if it is whole.
 
     Raises:
         NotFoundError: No plate there.
-        InputError: The plate has no companion folder with readable checksums.
     """
     if not path.is_dir():
         raise NotFoundError(path, expected="OME-Zarr plate", hint=HINT)
-    if problems := damaged_files(path):
-        return problems
-    reader = PlateReader(path)
-    problems = _missing_from_metadata(reader)
-    recorded = load_table(reader.companion / FIELDS_FILE)
-    for field in reader.fields:
-        rows = recorded.filter(Metadata_Well=field.well, Metadata_Site=field.site)
-        problems += _field_problems(reader, field, rows["pixels_sha256"].to_list())
-    return problems
+    try:
+        return _problems(path)
+    except InputError as error:
+        return [error.found]
 
 
 def describe_plate(path: Path) -> dict[str, Any]:
@@ -59,6 +53,18 @@ def describe_plate(path: Path) -> dict[str, Any]:
         "skipped": reader.skipped_units,
         "platemap_columns": [] if reader.platemap is None else reader.platemap.columns,
     }
+
+
+def _problems(path: Path) -> list[str]:
+    if problems := damaged_files(path):
+        return problems
+    reader = PlateReader(path)
+    problems = _missing_from_metadata(reader)
+    recorded = load_table(reader.companion / FIELDS_FILE)
+    for field in reader.fields:
+        rows = recorded.filter(Metadata_Well=field.well, Metadata_Site=field.site)
+        problems += _field_problems(reader, field, rows["pixels_sha256"].to_list())
+    return problems
 
 
 def _missing_from_metadata(reader: PlateReader) -> list[str]:
