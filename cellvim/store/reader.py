@@ -106,14 +106,15 @@ class PlateReader:
         return load_table(path) if path.is_file() else None
 
     @cached_property
+    def pixels_fingerprint(self) -> str:
+        """Hash of what training learns from: name, channels, and each field's size, validity and checksums."""
+        parts = [self.name, *self.channels, self._table.write_csv()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that a later stage may use: name, channels, pixel checksums, plate map, skipped wells."""
-        parts = [
-            self.name,
-            *self.channels,
-            self._table.write_csv(),
-            json.dumps(self.skipped_units, sort_keys=True),
-        ]
+        """Hash of all that a later stage may use: the pixels, the plate map, and what was skipped."""
+        parts = [self.pixels_fingerprint, json.dumps(self.skipped_units, sort_keys=True)]
         if self.platemap is not None:
             parts.append(self.platemap.write_csv())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -211,18 +212,22 @@ class PlateReader:
 
 
 def find_plates(paths: Iterable[Path]) -> list[Path]:
-    """List plates: those named, and those in the folders named. Sorted by path, each once.
+    """List plates: those named, and those in the folders named.
+
+    Each is there once, however many ways lead to it, and by the first of them. They are sorted by the name of
+    the plate's folder, then by its full path, so that no spelling of a path changes the order.
 
     Raises:
         NotFoundError: A path holds none.
     """
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}
     for path in map(Path, paths):
         plates = [path] if path.name.endswith(layout.PLATE_SUFFIX) else _plates_in(path)
         if not plates or not plates[0].is_dir():
             raise NotFoundError(path, expected="OME-Zarr plate", hint=HINT)
-        found.update(plates)
-    return sorted(found)
+        for plate in plates:
+            found.setdefault(plate.resolve(), plate)
+    return [found[real] for real in sorted(found, key=lambda real: (real.name, real))]
 
 
 def _plates_in(folder: Path) -> Sequence[Path]:

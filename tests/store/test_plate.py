@@ -1,5 +1,6 @@
 """What is written comes back, an unfinished plate never opens, and damage is found."""
 
+import errno
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cellvim.store import (
     FieldKey,
     PlateReader,
     PlateWriter,
+    checksums,
     describe_plate,
     find_plates,
     verify_plate,
@@ -172,10 +174,7 @@ def test_every_kind_of_damage_is_found(make_plate: MakePlate) -> None:
         flipped = bytearray(content)
         flipped[generator.integers(len(flipped))] ^= 1 << int(generator.integers(8))
         path.write_bytes(flipped)
-        try:
-            assert verify_plate(plate.path), path
-        except InputError:
-            assert path.name == "checksums.json"
+        assert verify_plate(plate.path), path
         path.write_bytes(content)
     assert verify_plate(plate.path) == []
 
@@ -186,6 +185,29 @@ def test_a_lost_shard_is_an_error_and_not_zeros(make_plate: MakePlate) -> None:
     assert verify_plate(plate.path) == ["P1.ome.zarr/A/01/1/0/c/0/0/0 is missing"]
     with pytest.raises(InputError, match="not there"):
         PlateReader(plate.path).read_field(FieldKey("A01", 1))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff\x00", None])
+def test_lost_checksums_are_a_problem_of_their_plate(make_plate: MakePlate, content: bytes | None) -> None:
+    plate = make_plate("P1")
+    path = plate.companion / "checksums.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = verify_plate(plate.path)
+    assert problem.startswith(f"{path} ")
+    assert describe_plate(plate.path)["fields"] == 8
+
+
+def test_a_file_that_the_disk_cannot_read_is_a_problem_and_no_crash(
+    make_plate: MakePlate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    plate = make_plate("P1")
+    monkeypatch.setattr(checksums, "sha256_of_file", fail)
+    assert "P1.ome.zarr/A/01/1/0/c/0/0/0 cannot be read: Input/output error" in verify_plate(plate.path)
 
 
 def test_a_plate_without_its_companion_is_refused(make_plate: MakePlate) -> None:
@@ -209,3 +231,41 @@ def test_plates_are_found_by_name_and_in_folders(make_plate: MakePlate, tmp_path
     assert find_plates([first.path, folder]) == [second.path, first.path]
     with pytest.raises(NotFoundError, match="no OME-Zarr plate"):
         find_plates([tmp_path])
+
+
+def test_each_plate_is_found_once_and_in_one_order_however_it_is_spelt(
+    make_plate: MakePlate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_plate("P1").path, make_plate("P2").path
+    (tmp_path / "a").mkdir()
+    other = (tmp_path / "a" / "P3.ome.zarr").resolve()
+    second.rename(other)
+    (tmp_path / "z").symlink_to(first.parent)
+    monkeypatch.chdir(tmp_path)
+    ways = [
+        first,
+        Path("plates/P1.ome.zarr"),
+        Path("a/../plates/P1.ome.zarr"),
+        Path("z/P1.ome.zarr"),
+        Path("z"),
+    ]
+    for number, way in enumerate(ways):
+        for paths in ([*ways[number:], other], [other, Path("a"), *ways[number:]]):
+            plates = find_plates(paths)
+            assert plates[0] == (way if way.suffix else way / "P1.ome.zarr")
+            assert [path.resolve() for path in plates] == [first.resolve(), other]
+
+
+def test_fingerprints_tell_pixels_from_what_else_is_known(make_plate: MakePlate) -> None:
+    platemap = pl.DataFrame({"Metadata_Well": ["A01"], "Metadata_Perturbation": ["x"]})
+    plain = make_plate("P1")
+    pixels, everything = plain.pixels_fingerprint, plain.fingerprint
+    mapped = make_plate("P1", platemap=platemap)
+    assert (mapped.pixels_fingerprint, mapped.fingerprint == everything) == (pixels, False)
+    (mapped.companion / "platemap.parquet").unlink()
+    (mapped.companion / "skipped.json").write_text('{"H12": "lost"}')
+    skipped = PlateReader(mapped.path)
+    assert (skipped.pixels_fingerprint, skipped.fingerprint == everything) == (pixels, False)
+    for other in (make_plate("P2"), make_plate("P1", invalid=(("A01", 1, 0),)), make_plate("P1", sites=3)):
+        assert other.pixels_fingerprint != pixels
+        assert other.fingerprint != everything
