@@ -6,7 +6,6 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from cellvim.config import IngestSettings
@@ -93,7 +92,8 @@ def _parse(path: Path) -> _Index:
                 _collect_channel(index, _text(element, "ChannelID"), element)
             if tag in {"Plate", "Entry", "Image", "Well"}:
                 element.clear()
-    except (ParseError, DefusedXmlException, UnicodeDecodeError) as error:
+    except (ParseError, LookupError, ValueError) as error:
+        # LookupError: no such encoding. ValueError: one of several bytes per letter, or what defusedxml forbids.
         found = f"{path} is not a readable index: {error}"
         raise InputError(found, hint="copy it again from the instrument") from error
     return index

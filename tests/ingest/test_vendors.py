@@ -175,6 +175,10 @@ def test_operetta_index_cannot_point_outside(tmp_path: Path, url: str) -> None:
         b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>',
         b"<x/>",
         b"<x>\xff\xfe</x>",
+        b'<?xml version="1.0" encoding="klingon"?><x/>',
+        b'<?xml version="1.0" encoding="shift_jis"?><x/>',
+        b'<?xml version="1.0" encoding="hex"?><x/>',
+        b'<?xml version="1.0" encoding="utf-16"?><x/>',
     ],
 )
 def test_operetta_index_that_is_broken_or_hostile(tmp_path: Path, content: bytes) -> None:
