@@ -36,22 +36,23 @@ class PatternReader:
         if settings.pattern is None:
             found = "the pattern reader needs a pattern"
             raise UsageError(found, hint=_HINT)
-        expression = compile_pattern(settings.pattern)
-        files = list_files(folder, frozenset({Path(settings.pattern).suffix.lower()}))
+        pattern = settings.pattern.replace("\\", "/")
+        expression = compile_pattern(pattern)
+        files = list_files(folder, frozenset({Path(pattern).suffix.lower()}))
         plates: dict[str, list[Plane]] = {}
         for path in files:
-            match = match_path(expression, settings.pattern, path.relative_to(folder))
+            match = match_path(expression, pattern, path.relative_to(folder))
             if match is not None:
                 plane, plate = _plane_of(path, match)
                 plates.setdefault(plate or settings.plate or folder.resolve().name, []).append(plane)
         if not plates:
-            _refuse(folder, settings.pattern, [path.relative_to(folder) for path in files])
+            _refuse(folder, pattern, [path.relative_to(folder) for path in files])
         matched = sum(map(len, plates.values()))
         return [
             SourcePlate(
                 name=safe_name(name),
                 folder=folder,
-                evidence=f"pattern {settings.pattern}: matches {matched} of {len(files)} files",
+                evidence=f"pattern {pattern}: matches {matched} of {len(files)} files",
                 planes=tuple(planes),
             )
             for name, planes in sorted(plates.items())
@@ -59,7 +60,7 @@ class PatternReader:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turn a pattern into a regular expression over paths with forward slashes; case does not matter.
+    """Turn a pattern with forward slashes into a regular expression over such paths; case does not matter.
 
     Each field is matched as shortly as the rest allows; a field named twice must match the same text twice.
 
@@ -91,7 +92,7 @@ def match_path(expression: re.Pattern[str], pattern: str, path: Path) -> re.Matc
 
 
 def _split(pattern: str) -> tuple[list[str], list[str]]:
-    pieces = re.split(r"\{([^{}]*)\}", pattern.replace("\\", "/"))
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
     literals, names = pieces[::2], [name.strip().lower() for name in pieces[1::2]]
     if any(brace in literal for literal in literals for brace in "{}"):
         found = f"pattern {pattern!r} has a brace without its partner"

@@ -78,13 +78,14 @@ def test_wells_that_do_not_exist_do_not_match(name: str) -> None:
     assert bool(compile_pattern("{well}.tif").fullmatch(name)) == is_well
 
 
-def test_plates_come_from_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_plates_come_from_folders(tmp_path: Path, slash: str) -> None:
     for name in ("P1/b3_1_DNA.TIF", "P1/b3_1_ER.tif", "P2/b3_1_DNA.tif", "P2/notes.txt", "P2/odd.tif"):
         path = tmp_path / "x" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     settings = IngestSettings(
-        sources=(tmp_path,), out=tmp_path, pattern="{plate}/{well}_{field}_{channel}.tif"
+        sources=(tmp_path,), out=tmp_path, pattern="{plate}" + slash + "{well}_{field}_{channel}.tif"
     )
     first, second = PatternReader().read(tmp_path, settings)
     assert (first.name, second.name) == ("P1", "P2")
