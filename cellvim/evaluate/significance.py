@@ -20,7 +20,7 @@ class Significance:
     """P-value of one perturbation.
 
     Args:
-        p: Chance of a larger mean average precision if wells were ranked at random, in (0, 1].
+        p: (1 + random rank lists with a larger mean average precision) / (1 + random rank lists), in (0, 1].
         smallest_p: What the best possible ranking would have got: with few replicates it may exceed 0.05.
     """
 
@@ -71,7 +71,10 @@ class NullDistributions:
 
         Queries of one perturbation rank the same wells against each other, so their average precisions rise
         and fall together. The null takes that to the full: the mean of the queries' quantiles, which for
-        queries alike in (positives, total) is the null of a single query, as in copairs, and is conservative.
+        queries alike in (positives, total) is the null of a single query, as in copairs. That makes p too
+        large rather than too small, but for one thing: only strictly larger values count, so where the null
+        has few of them (few replicates, few controls) p is a little too small, at most by the share of lists
+        that equal the observed value.
         """
         shapes, counts = np.unique(np.stack([positives, total], axis=1), axis=0, return_counts=True)
         nulls = [self.of(int(p), int(n)) for p, n in shapes]
