@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from cellvim import __version__
@@ -14,7 +14,7 @@ from cellvim.config import EvaluateSettings
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
 from cellvim.evaluate.neighbors import montage_queries, nearest_wells
 from cellvim.evaluate.report import ReportContent
-from cellvim.evaluate.tasks import RETRIEVAL_TASKS, well_labels
+from cellvim.evaluate.tasks import RETRIEVAL_TASKS, SIGNIFICANT_Q, RetrievalResult, well_labels
 from cellvim.evaluate.thumbnails import read_thumbnails
 from cellvim.profiles.aggregate import FIELD_COUNT
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "polars", "scikit-learn", "umap-learn")
 KEYS = [PLATE, WELL]
+# Settings that a flag of the same name decides.
+FLAGS = (
+    "platemap", "perturbation", "control", "label", "normalize", "tasks", "null_size", "bootstraps", "seed", "title",
+)  # fmt: skip
 
 
 def page_content(
@@ -113,34 +117,65 @@ def facts_of(
             }
             for table in tables
         },
+        "notes": {
+            table.name: "; ".join(table.normalized.notes) for table in tables if table.normalized.notes
+        },
         "models": {table.name: table.raw.provenance for table in tables if table.raw.provenance},
-        "warnings": [warning for table in tables for warning in warnings_of(table)],
+        "warnings": [
+            f"{table.name}: {warning}" if len(tables) > 1 else warning
+            for table in tables
+            for warning in warnings_of(table)
+        ],
     }
 
 
 def command_of(settings: EvaluateSettings) -> str:
-    """A command that makes the page again, run beside the tables."""
+    """A command that makes the page again, run beside its inputs; empty if there is no such command.
+
+    There is none where two inputs share a file name, and for pages of synthetic data, which no flag asks for.
+    """
+    inputs = [*settings.tables, *([settings.platemap] if settings.platemap else [])]
+    if len({path.name for path in inputs}) < len(inputs) or settings.is_synthetic:
+        return ""
     words = ["cellvim", "evaluate", *(path.name for path in settings.tables)]
     defaults = EvaluateSettings.model_fields
-    for flag in ("platemap", "perturbation", "control", "label", "normalize", "tasks", "seed", "title"):
-        value = getattr(settings, flag)
-        if value != defaults[flag].default:
+    for setting in FLAGS:
+        value = getattr(settings, setting)
+        if value != defaults[setting].default:
             text = ",".join(value) if isinstance(value, tuple) else getattr(value, "name", str(value))
-            words += [f"--{flag}", text]
+            words += [f"--{setting.replace('_', '-')}", text]
     return shlex.join([*words, "--out", "report"])
 
 
 def warnings_of(table: "EvaluatedTable") -> Iterator[str]:
     """What a reader must know before trusting a number."""
-    for note in table.normalized.notes:
-        yield f"{table.name}: {note}."
+    for warning in table.normalized.warnings:
+        yield f"{warning}."
     for task, result in table.retrieval.items():
-        reason, beyond = result.metrics.get("reason"), result.metrics.get("beyond_reach", 0)
-        if reason:
-            yield f"{table.name}, {task}: not done, {reason}."
-        if beyond:
-            yield (
-                f"{table.name}, {task}: {beyond} of {result.perturbations.height} perturbations have too few "
-                f"replicates or controls for p < 0.05, however well they are found "
-                f"(smallest reachable p {np.max(result.perturbations['smallest_p'].to_numpy()):.3f})."
-            )
+        if "reason" in result.metrics:
+            yield f"{task}: not done, {result.metrics['reason']}."
+        else:
+            yield from reach_of(task, result)
+
+
+def reach_of(task: str, result: RetrievalResult) -> Iterator[str]:
+    """Warn of perturbations that could not be found significant, however well their wells find each other."""
+    count = result.perturbations.height
+    smallest = result.perturbations["smallest_p"].to_numpy()
+    beyond, alone = smallest >= SIGNIFICANT_Q, smallest * count >= SIGNIFICANT_Q
+    if beyond.any():
+        yield (
+            f"{task}: {beyond.sum()} of {count} perturbations have too few replicates or controls for p < 0.05, "
+            f"however well they are found (smallest reachable p {range_of(smallest[beyond])})."
+        )
+    if alone.sum() > beyond.sum():
+        yield (
+            f"{task}: {alone.sum()} of {count} perturbations could not reach q < 0.05 if they alone did something: "
+            f"q is then {count} times p, and the smallest reachable p is {range_of(smallest[alone])}. "
+            "More replicates or controls help, or a larger --null-size where rank lists are sampled."
+        )
+
+
+def range_of(values: Float64[ndarray, " values"]) -> str:
+    low, high = f"{values.min():.2g}", f"{values.max():.2g}"
+    return low if low == high else f"{low} to {high}"

@@ -60,6 +60,7 @@ class EvaluatedTable:
             "features": len(self.raw.feature_names),
             "features_used": len(self.normalized.feature_names),
             "notes": list(self.normalized.notes),
+            "warnings": list(self.normalized.warnings),
             "tasks": tasks,
         }
 

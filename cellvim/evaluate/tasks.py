@@ -161,12 +161,15 @@ def headline(
         for name, values in columns.items()
     }
     chance = expected_average_precision(scores.positives, scores.total)
+    smallest = perturbations["smallest_p"]
     return (
         counts
         | estimates
         | {
             "chance_map": float(chance.mean()),
-            "smallest_p": float(perturbations["smallest_p"].min()),  # type: ignore[arg-type]
-            "beyond_reach": int((perturbations["smallest_p"] >= SIGNIFICANT_Q).sum()),
+            "smallest_p": float(smallest.min()),  # type: ignore[arg-type]
+            "beyond_reach": int((smallest >= SIGNIFICANT_Q).sum()),
+            # q of the only perturbation that does anything is p times the number of perturbations.
+            "beyond_reach_alone": int((smallest * perturbations.height >= SIGNIFICANT_Q).sum()),
         }
     )

@@ -1,17 +1,19 @@
 """What goes into the report: the right wells and pictures, warnings, and nothing of the machine it was made on."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.page_content import page_content
+from cellvim.evaluate.page_content import command_of, page_content
 from cellvim.evaluate.report import ReportContent
-from cellvim.evaluate.stage import collect_metrics, evaluate_table
+from cellvim.evaluate.stage import EvaluatedTable, collect_metrics, evaluate_table
 from cellvim.profiles import Profiles
 
 MakeScreen = Callable[..., Profiles]
@@ -65,15 +67,99 @@ def test_only_pictures_that_are_shown_are_carried(content: ReportContent) -> Non
 
 
 def test_a_reader_is_warned_of_what_cannot_be_shown(content: ReportContent) -> None:
-    warnings = " ".join(content.facts["warnings"])
-    assert "4 of 4 perturbations have too few replicates or controls for p < 0.05" in warnings
-    assert "smallest reachable p 0.200" in warnings
-    assert "replicate_retrieval: not done, no perturbation has wells on two plates" in warnings
+    assert content.facts["warnings"] == [
+        (
+            "activity: 4 of 4 perturbations have too few replicates or controls for p < 0.05, "
+            "however well they are found (smallest reachable p 0.2)."
+        ),
+        "replicate_retrieval: not done, no perturbation has wells on two plates.",
+    ]
+
+
+def test_a_lone_hit_that_could_never_be_significant_is_warned_of(
+    make_screen: MakeScreen, write_screen: WriteScreen, tmp_path: Path
+) -> None:
+    """p may reach 1/46 with three replicates and eight controls: enough for p, not for q among four."""
+    settings, table = evaluated(make_screen(plates=1, replicates=3), write_screen, tmp_path)
+    metrics = table.retrieval["activity"].metrics
+    assert (metrics["beyond_reach"], metrics["beyond_reach_alone"]) == (0, 4)
+    warnings = page_content([table], collect_metrics([table], settings), settings, {}).facts["warnings"]
+    assert "4 of 4 perturbations could not reach q < 0.05 if they alone did something" in warnings[0]
+    assert "q is then 4 times p" in warnings[0]
+
+    settings, table = evaluated(make_screen(plates=1, replicates=3, controls=30), write_screen, tmp_path)
+    assert table.retrieval["activity"].metrics["beyond_reach_alone"] == 0
+    assert page_content([table], collect_metrics([table], settings), settings, {}).facts["warnings"] == []
+
+
+def test_plain_notes_are_facts_and_losses_are_warnings_named_only_where_there_are_several_tables(
+    make_screen: MakeScreen, write_screen: WriteScreen, tmp_path: Path
+) -> None:
+    screen = make_screen(controls=30)
+    screen = replace(screen, metadata=screen.metadata.rename({"Metadata_Perturbation": "Metadata_compound"}))
+    screen.features[:, 3] = np.nan
+    settings, table = evaluated(screen, write_screen, tmp_path)
+    facts = page_content([table], collect_metrics([table], settings), settings, {}).facts
+    assert facts["notes"] == {"screen": "perturbations are named by Metadata_compound"}
+    assert facts["warnings"] == ["1 feature(s) dropped: empty, NaN or infinite in some row."]
+
+    other = replace(table, name="other")
+    several = page_content([table, other], collect_metrics([table, other], settings), settings, {}).facts
+    assert [warning.partition(":")[0] for warning in several["warnings"]] == ["screen", "other"]
+
+
+def evaluated(
+    screen: Profiles, write_screen: WriteScreen, folder: Path
+) -> tuple[EvaluateSettings, EvaluatedTable]:
+    path = write_screen(screen, folder / "screen.parquet")
+    settings = EvaluateSettings(tables=(path,), out=folder / "out", tasks=("activity",), bootstraps=20)
+    return settings, evaluate_table("screen", path, settings)
 
 
 def test_nothing_of_the_machine_is_in_the_page(content: ReportContent) -> None:
     facts = json.dumps(content.facts)
     assert "/" not in facts.replace(" / ", "")
     assert content.facts["command"] == (
-        "cellvim evaluate screen.parquet --label Moa --tasks activity,replicate_retrieval --out report"
+        "cellvim evaluate screen.parquet --label Moa --tasks activity,replicate_retrieval --bootstraps 20 "
+        "--out report"
     )
+
+
+def test_the_command_decides_every_setting_or_is_not_printed() -> None:
+    """A setting without a flag, or paths that differ by folder only, would make another page."""
+    changed = EvaluateSettings(
+        tables=(Path("a/x.parquet"), Path("b/y.csv")),
+        out=Path("o"),
+        platemap=Path("c/map.csv"),
+        perturbation="drug",
+        control="drug=DMSO 1 %",
+        label="Moa",
+        normalize="mad",
+        tasks=("activity", "probe"),
+        null_size=77,
+        bootstraps=33,
+        seed=5,
+        title='It\'s "mine"',
+    )
+    words = shlex.split(command_of(changed))
+    given = dict(zip(words[4::2], words[5::2], strict=True))
+    read = {
+        flag.removeprefix("--").replace("-", "_"): value.split(",") if flag == "--tasks" else value
+        for flag, value in given.items()
+    }
+    again = EvaluateSettings.model_validate(read | {"tables": words[2:4]})
+    elsewhere = {
+        "tables": (Path("x.parquet"), Path("y.csv")),
+        "platemap": Path("map.csv"),
+        "out": Path("report"),
+    }
+    assert again == changed.model_copy(update=elsewhere)
+    decided = {*read, "tables", "overwrite", "is_synthetic"}
+    assert decided == set(EvaluateSettings.model_fields)
+
+    for unprintable in (
+        {"is_synthetic": True},
+        {"tables": (Path("a/x.parquet"), Path("b/x.parquet"))},
+        {"platemap": Path("c/y.csv")},
+    ):
+        assert command_of(changed.model_copy(update=unprintable)) == ""

@@ -9,6 +9,7 @@ from cellvim.evaluate.report.wording import spelled
 
 _TITLES = {
     "counts": "What went in and came out",
+    "notes": "How the tables were read",
     "inputs": "Inputs and their SHA-256",
     "settings": "Settings",
     "versions": "Versions",

@@ -86,8 +86,29 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Montage:
+    """Queries with their neighbours.
+
+    Args:
+        queries: The most active perturbation first, controls last.
+        pictures: Their pictures.
+        perturbations: Number of perturbations there are to choose queries from.
+        is_ranked: Whether the strongest ones were chosen; without activity nothing says which those are.
+    """
+
     queries: tuple[Query, ...]
     pictures: Pictures
+    perturbations: int
+    is_ranked: bool
+
+    @property
+    def extent(self) -> str:
+        """Which perturbations are asked about."""
+        shown = len({query.well.perturbation for query in self.queries if query.well.control != "negcon"})
+        if shown >= self.perturbations:
+            return "one well of each perturbation"
+        if self.is_ranked:
+            return f"the best well of each of the {shown} strongest of {self.perturbations} perturbations"
+        return f"one well of each of {shown} of {self.perturbations} perturbations"
 
     @property
     def faces(self) -> dict[str, int | None]:
@@ -108,7 +129,8 @@ def montage(content: ReportContent) -> Montage:
         perturbation, control = catalogue.get(key, ("", None))
         return MontageWell(*key, perturbation, control, pictures.place(key))
 
-    return Montage(tuple(_query(describe(key), rows[key], describe) for key in ordered), pictures)
+    queries = tuple(_query(describe(key), rows[key], describe) for key in ordered)
+    return Montage(queries, pictures, _leading_rows(content).height, "activity" in content.tasks)
 
 
 def _query(query: MontageWell, rows: list[Row], describe: Callable[[WellKey], MontageWell]) -> Query:
@@ -150,9 +172,8 @@ def _most_active_first(
     content: ReportContent, catalogue: dict[WellKey, tuple[str, str | None]]
 ) -> Callable[[WellKey], tuple[bool, float, str, WellKey]]:
     strengths: dict[str, float] = {}
-    if content.tasks and content.tables:
-        first = content.perturbations.filter(pl.col("table") == content.tables[0])
-        rows = first.select("Metadata_Perturbation", f"{content.tasks[0]}_map").iter_rows()
+    if content.tasks:
+        rows = _leading_rows(content).select("Metadata_Perturbation", f"{content.tasks[0]}_map").iter_rows()
         strengths = {str(name): finite(strength) or 0.0 for name, strength in rows}
 
     def order(key: WellKey) -> tuple[bool, float, str, WellKey]:
@@ -160,3 +181,10 @@ def _most_active_first(
         return (control == "negcon", -strengths.get(perturbation, 0.0), perturbation, key)
 
     return order
+
+
+def _leading_rows(content: ReportContent) -> pl.DataFrame:
+    """Perturbations of the first table."""
+    if not content.tables:
+        return content.perturbations
+    return content.perturbations.filter(pl.col("table") == content.tables[0])

@@ -21,7 +21,7 @@ from cellvim.evaluate.report.facts import command_line, fact_lists, warnings
 from cellvim.evaluate.report.montage import montage
 from cellvim.evaluate.report.payload import measure_columns, payload, script_json
 from cellvim.evaluate.report.scores import perturbation_rows
-from cellvim.evaluate.report.summary import headline, probes, standouts, tiles
+from cellvim.evaluate.report.summary import HELD_OUT, headline, probes, standouts, tiles
 
 SCRIPTS = ("data", "tooltip", "charts", "scores", "maps", "plates", "montage", "main")
 """Our own scripts, in the order they are joined."""
@@ -58,6 +58,7 @@ def render(content: ReportContent) -> str:
             rows=perturbation_rows(content, shown.faces),
             montage=shown,
             probes=probes(content),
+            held_out={probe.split: HELD_OUT.get(probe.split, "") for probe in probes(content)},
             warnings=warnings(content.facts),
             command=command_line(content.facts),
             fact_lists=fact_lists(content.facts),

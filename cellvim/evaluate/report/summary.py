@@ -15,6 +15,13 @@ MEASURED_AGAINST = {
     "distinctiveness": "are distinct from the other perturbations of their plate",
     "replicate_retrieval": "come back on another plate",
 }
+HELD_OUT = {
+    "plate_held_out": "Whole plates are held out; the same perturbations are on both sides.",
+    "perturbation_held_out": "Whole perturbations are held out; the same plates are on both sides.",
+    "random_well (leaky)": (
+        "Single wells are held out; the same plates and perturbations are on both sides, which usually flatters."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Probe:
     shuffled: Estimate | None
     commonest: Estimate | None
     reason: str
+    unlearnable: int
 
     @property
     def is_leaky(self) -> bool:
@@ -121,6 +129,7 @@ def _probe(table: str, split: str, values: Mapping[str, Any]) -> Probe:
         shuffled=estimate_of(_mapping(values.get("shuffled")).get("accuracy")),
         commonest=estimate_of(values.get("chance")),
         reason=str(values.get("reason", "")),
+        unlearnable=int(values.get("unlearnable_wells", 0)),
     )
 
 
@@ -144,7 +153,7 @@ def _retrieval_tile(content: ReportContent, task: str) -> Tile | None:
 def _probe_tile(probe: Probe, accuracy: Estimate) -> Tile:
     details = [f"shuffled labels {probe.shuffled.value:.2f}"] if probe.shuffled else []
     details += [f"macro F1 {probe.macro_f1.value:.2f}"] if probe.macro_f1 else []
-    question = "Can a linear classifier read the label off wells it has not seen?"
+    question = f"Can a linear classifier read the label? {HELD_OUT.get(probe.split, '')}".strip()
     return Tile(f"Probe, {spelled(probe.split)}", question, accuracy, "accuracy", tuple(details))
 
 

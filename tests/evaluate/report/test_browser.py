@@ -1,6 +1,7 @@
 """The page in a real Chromium: nothing leaves it, nothing but its own script runs, and it answers to the keyboard."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_as_many_marks_and_rows_as_data(page: Page, content: ReportContent) -> N
     rows, columns = PLATE_FORMATS[3]
     for number, wells in enumerate(sizes):
         assert page.locator(f'[data-plate="{number}"] .mark-rect > path').count() == rows * columns + wells
+
+
+def test_a_chart_says_how_many_p_values_cannot_become_small(
+    open_page: Opener, content: ReportContent, tmp_path: Path
+) -> None:
+    floors = [0.2] * 3 + [0.001] * 24
+    perturbations = content.perturbations.with_columns(pl.Series("activity_smallest_p", floors))
+    write_report(replace(content, perturbations=perturbations), tmp_path / "report.html")
+    note = open_page(tmp_path / "report.html").locator('.score-note[data-task="activity"]').inner_text()
+    assert "Smallest reachable p: 0.001 to 0.2. 3 of 9 cannot reach p < 0.05." in note
+    other = (
+        open_page(tmp_path / "report.html").locator('.score-note[data-task="distinctiveness"]').inner_text()
+    )
+    assert other.endswith("Smallest reachable p: 0.0001.")
 
 
 def test_columns_sort_by_keyboard_and_say_so(page: Page) -> None:

@@ -1,6 +1,7 @@
 """The page as text: what it says, what it lets run, and that it says the same twice."""
 
 import base64
+import copy
 import dataclasses
 import hashlib
 import json
@@ -113,6 +114,31 @@ def test_every_split_and_every_reason_is_named(html: str) -> None:
     assert "not done: fewer than two labels are shared" in html
 
 
+def test_every_split_says_what_is_held_out_and_what_is_shared(html: str) -> None:
+    assert "Whole plates are held out; the same perturbations are on both sides." in html
+    assert "Whole perturbations are held out; the same plates are on both sides." in html
+    assert "Single wells are held out" in html
+
+
+def test_wells_whose_label_cannot_be_learned_are_counted(content: ReportContent, tmp_path: Path) -> None:
+    metrics = copy.deepcopy(content.metrics)
+    metrics["tables"][0]["tasks"]["probe"]["plate_held_out"]["unlearnable_wells"] = 12
+    write_report(dataclasses.replace(content, metrics=metrics), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("12 wells left out: the label is never on both sides") == 1
+
+
+def test_p_is_defined_as_it_is_computed(html: str) -> None:
+    assert "p is (1 + the number of random rank lists that do better) / (1 + the number of random" in html
+
+
+def test_without_a_command_the_page_points_to_the_record(content: ReportContent, tmp_path: Path) -> None:
+    write_report(dataclasses.replace(content, facts={"command": ""}), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "is in <code>run.json</code> beside this page" in text
+    assert "Install cellvim" not in text
+
+
 def test_run_facts_hold_the_command_and_the_hashes(html: str) -> None:
     assert "cellvim evaluate trained.parquet untrained.parquet --out evaluation" in html
     assert "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" in html
@@ -141,6 +167,22 @@ def test_the_montage_puts_the_most_active_first_and_controls_last(content: Repor
     best = first.sort("activity_map", descending=True)["Metadata_Perturbation"][0]
     assert (names[0], names[-1]) == (best, "DMSO")
     assert all(len(query.neighbors) == 5 for query in montage(content).queries)
+
+
+def test_the_montage_says_how_many_of_how_many(content: ReportContent, tmp_path: Path) -> None:
+    assert montage(content).extent == "one well of each perturbation"
+    ranked = montage(content).queries
+    shown = [(query.well.plate, query.well.well) for query in (*ranked[:4], ranked[-1])]
+    keys = pl.DataFrame(shown, schema=["Metadata_Plate", "Metadata_Well"], orient="row")
+    few = dataclasses.replace(content, neighbors=content.neighbors.join(keys, on=keys.columns, how="semi"))
+    write_report(few, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "the best well of each of the 4 strongest of 9 perturbations" in text
+
+    unranked = dataclasses.replace(
+        few, perturbations=few.perturbations.drop(pl.selectors.matches("^activity_"))
+    )
+    assert montage(unranked).extent == "one well of each of 4 of 9 perturbations"
 
 
 @pytest.mark.parametrize("text", ["</script><script>", "<!--", "&lt;", "\u2028\u2029", "]]>"])

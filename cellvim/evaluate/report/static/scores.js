@@ -32,12 +32,21 @@ function threshold(points) {
   return [{ certainty: -Math.log10((Math.max(found, 1) / points.length) * 0.05), label: "q = 0.05" }];
 }
 
+// What p could become at best, which differs between perturbations of different replicates.
+function floorNote(points) {
+  const floors = points.map((point) => point.score.smallest_p).filter((floor) => floor !== null);
+  if (!floors.length) return "";
+  const [low, high] = [Math.min(...floors), Math.max(...floors)].map(shortNumber);
+  const beyond = floors.filter((floor) => floor >= 0.05).length;
+  const range = low === high ? low : `${low} to ${high}`;
+  const warning = beyond ? ` ${beyond} of ${points.length} cannot reach p < 0.05.` : "";
+  return ` Smallest reachable p: ${range}.${warning}`;
+}
+
 function noteScores(task, points) {
   const found = points.filter((point) => point.score.is_significant).length;
-  const floors = points.map((point) => point.score.smallest_p).filter((floor) => floor !== null);
-  const floor = floors.length ? ` Smallest reachable p: ${shortNumber(Math.max(...floors))}.` : "";
   const note = document.querySelector(`.score-note[data-task="${task}"]`);
-  note.textContent = `${found} of ${points.length} above the line (filled).${floor}`;
+  note.textContent = `${found} of ${points.length} above the line (filled).${floorNote(points)}`;
 }
 
 async function drawScores() {
