@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from cellvim.errors import InputError, NotFoundError
-from cellvim.store.naming import ROW_COUNT, parse_well, row_name
+from cellvim.store.naming import ROW_COUNT, parse_well, row_name, safe_name
 from cellvim.store.numbers import as_amounts, as_numbers
 
 logger = logging.getLogger(__name__)
@@ -67,11 +67,13 @@ def read_platemap(path: Path) -> pl.DataFrame:
 def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:
     """Add what the plate map says to every row of a table, by well, and by plate if both name plates.
 
-    Columns that both have are taken from the plate map. Wells without an entry get nulls and are logged.
+    A plate that the map calls ``Plate 1`` and the table ``Plate_1``, as ingest must, is one plate. Columns that both have are taken from the plate map. Wells without an entry get nulls and are logged.
 
     Raises:
-        InputError: No row of the table finds an entry.
+        InputError: No row of the table finds an entry, or two entries would fit one well.
     """
+    if PLATE in table.columns:
+        platemap = _spell_plates(platemap, table[PLATE].cast(pl.String).unique().drop_nulls().to_list())
     keys = [name for name in (PLATE, WELL) if name in table.columns and name in platemap.columns]
     doubled = [name for name in platemap.columns if name in table.columns and name not in keys]
     unmatched = table.join(platemap, on=keys, how="anti").select(keys).unique().sort(keys)
@@ -85,19 +87,46 @@ def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:
 
 
 def select_plate(platemap: pl.DataFrame, plate: str) -> pl.DataFrame:
-    """Keep the rows of one plate; a map that names no plates fits every plate.
+    """Keep the rows of one plate, under the name it has in cellvim; a map that names no plates fits every plate.
+
+    Args:
+        platemap: As from `read_platemap`.
+        plate: Plate name, safe as a file name; the map may spell it with other characters (``Plate 1``).
 
     Raises:
-        InputError: The map names plates, and this is not among them.
+        InputError: The map names plates, and this is not among them, or under two spellings.
     """
     if PLATE not in platemap.columns:
         return platemap
-    rows = platemap.filter(pl.col(PLATE) == plate)
+    rows = _spell_plates(platemap, [plate]).filter(pl.col(PLATE) == plate)
     if rows.is_empty():
         plates = platemap[PLATE].drop_nulls().unique().sort().to_list()
         found = f"the plate map has no plate {plate!r} (it has {_some(plates)})"
         raise InputError(found, hint="name the plate as the map does, with --plate")
     return rows
+
+
+def _spell_plates(platemap: pl.DataFrame, plates: Sequence[str]) -> pl.DataFrame:
+    """Call the map's plates as `plates` does, where only characters differ that no file name may hold."""
+    if PLATE not in platemap.columns:
+        return platemap
+    spellings = platemap[PLATE].unique().drop_nulls().sort().to_list()
+    wanted = {_file_name(plate): plate for plate in plates if plate not in spellings}
+    strange = [name for name in spellings if name not in plates]
+    names = {name: wanted[_file_name(name)] for name in strange if _file_name(name) in wanted}
+    if len(set(names.values())) < len(names):
+        found = (
+            f"the plate map has several plates that cannot be told apart as file names: {_some(list(names))}"
+        )
+        raise InputError(found, hint="name the plates in letters, digits, dots and dashes")
+    return platemap.with_columns(pl.col(PLATE).replace(names))
+
+
+def _file_name(plate: str) -> str:
+    try:
+        return safe_name(plate)
+    except InputError:
+        return plate
 
 
 def _read(path: Path) -> pl.DataFrame:

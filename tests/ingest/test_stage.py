@@ -207,6 +207,18 @@ def test_plate_map_is_cut_to_the_plate(
         ingest_plates(make_settings(platemap=path))
 
 
+def test_plate_map_of_a_plate_whose_name_no_file_may_have(
+    write_images: WriteImages, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    write_images("Plate 1")
+    path = tmp_path / "map.csv"
+    path.write_text("plate,well,perturbation\nPlate 1,A1,x\nPlate 2,A1,y\n")
+    (result,) = ingest_plates(make_settings(platemap=path)).plates
+    platemap = PlateReader(result.path).platemap
+    assert platemap is not None
+    assert platemap.select("Metadata_Plate", "Metadata_Perturbation").rows() == [("Plate_1", "x")]
+
+
 def test_sources_that_are_none(make_settings: MakeSettings, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no folder of images"):
         ingest_plates(make_settings())

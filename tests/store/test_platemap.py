@@ -141,6 +141,25 @@ def test_a_plate_map_of_another_plate_is_refused(tmp_path: Path) -> None:
         select_plate(table, "images")
 
 
+def test_a_plate_is_the_same_whatever_a_file_name_cannot_hold() -> None:
+    names = ["Plate 1", "Plate/2", "Plate_2", "###", None]
+    platemap = pl.DataFrame({"Metadata_Plate": names, "Metadata_Well": ["A01"] * 5, "Metadata_x": range(5)})
+    selected = select_plate(platemap, "Plate_1")
+    assert selected.rows() == [("Plate_1", "A01", 0)]
+    assert select_plate(platemap, "Plate_2").rows() == [("Plate_2", "A01", 2)]
+    table = pl.DataFrame({"Metadata_Plate": ["Plate_2", "Plate_1", "###"], "Metadata_Well": ["A01"] * 3})
+    assert join_platemap(table, platemap)["Metadata_x"].to_list() == [2, 0, 3]
+    assert join_platemap(table, selected)["Metadata_x"].to_list() == [None, 0, None]
+    spaced = table.with_columns(pl.col("Metadata_Plate").str.replace("_1", "  1"))
+    assert join_platemap(spaced, platemap)["Metadata_x"].to_list() == [2, 0, 3]
+
+
+def test_plates_that_differ_only_in_what_a_file_name_cannot_hold_are_refused() -> None:
+    platemap = pl.DataFrame({"Metadata_Plate": ["P 1", "P#1"], "Metadata_Well": ["A01", "A01"]})
+    with pytest.raises(InputError, match="cannot be told apart as file names: P 1, P#1"):
+        select_plate(platemap, "P_1")
+
+
 def test_real_plate_maps(shared: Path) -> None:
     data = shared / "data"
     bbbc = read_platemap(data / "bbbc013" / "platemap.csv")
