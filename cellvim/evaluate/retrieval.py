@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float, Float64, Int
 from numpy import ndarray
 
 RetrievalTask = Literal["activity", "distinctiveness", "replicate_retrieval"]
-Precision = Literal["float32", "float64"]
 
 # Closer than this, two similarities are one: what rounding may part is a tie, and ties count as the worst order.
-TIE_WIDTH: dict[Precision, float] = {"float32": 1e-6, "float64": 1e-12}
+TIE_WIDTH = 1e-12
 BLOCK_ENTRIES = 2**22
 
 
@@ -87,9 +86,7 @@ class QueryScores:
         return np.asarray((self.average_precision - chance) / (1 - chance))
 
 
-def score_queries(
-    spaces: Sequence[Space], labels: WellLabels, task: RetrievalTask, *, precision: Precision = "float64"
-) -> QueryScores:
+def score_queries(spaces: Sequence[Space], labels: WellLabels, task: RetrievalTask) -> QueryScores:
     """Rank all candidates of every query by cosine similarity and take the average precision.
 
     ``activity``: same perturbation, against the negative controls of the same plate.
@@ -103,9 +100,8 @@ def score_queries(
         spaces: Where similarities are measured; usually one. See `Space` for why there may be several.
         labels: What was done to each well, and where.
         task: Which wells are positives, which negatives.
-        precision: Arithmetic of the similarities; float32 is faster and may swap near-ties.
     """
-    units = [Space(unit_rows(space.features.astype(precision)), space.judged) for space in spaces]
+    units = [Space(unit_rows(space.features.astype(np.float64)), space.judged) for space in spaces]
     queries = np.flatnonzero(labels.is_treated)
     values = np.full(queries.size, np.nan)
     positives, negatives = np.zeros(queries.size, np.int64), np.zeros(queries.size, np.int64)
@@ -116,9 +112,7 @@ def score_queries(
         for space in units:
             is_judged = is_negative & space.judged[columns]
             if is_judged.any():
-                above += count_above(
-                    space.features, queries[at], pairs, columns, is_judged, TIE_WIDTH[precision]
-                )
+                above += count_above(space.features, queries[at], pairs, columns, is_judged)
         positives[at] = np.bincount(pairs.query, minlength=at.size)
         negatives[at] = is_negative.sum(axis=1)
         values[at] = mean_precision(pairs.query, above, positives[at])
@@ -192,10 +186,9 @@ def count_above(
     pairs: Pairs,
     columns: Int[ndarray, " columns"],
     is_negative: Bool[ndarray, "queries columns"],
-    tie_width: float,
 ) -> Int[ndarray, " pairs"]:
     """Count, for each positive, the negatives at least as similar to the query."""
-    found = pair_similarity(unit, queries[pairs.query], pairs.partner) - tie_width
+    found = pair_similarity(unit, queries[pairs.query], pairs.partner) - TIE_WIDTH
     similarity = unit[queries] @ unit[columns].T
     similarity[~is_negative] = -np.inf
     similarity.sort(axis=1)
@@ -229,7 +222,7 @@ def mean_precision(
 
 
 def average_precision(similarity: Float[ndarray, " wells"], relevant: Bool[ndarray, " wells"]) -> float:
-    """Mean precision at the rank of each relevant candidate, most similar first.
+    """Mean precision at the rank of each relevant candidate, most similar first: what `score_queries` is judged by.
 
     Ties count as the worst order (relevant last), so a collapsed embedding cannot score well by luck.
 
@@ -250,7 +243,7 @@ def average_precision(similarity: Float[ndarray, " wells"], relevant: Bool[ndarr
         msg = "average precision is undefined without a relevant candidate"
         raise ValueError(msg)
     others = np.sort(similarity[~relevant])
-    above = others.size - np.searchsorted(others, similarity[relevant])
+    above = others.size - np.searchsorted(others, similarity[relevant] - TIE_WIDTH)
     query = np.zeros(above.size, np.int64)
     return float(mean_precision(query, above, np.array([above.size]))[0])
 
