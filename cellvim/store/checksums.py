@@ -25,7 +25,7 @@ def write_checksums(plate: Path, known: Mapping[str, str]) -> None:
     own = {
         path.relative_to(companion).as_posix(): sha256_of_file(path)
         for path in companion.rglob("*")
-        if path.is_file() and path.name not in _NOT_CHECKED
+        if path.is_file() and path.name not in _NOT_CHECKED and not path.name.startswith(".")
     }
     write_json(companion / CHECKSUMS_FILE, {"companion": own, "plate": dict(known)})
 

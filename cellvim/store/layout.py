@@ -4,6 +4,7 @@ Source:
     OME-Zarr 0.5, https://ngff.openmicroscopy.org/0.5/
 """
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,8 @@ VERSION = "0.5"
 INNER_CHUNK_PX = 256
 # The one file that holds a field's pixels, inside its array.
 SHARD = "c/0/0/0"
+# Files that systems leave anywhere, such as .DS_Store, are none.
+RECORD_NAME = re.compile(r"([A-Z]{1,2}\d\d)-(\d+)\.(?:json|histogram)")
 
 # Blue, green, red, yellow, magenta, cyan, then grey: channels 1-3 of most screens look as expected.
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF")

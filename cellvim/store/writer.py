@@ -259,9 +259,9 @@ class PlateWriter:
 
     def _discard_others(self, fields: set[FieldKey]) -> None:
         """Remove fields that an earlier, unfinished run wrote and this one does not want."""
-        stems = (path.stem.split("-") for path in (self.companion / "fields").iterdir())
+        names = (layout.RECORD_NAME.fullmatch(path.name) for path in (self.companion / "fields").iterdir())
         groups = (path.relative_to(self.path).parts for path in self.path.glob("*/*/*/"))
-        found = {FieldKey(well, int(site)) for well, site in stems}
+        found = {FieldKey(name[1], int(name[2])) for name in names if name}
         found |= {FieldKey(row + column, int(site)) for row, column, site in groups if site.isdigit()}
         for key in sorted(found - fields):
             if self.is_finished:

@@ -116,6 +116,19 @@ def test_a_changed_histogram_is_made_again_and_never_blessed(
     assert hash_tree(make_settings().out) == tree
 
 
+def test_files_that_systems_leave_anywhere_do_no_harm(
+    write_images: WriteImages, make_settings: MakeSettings
+) -> None:
+    write_images()
+    (result,) = ingest_plates(make_settings()).plates
+    stray = make_settings().out / "P.cellvim" / "fields"
+    for name in (".DS_Store", "._A01-1.json", "Thumbs.db"):
+        (stray / name).write_text("")
+    ingest_plates(make_settings())
+    (stray / ".DS_Store").write_text("changed")
+    assert verify_plate(result.path) == []
+
+
 def test_a_changed_record_is_never_blessed(write_images: WriteImages, make_settings: MakeSettings) -> None:
     write_images()
     (result,) = ingest_plates(make_settings()).plates
