@@ -1,5 +1,6 @@
 """Opera Phenix and Operetta (Harmony): Index.idx.xml in or beside the folder of images."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -116,9 +117,11 @@ def _collect_channel(index: _Index, channel: str, element: Any) -> None:
     if stain := _text(element, "ChannelName"):
         index.stains.setdefault(channel, stain)
     try:
-        index.pixel_sizes_m.add(float(_text(element, "ImageResolutionX")))
+        size = float(_text(element, "ImageResolutionX"))
     except ValueError:
         return
+    if math.isfinite(size) and size > 0:
+        index.pixel_sizes_m.add(size)
 
 
 class _Locator:

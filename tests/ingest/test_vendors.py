@@ -187,6 +187,14 @@ def test_operetta_index_that_is_broken_or_hostile(tmp_path: Path, content: bytes
         read(tmp_path)
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "-1", "0", "", "x"])
+def test_operetta_pixel_size_that_is_none(tmp_path: Path, size: str) -> None:
+    touch(tmp_path, "a.tiff")
+    write_index(tmp_path / "Index.xml", image("a.tiff", extra=FACTS.replace("6.5E-07", size)))
+    (plate,) = read(tmp_path)
+    assert plate.pixel_size_um is None
+
+
 def test_operetta_image_without_a_place(tmp_path: Path) -> None:
     write_index(tmp_path / "Index.xml", image("a.tiff").replace("<Row>2</Row>", "<Row>x</Row>"))
     with pytest.raises(InputError, match="no usable row"):
