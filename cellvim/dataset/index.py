@@ -40,7 +40,7 @@ class TrainingIndex:
     """
 
     def __init__(self, plates: Sequence[PlateReader], *, crop_px: int) -> None:
-        self.plates = tuple(sorted(plates, key=lambda plate: (plate.name, plate.fingerprint)))
+        self.plates = tuple(sorted(plates, key=lambda plate: (plate.name, plate.pixels_fingerprint)))
         for plate in self.plates:
             _check_size(plate, crop_px)
         self.groups = _group_by_channels(self.plates)

@@ -14,7 +14,7 @@ from cellvim.atomic import flush_to_disk, write_bytes
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched
 from cellvim.errors import NonFiniteLossError
-from cellvim.model import MaskedAutoencoder, Reconstruction, draw_mask, weight_decay_groups
+from cellvim.model import MaskedAutoencoder, Reconstruction, draw_channels, draw_mask, weight_decay_groups
 from cellvim.pretrain.interrupt import StopRequest
 from cellvim.pretrain.schedule import ema_decay, learning_rate
 from cellvim.pretrain.state import TrainingState, update_ema
@@ -116,18 +116,14 @@ class Trainer:
         self.steps_taken += 1
 
     def _reconstruct(self, batch: Batch) -> Reconstruction:
-        settings, patch_px = self.settings, self.settings.model.patch_px
+        masking, seed, patch_px = self.settings.masking, self.settings.seed, self.settings.model.patch_px
         samples, channels, height, width = batch.images.shape
-        mask = draw_mask(
-            settings.masking,
-            batch=samples,
-            channels=channels,
-            grid=(height // patch_px, width // patch_px),
-            seed=settings.seed,
-            step=batch.step,
-        )
-        images, weight = batch.images.to(self.device), settings.masking.fourier_weight
-        result: Reconstruction = self.state.model(images, batch.channels, mask.to(self.device), weight)
+        shown = draw_channels(masking, channels=channels, seed=seed, step=batch.step)
+        grid = (height // patch_px, width // patch_px)
+        mask = draw_mask(masking, batch=samples, channels=len(shown), grid=grid, seed=seed, step=batch.step)
+        images = batch.images[:, list(shown)].to(self.device)
+        names = [batch.channels[channel] for channel in shown]
+        result: Reconstruction = self.state.model(images, names, mask.to(self.device), masking.fourier_weight)
         return result
 
     def _save_and_log(self, step: int, metrics: TextIO, *, is_stopping: bool) -> None:

@@ -69,7 +69,7 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
     run = Run("pretrain", settings)
     index = TrainingIndex.open(settings.plates, crop_px=settings.crops.crop_px)
     for plate in index.plates:
-        run.record_input(plate.path.name, plate.fingerprint)
+        run.record_input(plate.path.name, plate.pixels_fingerprint)
     device = choose_device(settings.device)
     folder = RunFolder(settings.out, run_identity(settings, index))
     folder.refuse_if_taken(overwrite=settings.overwrite)
@@ -90,7 +90,7 @@ def run_identity(settings: PretrainSettings, index: TrainingIndex) -> str:
     """Hash of all that decides the weights: settings, and the pixels of the plates."""
     relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
     return sha256_of_json(
-        {"settings": relevant, "plates": sorted(plate.fingerprint for plate in index.plates)}
+        {"settings": relevant, "plates": sorted(plate.pixels_fingerprint for plate in index.plates)}
     )
 
 

@@ -55,7 +55,8 @@ def open_array(path: Path, context: Any) -> Any:
     if not (path / layout.SHARD).is_file():
         # A zarr reader takes a missing shard for zeros, which must never pass for data.
         raise _unreadable(path, "its pixels are not there")
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    # Resolved, as tensorstore refuses a path with `..` in it.
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.resolve())}}
     try:
         return ts.open(spec, read=True, context=context).result()
     except ValueError as error:

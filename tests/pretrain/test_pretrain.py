@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from cellvim.config import PretrainSettings
 from cellvim.errors import InputError, NonFiniteLossError, OutputExistsError
 from cellvim.model import load_encoder
-from cellvim.pretrain import pretrain
+from cellvim.pretrain import loop, pretrain
 from cellvim.pretrain.state import list_checkpoints
 from cellvim.store import PlateReader
 
@@ -184,3 +185,101 @@ def test_a_log_line_tells_how_fast_and_how_long_it_waited(
     assert "step 4/12" in caplog.text
     assert "crops/s" in caplog.text
     assert "waiting for data" in caplog.text
+
+
+def test_channel_sampling_trains_on_some_channels_only(make_plate: Any, tmp_path: Path) -> None:
+    plate = make_plate()
+    sampled = pretrain(settings_for(plate, tmp_path / "a", masking={"channel_sampling": True}))
+    assert sampled.final_loss is not None
+    assert sampled.weights_sha256 != pretrain(settings_for(plate, tmp_path / "b")).weights_sha256
+
+
+def test_two_plates_in_any_order_and_spelling_are_the_same_run(
+    make_plate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plates = [make_plate("P1"), make_plate("P2")]
+    paths = [plate.path for plate in plates]
+    first = pretrain(settings_for(plates[0], tmp_path / "a", plates=paths))
+    monkeypatch.chdir(tmp_path)
+    relative = [Path("plates/../plates") / path.name for path in paths[::-1]]
+    again = pretrain(settings_for(plates[0], tmp_path / "a", plates=relative))
+    assert again.was_done
+    second = pretrain(settings_for(plates[0], tmp_path / "b", plates=relative))
+    assert second.weights_sha256 == first.weights_sha256
+
+
+def test_a_run_keeps_the_threads_it_began_with(make_plate: Any, tmp_path: Path) -> None:
+    plate, threads = make_plate(), torch.get_num_threads()
+    settings = settings_for(plate, tmp_path / "run")
+    try:
+        torch.set_num_threads(1)
+        kill_run(settings, stop_after=6, sent=signal.SIGKILL)
+        begun_with = json.loads((tmp_path / "run/checkpoints/identity.json").read_text())["threads"]
+        torch.set_num_threads(begun_with + 1)
+        pretrain(settings)
+        assert torch.get_num_threads() == begun_with
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_run_is_done_only_if_its_weights_are_there(make_plate: Any, tmp_path: Path) -> None:
+    plate = make_plate()
+    settings = settings_for(plate, tmp_path / "run")
+    pretrain(settings)
+    wanted = hashes(tmp_path / "run")
+    (tmp_path / "run/model.safetensors").unlink()
+    assert not pretrain(settings).was_done
+    assert hashes(tmp_path / "run") == wanted
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    assert pretrain(settings).was_done
+    with pytest.raises(OutputExistsError, match="other settings or plates"):
+        pretrain(settings_for(plate, tmp_path / "run", seed=9))
+
+
+def test_overwrite_goes_on_with_its_own_unfinished_run_and_clears_another(
+    make_plate: Any, tmp_path: Path
+) -> None:
+    plate = make_plate()
+    pretrain(settings_for(plate, tmp_path / "run"))
+    untrained = pretrain(settings_for(plate, tmp_path / "run", steps=0, overwrite=True))
+    assert not (tmp_path / "run/loss.png").exists()
+    assert not untrained.was_done
+    other = settings_for(plate, tmp_path / "run", seed=5, overwrite=True)
+    assert kill_run(other, stop_after=8, sent=signal.SIGTERM) == 75
+    assert not (tmp_path / "run/model.safetensors").exists()
+    kept = list_checkpoints(tmp_path / "run/checkpoints")
+    assert kill_run(other, stop_after=9, sent=signal.SIGKILL) == -signal.SIGKILL
+    assert list_checkpoints(tmp_path / "run/checkpoints") == kept
+    pretrain(other)
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 12
+
+
+def test_files_of_somebody_else_are_left_alone(make_plate: Any, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "README.md").write_text("my notes")
+    with pytest.raises(OutputExistsError, match=r"holds files of no pretraining run \(README.md\)"):
+        pretrain(settings_for(make_plate(), out))
+    assert [path.name for path in out.iterdir()] == ["README.md"]
+    assert (out / "README.md").read_text() == "my notes"
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    make_plate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plate = make_plate()
+    settings = settings_for(plate, tmp_path / "run", checkpoint_every=1)
+    pretrain(settings_for(plate, tmp_path / "whole", checkpoint_every=1))
+    clip = loop.clip_grad_norm_
+    calls = iter(range(100))
+
+    def clip_or_break(parameters: Any, largest: float) -> torch.Tensor:
+        norm = clip(parameters, largest)
+        return norm * float("nan") if next(calls) == 7 else norm
+
+    monkeypatch.setattr(loop, "clip_grad_norm_", clip_or_break)
+    with pytest.raises(NonFiniteLossError, match=r"at step 7 .* norm of its gradient nan"):
+        pretrain(settings)
+    monkeypatch.undo()
+    pretrain(settings)
+    assert hashes(tmp_path / "run") == hashes(tmp_path / "whole")
