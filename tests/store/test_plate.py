@@ -58,6 +58,18 @@ def test_pixels_come_back(tmp_path: Path, codec: str, dtype: type, shape: tuple[
         np.testing.assert_array_equal(crop, pixels[:, top:, left:])
 
 
+def test_a_path_may_lead_up_and_through_links(
+    make_plate: MakePlate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plate = make_plate("P1")
+    expected = plate.read_field(FieldKey("A01", 1))
+    (tmp_path / "link").symlink_to(plate.path.parent)
+    monkeypatch.chdir(tmp_path)
+    for way in ("plates/../plates", "link", "link/../link"):
+        again = PlateReader(Path(way) / "P1.ome.zarr")
+        np.testing.assert_array_equal(again.read_field(FieldKey("A01", 1)), expected)
+
+
 def test_statistics_are_those_of_the_pixels(make_plate: MakePlate) -> None:
     plate = make_plate("P1")
     everything = np.stack([plate.read_field(field) for field in plate.fields])
