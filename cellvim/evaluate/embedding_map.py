@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
+from threadpoolctl import threadpool_limits
 
 from cellvim.evaluate.neighbors import nearest_rows
 from cellvim.evaluate.retrieval import unit_rows
@@ -46,7 +47,8 @@ def umap_coordinates(
     itself = np.arange(len(features))[:, None]
     neighbors = np.concatenate([itself, nearest], axis=1).astype(np.int32)
     distances = np.concatenate([np.zeros_like(itself), np.sqrt(np.maximum(2 - 2 * similarity, 0))], axis=1)
-    with warnings.catch_warnings():
+    # UMAP's compiler sets the number of OpenMP threads of the whole process; the limit puts it back.
+    with threadpool_limits(1), warnings.catch_warnings():
         # UMAP warns that a seed makes it run on one thread, and that these neighbours cannot place new wells.
         warnings.simplefilter("ignore")
         from umap import UMAP

@@ -111,3 +111,13 @@ def test_empty_wells_are_neither_asked_about_nor_found(make_screen: MakeScreen) 
     assert not {"H01", "H02"} & set(found["neighbor_well"])
     expected = nearest_wells(screen, queries - 2)
     assert found.equals(expected)
+
+
+def test_umap_leaves_the_threads_of_the_process_alone() -> None:
+    torch = pytest.importorskip("torch")
+    features = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    umap_coordinates(features, principal_components(features), seed=0)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
