@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
 from cellvim.evaluate.neighbors import MOST_QUERIES, montage_queries, nearest_rows, nearest_wells
@@ -114,7 +115,6 @@ def test_empty_wells_are_neither_asked_about_nor_found(make_screen: MakeScreen) 
 
 
 def test_umap_leaves_the_threads_of_the_process_alone() -> None:
-    torch = pytest.importorskip("torch")
     features = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
