@@ -1,15 +1,15 @@
 """The embedding stage: plates and a model in, one Parquet table out."""
 
 import logging
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from cellvim.atomic import locked, read_json, write_json
+from cellvim.atomic import locked, read_json, remove_leftovers, write_json
 from cellvim.config import EmbedSettings
 from cellvim.embed.plate import EmbeddedPlate, embed_plate
 from cellvim.embed.writer import (
@@ -107,7 +107,11 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         run.facts = {**books(parts), "model": card.model_dump(mode="json")}
         run.write(settings.out.with_suffix(".run.json"))
         write_table(settings.out, parts, _provenance(settings, card, plates, identity))
-    shutil.rmtree(parts_folder)
+        remove_leftovers(parts_folder)
+        for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
+            part.unlink()
+    with suppress(OSError):  # another process may have begun there since the lock was let go
+        parts_folder.rmdir()
     return summary
 
 
