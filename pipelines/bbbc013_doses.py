@@ -46,8 +46,8 @@ def dose_response(table: Path) -> dict[str, Any]:
     treated = profiles.metadata["Metadata_ControlType"].is_null().to_numpy()
     compounds = profiles.metadata.filter(treated)["Metadata_Compound"].unique(maintain_order=True)
     return {
-        "z_prime": bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED).as_dict(),
-        "separation": apart.as_dict(),
+        "z_prime": bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED).as_metric(),
+        "separation": apart.as_metric(),
         "high_dose_map": group_precision(fit(is_negative), is_positive | is_high_dose(profiles)),
         "compounds": {name: _trend(profiles, scores, treated, name) for name in compounds},
     }
@@ -64,7 +64,7 @@ def is_high_dose(profiles: Profiles) -> Bool[ndarray, " well"]:
 
 def paired_difference(
     wells: pl.DataFrame, doses: dict[str, str], *, ours: Sequence[str], theirs: Sequence[str]
-) -> dict[str, float]:
+) -> float | dict[str, float]:
     """How much higher is the mean average precision of some tables than that of others, on the same wells?
 
     Several tables of a side (seeds) are averaged well by well. The interval resamples doses, not wells: the two
@@ -87,7 +87,7 @@ def paired_difference(
         .agg((pl.col("ap") - pl.col("ap_theirs")).mean().alias("difference"))
         .sort("dose")["difference"]
     )
-    return bootstrap(lambda unit: float(unit.mean()), by_dose.to_numpy(), seed=SEED).as_dict()
+    return bootstrap(lambda unit: float(unit.mean()), by_dose.to_numpy(), seed=SEED).as_metric()
 
 
 def write_shuffled_tables(table: Path, *, count: int) -> list[str]:
@@ -111,7 +111,7 @@ def _trend(
     pairs = np.stack([dose, scores[chosen]], axis=1)
     estimate = bootstrap(lambda wells: spearman(wells[:, 0], wells[:, 1]), pairs, seed=SEED)
     return {
-        "spearman": estimate.as_dict(),
+        "spearman": estimate.as_metric(),
         "p": permutation_p(dose, scores[chosen], seed=SEED),
         "curve": {f"{d:g}": float(scores[chosen][dose == d].mean()) for d in np.unique(dose)},
     }

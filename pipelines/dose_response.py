@@ -1,24 +1,14 @@
 """Does a profile move with the dose, and are the plate's controls apart? One score per well answers both."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from scipy.stats import rankdata, spearmanr
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
+from cellvim.evaluate.bootstrap import Estimate
+from cellvim.evaluate.retrieval import average_precision, unit_rows
 
 Fit = Callable[[Bool[ndarray, " well"]], Float[ndarray, "well feature"]]
 """From the negative controls to learn from, to the features of all wells on the scale learned."""
@@ -74,15 +64,12 @@ def separation(
 
 def group_precision(features: Float[ndarray, "well feature"], is_member: Bool[ndarray, " well"]) -> float:
     """Mean average precision with which members of a group find each other among all wells, by cosine."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(features)
     similarity = unit @ unit.T
     values = []
     for well in np.flatnonzero(is_member):
         others = np.arange(len(features)) != well
-        # Ties count as the worst order: members last.
-        order = np.lexsort((is_member[others], -similarity[well, others]))
-        ranks = np.flatnonzero(is_member[others][order]) + 1
-        values.append(np.mean(np.arange(1, ranks.size + 1) / ranks))
+        values.append(average_precision(similarity[well, others], is_member[others]))
     return float(np.mean(values))
 
 
@@ -100,18 +87,9 @@ def z_prime(negative: Float[ndarray, " n"], positive: Float[ndarray, " p"]) -> f
 
 def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
     """Rank correlation; ties share their mean rank. NaN if either side is constant."""
-    ranks = np.stack([average_ranks(x), average_ranks(y)])
-    centered = ranks - ranks.mean(1, keepdims=True)
-    norms = np.sqrt((centered**2).sum(1))
-    return float(centered[0] @ centered[1] / norms.prod()) if norms.all() else float("nan")
-
-
-def average_ranks(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Rank from 1; equal values share the mean of their ranks."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank = last - (counts - 1) / 2
-    return np.asarray(mean_rank[group], dtype=np.float64)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def permutation_p(
@@ -120,7 +98,7 @@ def permutation_p(
     """One-sided p-value that `y` rises with `x`: how often a shuffled `y` correlates as well or better."""
     generator = np.random.default_rng(seed)
     observed = spearman(x, y)
-    ranks_x, ranks_y = average_ranks(x), average_ranks(y)
+    ranks_x, ranks_y = rankdata(x), rankdata(y)
     shuffled = generator.permuted(np.tile(ranks_y, (permutations, 1)), axis=1)
     centered = ranks_x - ranks_x.mean()
     spread = np.sqrt((centered**2).sum() * ((ranks_y - ranks_y.mean()) ** 2).sum())
@@ -140,8 +118,7 @@ def bootstrap(
     drawn = np.empty(resamples)
     for k in range(resamples):
         drawn[k] = statistic(*(group[generator.integers(len(group), size=len(group))] for group in groups))
-    low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
-    return Estimate(statistic(*groups), float(low), float(high))
+    return Estimate.from_resamples(statistic(*groups), drawn[np.isfinite(drawn)])
 
 
 def _along_axis(
