@@ -1,24 +1,22 @@
 """The files of a trained encoder: weights with a card inside, and a page for people."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from cellvim.atomic import write_atomically, write_text
+from cellvim.atomic import write_text
 from cellvim.config import ModelSettings, Settings
 from cellvim.errors import InputError, NotFoundError
 from cellvim.model.encoder import ChannelEncoder
+from cellvim.model.tensors import HEADER_KEY, write_tensors
 from cellvim.provenance import sha256_of_file
 
 WEIGHTS_NAME = "model.safetensors"
 PAGE_NAME = "README.md"
-METADATA_KEY = "cellvim"
 IMPORT_HINT = "give a run folder of `cellvim pretrain`, or its model.safetensors"
 
 
@@ -54,11 +52,8 @@ def save_encoder(folder: Path, encoder_state: Mapping[str, Tensor], card: ModelC
         encoder_state: State of a `ChannelEncoder`.
         card: Facts about it.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder_state.items()}
-    # One metadata key only: safetensors writes several in random order.
-    metadata = {METADATA_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)}
-    write_atomically(folder / WEIGHTS_NAME, lambda path: save_file(tensors, path, metadata))
-    write_text(folder / PAGE_NAME, _page(card, sum(tensor.numel() for tensor in tensors.values())))
+    write_tensors(folder / WEIGHTS_NAME, encoder_state, header=card.model_dump(mode="json"))
+    write_text(folder / PAGE_NAME, _page(card, sum(tensor.numel() for tensor in encoder_state.values())))
 
 
 def load_encoder(path: Path, device: torch.device | str = "cpu") -> tuple[ChannelEncoder, ModelCard]:
@@ -90,7 +85,7 @@ def weights_sha256(path: Path) -> str:
 def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as content:
-            text = (content.metadata() or {}).get(METADATA_KEY)
+            text = (content.metadata() or {}).get(HEADER_KEY)
             state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         found = f"{file} is not a readable safetensors file: {error}"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from cellvim.atomic import remove_leftovers, write_atomically
+from cellvim.atomic import remove_leftovers
 from cellvim.model import MaskedAutoencoder
+from cellvim.model.tensors import HEADER_KEY, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ class TrainingState:
     def save(self, folder: Path, *, identity: str) -> Path:
         """Write `step-00000100.safetensors`, then drop all but the newest two."""
         path = folder / f"step-{self.step:08d}.safetensors"
-        header = {"cellvim": json.dumps({"step": self.step, "identity": identity}, sort_keys=True)}
-        write_atomically(path, lambda temporary: save_file(self._tensors(), temporary, metadata=header))
+        write_tensors(path, self._tensors(), header={"step": self.step, "identity": identity})
         for old in list_checkpoints(folder)[:-KEPT]:
             old.unlink()
         return path
@@ -49,7 +48,7 @@ class TrainingState:
     def _load(self, path: Path, identity: str) -> bool:
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("cellvim", "{}"))
+                header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError, ValueError) as error:
             logger.warning("%s cannot be read (%s): falling back to the checkpoint before it", path, error)
@@ -67,7 +66,7 @@ class TrainingState:
         tensors |= {f"ema/{name}": value for name, value in self.ema.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
-        return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+        return tensors
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         slots: dict[int, dict[str, Tensor]] = {}
