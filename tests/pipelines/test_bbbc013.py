@@ -112,9 +112,8 @@ def test_the_page_shows_every_table_and_dose() -> None:
     assert "Other seeds" not in page
 
 
-def test_a_patch_of_the_shipped_config_is_smaller_than_a_nucleus() -> None:
-    nucleus_px = 15
-    assert PretrainSettings.from_yaml(CONFIG).model.patch_px < nucleus_px
+def test_the_shipped_config_loads() -> None:
+    assert PretrainSettings.from_yaml(CONFIG).crops.crop_px == 112
 
 
 @pytest.fixture(scope="module")
