@@ -1,7 +1,7 @@
 """Settings, checked once at the edge. Code past this module receives valid values and never re-checks them.
 
-One class per stage. A command-line flag, a key of a YAML file under `configs/` and an attribute here are the
-same thing under the same name.
+One class per stage. Flags of the command line and, for pretraining, keys of a YAML file under `configs/` set the
+attributes documented here.
 """
 
 import hashlib
