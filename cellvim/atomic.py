@@ -8,9 +8,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellvim.errors import DiskError, LockedError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TEMPORARY_MARK = ".tmp-"
 
@@ -48,6 +51,11 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: object) -> None:
     write_bytes(path, json_bytes(content))
+
+
+def write_parquet(path: Path, table: "pl.DataFrame") -> None:
+    """Write a table with zstd."""
+    write_atomically(path, lambda temporary: table.write_parquet(temporary, compression="zstd"))
 
 
 def json_bytes(content: object) -> bytes:

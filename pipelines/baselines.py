@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy import ndimage
 from skimage import feature, filters, measure, segmentation
 
-from cellvim.atomic import write_atomically
+from cellvim.atomic import write_parquet
 from cellvim.store import PlateReader
 from cellvim.store.platemap import join_platemap
 
@@ -47,7 +47,7 @@ def write_baseline_table(plate: PlateReader, measure_field: Measure, path: Path)
     features = [name for name in table.columns if not name.startswith("Metadata_")]
     metadata = [name for name in table.columns if name.startswith("Metadata_")]
     ordered = table.select(*metadata, pl.col(features).cast(pl.Float32))
-    write_atomically(path, lambda temporary: ordered.write_parquet(temporary, compression="zstd"))
+    write_parquet(path, ordered)
     return ordered
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from cellvim.atomic import write_parquet
 from cellvim.profiles import Profiles, normalize, read_profiles
 from pipelines.dose_response import (
     axis_scores,
@@ -99,7 +100,7 @@ def write_shuffled_tables(table: Path, *, count: int) -> list[str]:
         order = np.random.default_rng([SEED, seed]).permutation(content.height)
         shuffled = content.with_columns(content[name][order].alias(name) for name in moved)
         names.append(f"shuffled-{seed}")
-        shuffled.write_parquet(table.parent / f"{names[-1]}.parquet", compression="zstd")
+        write_parquet(table.parent / f"{names[-1]}.parquet", shuffled)
     return names
 
 

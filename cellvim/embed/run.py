@@ -16,7 +16,6 @@ from cellvim.embed.writer import (
     books,
     identity_of_table,
     read_part,
-    thumbnails_path,
     write_part,
     write_table,
     write_thumbnails,
@@ -31,6 +30,7 @@ from cellvim.model import (
     load_encoder,
     weights_sha256,
 )
+from cellvim.profiles import thumbnails_path
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_json
 from cellvim.store import PlateReader, find_plates
@@ -106,7 +106,7 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         }
         run.facts = {**books(parts), "model": card.model_dump(mode="json")}
         run.write(settings.out.with_suffix(".run.json"))
-        write_table(settings.out, parts, _provenance(settings, card, plates, identity))
+        write_table(settings.out, parts, _provenance(settings, card, plates, run, identity))
         remove_leftovers(parts_folder)
         for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
             part.unlink()
@@ -150,8 +150,7 @@ def require_complete(summary: EmbedSummary) -> None:
 
 
 def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) -> str:
-    weights = weights_sha256(settings.model)
-    run.record_input(settings.model.name, weights)
+    run.record_input(settings.model.name, weights_sha256(settings.model))
     for plate in plates:
         run.record_input(plate.path.name, plate.fingerprint)
     relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
@@ -208,13 +207,13 @@ def _embed_or_reuse(
 
 
 def _provenance(
-    settings: EmbedSettings, card: ModelCard, plates: Sequence[PlateReader], identity: str
+    settings: EmbedSettings, card: ModelCard, plates: Sequence[PlateReader], run: Run, identity: str
 ) -> dict[str, Any]:
     """What a table says about itself; a reader can tell whether two tables may be mixed."""
     return {
         "identity": identity,
         "model": card.model_dump(mode="json"),
-        "model_sha256": weights_sha256(settings.model),
+        "model_sha256": run.inputs[settings.model.name],
         "normalization": "clip to the plate's 0.1 and 99.9 percentiles, standardise per field and channel",
         "plates": {plate.name: plate.fingerprint for plate in plates},
         "channels": list(plates[0].channels),

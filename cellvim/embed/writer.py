@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from cellvim.atomic import write_atomically
 from cellvim.embed.plate import EmbeddedPlate
-
-METADATA_KEY = b"cellvim"
+from cellvim.profiles import PROVENANCE_KEY, thumbnails_path
 
 
 def write_table(path: Path, parts: Sequence[EmbeddedPlate], provenance: dict[str, Any]) -> None:
@@ -60,16 +59,12 @@ def identity_of_table(path: Path) -> str | None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    stored = (pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}")
+    stored = (pq.read_schema(path).metadata or {}).get(PROVENANCE_KEY, b"{}")
     return dict(json.loads(stored))
-
-
-def thumbnails_path(table: Path) -> Path:
-    return table.with_suffix(".thumbnails.parquet")
 
 
 def _write_parquet(path: Path, table: pl.DataFrame, metadata: dict[str, Any]) -> None:
     arrow = table.to_arrow()
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()
-    arrow = arrow.replace_schema_metadata({METADATA_KEY: text})
+    arrow = arrow.replace_schema_metadata({PROVENANCE_KEY: text})
     write_atomically(path, lambda temporary: pq.write_table(arrow, temporary, compression="zstd"))

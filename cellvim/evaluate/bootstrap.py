@@ -1,12 +1,13 @@
 """Intervals: how much would a number change with other perturbations, plates or wells?"""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
+
+from cellvim.profiles import hash_of
 
 COVERAGE = 0.95
 
@@ -64,5 +65,4 @@ def resampled_counts(
 
 def generator_for(seed: int, *names: Any) -> np.random.Generator:
     """Generator that is a function of the seed and of what it is for, never of the order of calls."""
-    key = "/".join(str(part) for part in (seed, *names))
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+    return np.random.default_rng(hash_of("/".join(map(str, names)), salt=str(seed)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import locked, read_json, write_atomically
+from cellvim.atomic import locked, read_json, write_parquet
 from cellvim.config import EvaluateSettings
 from cellvim.errors import OutputExistsError
 from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult
@@ -78,14 +78,13 @@ def write_tables(out: Path, results: Mapping[str, Mapping[str, RetrievalResult]]
     for task in RETRIEVAL_TASKS:
         found = {name: tasks[task] for name, tasks in results.items() if task in tasks}
         if found:
-            write_parquet(out / f"{task}.parquet", {name: one.perturbations for name, one in found.items()})
-            write_parquet(out / f"{task}_wells.parquet", {name: one.wells for name, one in found.items()})
+            write_stacked(out / f"{task}.parquet", {name: one.perturbations for name, one in found.items()})
+            write_stacked(out / f"{task}_wells.parquet", {name: one.wells for name, one in found.items()})
 
 
-def write_parquet(path: Path, tables: Mapping[str, pl.DataFrame]) -> None:
+def write_stacked(path: Path, tables: Mapping[str, pl.DataFrame]) -> None:
     named = [
         table.insert_column(0, pl.Series("table", [name] * table.height, pl.String))
         for name, table in tables.items()
     ]
-    stacked = pl.concat(named)
-    write_atomically(path, lambda temporary: stacked.write_parquet(temporary, compression="zstd"))
+    write_parquet(path, pl.concat(named))

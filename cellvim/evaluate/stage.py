@@ -21,8 +21,7 @@ from cellvim.evaluate.outputs import (
 )
 from cellvim.evaluate.summary import EvaluateSummary
 from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult, run_retrieval
-from cellvim.evaluate.thumbnails import thumbnails_path
-from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles
+from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles, thumbnails_path
 from cellvim.profiles.schema import require_file, table_name
 from cellvim.provenance import Run, sha256_of_file
 

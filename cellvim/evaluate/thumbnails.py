@@ -5,14 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from cellvim.errors import InputError
-from cellvim.profiles.schema import PLATE, WELL, table_name
+from cellvim.profiles import thumbnails_path
+from cellvim.profiles.schema import PLATE, WELL
 
 COLUMNS = [PLATE, WELL, "png"]
-
-
-def thumbnails_path(table: Path) -> Path:
-    """``NAME.thumbnails.parquet`` beside the table, whether it is there or not."""
-    return table.with_name(f"{table_name(table)}.thumbnails.parquet")
 
 
 def read_thumbnails(table: Path, wells: pl.DataFrame) -> pl.DataFrame | None:

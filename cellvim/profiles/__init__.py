@@ -4,10 +4,11 @@ from cellvim.profiles.aggregate import aggregate
 from cellvim.profiles.annotate import annotate, require_column
 from cellvim.profiles.folds import fold_of, hash_of
 from cellvim.profiles.normalize import control_folds, normalize, plate_codes
-from cellvim.profiles.schema import Profiles, read_profiles
+from cellvim.profiles.schema import PROVENANCE_KEY, Profiles, read_profiles, thumbnails_path
 from cellvim.profiles.sphere import Sphere, fit_sphere
 
 __all__ = [
+    "PROVENANCE_KEY",
     "Profiles",
     "Sphere",
     "aggregate",
@@ -20,4 +21,5 @@ __all__ = [
     "plate_codes",
     "read_profiles",
     "require_column",
+    "thumbnails_path",
 ]

@@ -19,6 +19,8 @@ from cellvim.store import parse_well
 logger = logging.getLogger(__name__)
 
 METADATA_PREFIX = "Metadata_"
+PROVENANCE_KEY = b"cellvim"
+"""Key of a Parquet file's metadata under which a table says how it was made."""
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 PERTURBATION, CONTROL_TYPE = "Metadata_Perturbation", "Metadata_ControlType"
 NEGATIVE_CONTROL, EMPTY = "negcon", "empty"
@@ -151,11 +153,16 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if path.suffix not in (".parquet", ".pq"):
         return {}
     try:
-        content = json.loads((pq.read_schema(path).metadata or {}).get(b"cellvim", b"{}"))
+        content = json.loads((pq.read_schema(path).metadata or {}).get(PROVENANCE_KEY, b"{}"))
     except (pa.ArrowException, ValueError, OSError) as error:
         found = f"{path}: its key `cellvim` is not JSON"
         raise InputError(found, hint="write the table again with `cellvim embed`") from error
     return content if isinstance(content, dict) else {}
+
+
+def thumbnails_path(table: Path) -> Path:
+    """``NAME.thumbnails.parquet`` beside the table, whether it is there or not."""
+    return table.with_name(f"{table_name(table)}.thumbnails.parquet")
 
 
 def table_name(path: Path) -> str:

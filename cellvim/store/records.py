@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import read_json, write_atomically, write_json
+from cellvim.atomic import read_json, write_json
 from cellvim.errors import InputError
 from cellvim.provenance import sha256_of_json
 from cellvim.store.naming import FieldKey
@@ -112,10 +112,6 @@ def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
         "sha256": pl.String,
     }
     return pl.DataFrame(rows, schema=schema)
-
-
-def write_table(path: Path, table: pl.DataFrame) -> None:
-    write_atomically(path, lambda temporary: table.write_parquet(temporary, compression="zstd"))
 
 
 def load_json(path: Path) -> Any:

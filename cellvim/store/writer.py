@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import flush_to_disk, json_bytes, remove_leftovers, write_bytes, write_json
+from cellvim.atomic import flush_to_disk, json_bytes, remove_leftovers, write_bytes, write_json, write_parquet
 from cellvim.errors import OutputExistsError
 from cellvim.provenance import sha256_of_file
 from cellvim.store import layout
@@ -27,7 +27,6 @@ from cellvim.store.records import (
     load_json,
     manifest_of,
     plane_sha256,
-    write_table,
 )
 from cellvim.store.statistics import measure_plate
 
@@ -192,11 +191,11 @@ class PlateWriter:
         fields = sorted(fields)
         self._discard_others(set(fields))
         records = [FieldRecord.load(layout.record_path(self.companion, key)) for key in fields]
-        write_table(self.companion / MANIFEST_FILE, manifest_of(records))
+        write_parquet(self.companion / MANIFEST_FILE, manifest_of(records))
         write_json(self.companion / SKIPPED_FILE, dict(skipped or {}))
         self._write_platemap(platemap)
         percentiles, table = measure_plate(self.companion, records, self.channels)
-        write_table(self.companion / FIELDS_FILE, table)
+        write_parquet(self.companion / FIELDS_FILE, table)
         intensity = {"channels": list(self.channels), "percentiles": percentiles}
         write_json(self.companion / INTENSITY_FILE, intensity)
         self._write_metadata(records, percentiles)
@@ -204,7 +203,7 @@ class PlateWriter:
     def _write_platemap(self, platemap: pl.DataFrame | None) -> None:
         path = self.companion / PLATEMAP_FILE
         if platemap is not None:
-            write_table(path, platemap)
+            write_parquet(path, platemap)
         elif path.exists():
             # Kept, it would get a new checksum, be it damaged or not.
             logger.warning("%s: the plate map of an earlier run is removed, as none was given", self.name)
