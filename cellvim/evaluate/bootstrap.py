@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from cellvim.profiles import hash_of
+from cellvim.folds import hash_of
 
 COVERAGE = 0.95
 

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.bootstrap import Estimate, generator_for, resampled_counts
-from cellvim.profiles import Profiles, fold_of, require_column
+from cellvim.folds import fold_of
+from cellvim.profiles import Profiles, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from cellvim.profiles.aggregate import aggregate
 from cellvim.profiles.annotate import annotate, require_column
-from cellvim.profiles.folds import fold_of, hash_of
 from cellvim.profiles.normalize import control_folds, normalize, plate_codes
 from cellvim.profiles.schema import PROVENANCE_KEY, Profiles, read_profiles, thumbnails_path
 from cellvim.profiles.sphere import Sphere, fit_sphere
@@ -15,8 +14,6 @@ __all__ = [
     "annotate",
     "control_folds",
     "fit_sphere",
-    "fold_of",
-    "hash_of",
     "normalize",
     "plate_codes",
     "read_profiles",

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from cellvim.config import Normalization
 from cellvim.errors import InputError
-from cellvim.profiles.folds import hash_of
+from cellvim.folds import hash_of
 from cellvim.profiles.schema import PLATE, WELL, Profiles
 from cellvim.profiles.sphere import fit_sphere
 

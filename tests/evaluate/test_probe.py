@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, run_probes, score_predictions
-from cellvim.profiles import Profiles, fold_of
+from cellvim.folds import fold_of
+from cellvim.profiles import Profiles
 
 MakeScreen = Callable[..., Profiles]
 SETTINGS = EvaluateSettings(tables=(Path("t"),), out=Path("o"), bootstraps=200)

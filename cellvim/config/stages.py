@@ -1,0 +1,114 @@
+"""Settings of the other stages: ingest, embed, evaluate, demo."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cellvim.config.base import Positive, Settings
+
+Normalization = Literal["sphere", "mad", "standardize", "none"]
+TaskName = Literal["activity", "distinctiveness", "replicate_retrieval", "probe"]
+
+
+class IngestSettings(Settings):
+    """`cellvim ingest`: from vendor files to one OME-Zarr plate each."""
+
+    sources: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Folders of images, one plate or several in each."""
+    out: Path
+    """Folder that receives PLATE.ome.zarr and PLATE.cellvim."""
+    platemap: Path | None = None
+    """CSV, TSV or Parquet that says what is in each well."""
+    pattern: str | None = None
+    """File names with named fields, for example ``{plate}/{well}_{field}_{channel}.tif``."""
+    plate: str | None = None
+    """Plate name, where the source does not carry one."""
+    source: Literal["auto", "pattern", "imagexpress", "operetta"] = "auto"
+    """Reader to use; `auto` recognises the folder and says how."""
+    channels: str | None = None
+    """Stain names: ``DNA,GFP`` in sorted order of the source's keys, or ``1=GFP,2=DNA``."""
+    on_missing: Literal["stop", "skip-field", "fill"] = "stop"
+    """What to do with a field that lacks a plane or holds a damaged one."""
+    z: Literal["max", "mean"] | Annotated[int, Field(ge=0)] = "max"
+    """How several z planes become one: a projection, or the number of the plane to keep."""
+    timepoint: Annotated[int, Field(ge=0)] | None = None
+    """Which time point to keep; required when the source has several."""
+    codec: Literal["zstd", "lz4"] = "zstd"
+    """Blosc codec of the pixels."""
+    workers: Positive = 2
+    """Fields read and compressed at the same time."""
+    overwrite: bool = False
+    """Replace a plate that was made from other inputs or settings."""
+    dry_run: bool = False
+    """Report what would be written, and write nothing."""
+
+
+class EmbedSettings(Settings):
+    """`cellvim embed`: one row of features per well, field or crop."""
+
+    plates: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Plates, or folders of plates."""
+    model: Path
+    """Run folder of `cellvim pretrain`, or a model.safetensors file."""
+    out: Path
+    """Parquet table to write."""
+    level: Literal["well", "field", "crop"] = "well"
+    pool: Literal["channel", "all"] = "channel"
+    """Average tokens per channel and concatenate, or over everything."""
+    layers: tuple[int, ...] = ()
+    """Blocks whose output is used, from 0; several are concatenated; none means the final norm."""
+    tile_px: Positive | None = None
+    """Side of the tiles a field is cut into; the training crop if absent."""
+    has_intensity: bool = False
+    """Append the mean and standard deviation that normalisation removed, two numbers per channel."""
+    batch_size: Positive = 16
+    """Tiles per forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    overwrite: bool = False
+
+
+class EvaluateSettings(Settings):
+    """`cellvim evaluate`: how good are the profiles of one or more tables?"""
+
+    tables: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Profile tables: Parquet or CSV, ours or a peer's."""
+    out: Path
+    """Folder that receives report.html, metrics.json and the tables behind them."""
+    platemap: Path | None = None
+    """Plate map joined by plate and well, for tables that carry none."""
+    perturbation: str | None = None
+    """Column that says what was done to a well; `Metadata_Perturbation` if absent."""
+    control: str | None = None
+    """Negative controls as ``COLUMN=VALUE``, for example ``Metadata_broad_sample=DMSO``."""
+    label: str | None = None
+    """Column that the probes predict; the perturbation if absent."""
+    normalize: Normalization = "sphere"
+    tasks: tuple[TaskName, ...] = ("activity", "distinctiveness", "replicate_retrieval", "probe")
+    null_size: Positive = 10000
+    """Random rank lists behind each p-value, where they cannot all be counted."""
+    bootstraps: Positive = 1000
+    """Resamples behind each interval."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    title: str | None = None
+    """Heading of the report."""
+    is_synthetic: bool = False
+    """Say on every page that the data are synthetic."""
+    overwrite: bool = False
+    """Replace results of other inputs or settings."""
+
+
+class DemoSettings(Settings):
+    """`cellvim demo`: synthetic plates with known truth, through all four stages, to a report."""
+
+    out: Path = Path("demo")
+    """Folder that receives images, plates, run, embeddings and report."""
+    plates: Annotated[int, Field(ge=2, le=4)] = 3
+    """Synthetic plates to draw."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the images, the training and the random rank lists."""
+    steps: Annotated[int, Field(ge=0)] = 250
+    """Optimiser steps of the pretraining."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    overwrite: bool = False
+    """Replace a demo that was made with other settings."""
