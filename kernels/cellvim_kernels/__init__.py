@@ -1,11 +1,13 @@
 """The pooled, bidirectional mixer of FastVim: its equation, and the fast paths that are judged by it."""
 
 from cellvim_kernels.dispatch import UnknownBackendError, chosen_backend, pooled_mixer
-from cellvim_kernels.layout import Grid, Kept, Layout, Order
+from cellvim_kernels.layout import BackwardRows, Divisor, Grid, Kept, Layout, Order
 from cellvim_kernels.pooled_mixer import MixerWeights, Pool
 from cellvim_kernels.selective_scan import ScanInputs
 
 __all__ = [
+    "BackwardRows",
+    "Divisor",
     "Grid",
     "Kept",
     "Layout",

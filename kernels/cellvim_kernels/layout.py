@@ -16,6 +16,9 @@ from torch import Tensor
 Order = Literal["rwc", "wrc", "crw", "cwr"]
 """Axes of the sequence, slowest first: row, width (column), channel. The later of r and w is pooled away."""
 
+Divisor = Literal["count", "width"]
+BackwardRows = Literal["corrected", "published"]
+
 SHAPE_AXES = "rwc"
 
 
@@ -29,6 +32,7 @@ class Grid:
         channels: Channels of each patch.
         order: ``rwc`` and ``crw`` pool the columns of a row; ``wrc`` and ``cwr`` the rows of a column.
         is_pooled: False makes each token its own cell (unpooled Vim).
+        scale: Factor of pooled means, for weights that learned on rows divided by more tokens than were present.
     """
 
     rows: int
@@ -36,6 +40,7 @@ class Grid:
     channels: int
     order: Order = "rwc"
     is_pooled: bool = True
+    scale: float = 1.0
 
     @property
     def length(self) -> int:
@@ -64,14 +69,22 @@ class Grid:
             return self.length
         return self.length // self.sequence_shape[self.pooled_axis]
 
+    @property
+    def row_length(self) -> int:
+        """Tokens that a cell has when none is missing."""
+        return self.sequence_shape[self.pooled_axis] if self.is_pooled else 1
+
     def tables(
         self, batch: int, device: torch.device
-    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "{batch} length"]]:
-        """Memory index and cell of each position of the sequence; the definition, for references and tests."""
+    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "2 {batch} length"]]:
+        """Memory index and, for each direction, cell of each position of the sequence.
+
+        The definition, for references and tests.
+        """
         sequence, cell = grid_tables(self)
         return (
             sequence.to(device).expand(batch, -1),
-            cell.to(device).expand(batch, -1),
+            cell.to(device).expand(2, batch, -1),
         )
 
 
@@ -88,6 +101,32 @@ def grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " lengt
 
 
 @dataclass(frozen=True, eq=False)
+class Bins:
+    """Cell of each position of a sequence of kept tokens, and what is needed to sum by cell without atomics.
+
+    Args:
+        cell: Cell of each position of the sequence.
+        count: Tokens in each cell.
+        members: Positions of all samples (sample * length + position), sorted by sample and cell.
+        first: Where each cell's members start; cells of all samples.
+    """
+
+    cell: Int[Tensor, "b length"]
+    count: Int[Tensor, "b P"]
+    members: Int[Tensor, " b*length"]
+    first: Int[Tensor, " b*P"]
+
+    @classmethod
+    def of(cls, cell: Int[Tensor, "b length"], cells: int) -> "Bins":
+        batch, length = cell.shape
+        count = torch.zeros(batch, cells, dtype=torch.long, device=cell.device)
+        count.scatter_add_(1, cell, torch.ones_like(cell))
+        start = torch.arange(batch, device=cell.device).unsqueeze(1) * length
+        members = (cell.argsort(dim=1, stable=True) + start).flatten()
+        return cls(cell, count, members, first=count.flatten().cumsum(0) - count.flatten())
+
+
+@dataclass(frozen=True, eq=False)
 class Kept:
     """Some tokens of a grid, a different choice in each sample but equally many.
 
@@ -96,56 +135,65 @@ class Kept:
     Args:
         sequence: Memory index, among the kept tokens, of each position of the sequence.
         place: Its inverse: position in the sequence of each kept token.
-        cell: Cell of each position of the sequence.
         cells: Number of cells P, empty ones included.
-        count: Tokens in each cell.
-        members: Positions of all samples (sample * length + position), sorted by sample and cell.
-        first: Where each cell's members start; cells of all samples.
+        bins: Cells of the forward and of the backward direction: the same, but in the published masked models.
+        divisor: What the sum over a cell is divided by; the number of its tokens if None.
         is_raster: The sequence is the memory order.
     """
 
     sequence: Int[Tensor, "b length"]
     place: Int[Tensor, "b length"]
-    cell: Int[Tensor, "b length"]
     cells: int
-    count: Int[Tensor, "b P"]
-    members: Int[Tensor, " b*length"]
-    first: Int[Tensor, " b*P"]
+    bins: tuple[Bins, Bins]
+    divisor: int | None
     is_raster: bool
 
     @classmethod
-    def from_ids(cls, ids: Int[Tensor, "b length"], grid: Grid) -> "Kept":
+    def from_ids(
+        cls,
+        ids: Int[Tensor, "b length"],
+        grid: Grid,
+        *,
+        divisor: Divisor = "count",
+        backward_rows: BackwardRows = "corrected",
+    ) -> "Kept":
         """Keep the tokens `ids` of `grid`.
 
         Args:
             ids: Memory indices of the kept tokens in `grid`, ascending in each sample.
             grid: The whole grid, in the order that the sequence shall have.
+            divisor: Divide the sum over a cell by the tokens that it has, or by those it would have in `grid`.
+            backward_rows: `published` gives position i from the end, in the backward direction, the cell number of
+                position i from the start, which is right only if nothing is hidden.
         """
         sequence_of_grid, cell_of_position = (table.to(ids.device) for table in grid_tables(grid))
         position_of_token = torch.empty_like(sequence_of_grid)
         position_of_token[sequence_of_grid] = torch.arange(grid.length, device=ids.device)
         position = position_of_token[ids]
         sequence = position.argsort(dim=1)
-        place = sequence.argsort(dim=1)
         if grid.is_pooled:
             cells = grid.cells
             cell = cell_of_position[position.gather(1, sequence)]
         else:
             cells = ids.shape[1]
             cell = torch.arange(cells, device=ids.device).expand_as(ids)
-        count = torch.zeros(len(ids), cells, dtype=torch.long, device=ids.device)
-        count.scatter_add_(1, cell, torch.ones_like(cell))
-        start = torch.arange(len(ids), device=ids.device).unsqueeze(1) * ids.shape[1]
-        members = (cell.argsort(dim=1, stable=True) + start).flatten()
-        first = count.flatten().cumsum(0) - count.flatten()
-        return cls(sequence, place, cell, cells, count, members, first, is_raster=grid.order == "rwc")
+        forward = Bins.of(cell, cells)
+        is_corrected = backward_rows == "corrected"
+        return cls(
+            sequence,
+            place=sequence.argsort(dim=1),
+            cells=cells,
+            bins=(forward, forward if is_corrected else Bins.of(cells - 1 - cell.flip(1), cells)),
+            divisor=None if divisor == "count" else grid.row_length,
+            is_raster=grid.order == "rwc",
+        )
 
     def tables(
         self,
         batch: int,  # noqa: ARG002  (same signature as Grid's)
         device: torch.device,  # noqa: ARG002
-    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "{batch} length"]]:
-        return self.sequence, self.cell
+    ) -> tuple[Int[Tensor, "{batch} length"], Int[Tensor, "2 {batch} length"]]:
+        return self.sequence, torch.stack([bins.cell for bins in self.bins])
 
 
 Layout = Grid | Kept

@@ -10,7 +10,8 @@ CPU = torch.device("cpu")
 
 def tables(layout: Layout) -> tuple[list[int], list[int]]:
     sequence, cell = layout.tables(1, CPU)
-    return sequence[0].tolist(), cell[0].tolist()
+    assert torch.equal(cell[0], cell[1])
+    return sequence[0].tolist(), cell[0, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,29 @@ def test_kept_tokens_follow_the_order_of_the_grid_and_empty_rows_keep_their_cell
     # Of a 3 x 2 grid of one channel: nothing of row 1.
     kept = Kept.from_ids(torch.tensor([[0, 1, 5]]), Grid(3, 2, 1, "rwc"))
     assert tables(kept) == ([0, 1, 2], [0, 0, 2])
-    assert kept.count.tolist() == [[2, 0, 1]]
+    assert kept.bins[0].count.tolist() == [[2, 0, 1]]
     # By columns: column 0 holds token 0; column 1 holds tokens 1 and 5.
     turned = Kept.from_ids(torch.tensor([[0, 1, 5]]), Grid(3, 2, 1, "wrc"))
     assert tables(turned) == ([0, 1, 2], [0, 1, 1])
-    assert turned.count.tolist() == [[1, 2]]
+    assert turned.bins[0].count.tolist() == [[1, 2]]
+
+
+def test_published_backward_rows_count_from_the_wrong_end() -> None:
+    # Row 0 keeps three tokens and row 2 keeps one; read from the end, the published ids are 0, 0, 0, 2 again.
+    ids = torch.tensor([[0, 1, 2, 6]])
+    kept = Kept.from_ids(ids, Grid(3, 3, 1, "rwc"), backward_rows="published")
+    assert kept.bins[0].cell.tolist() == [[0, 0, 0, 2]]
+    assert kept.bins[1].cell.tolist() == [[0, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("order", ["rwc", "wrc", "crw", "cwr"])
+def test_published_backward_rows_are_right_if_nothing_is_hidden(order: Order) -> None:
+    kept = Kept.from_ids(torch.arange(24)[None], Grid(3, 4, 2, order), backward_rows="published")
+    assert torch.equal(kept.bins[0].cell, kept.bins[1].cell)
+
+
+def test_the_divisor_is_the_count_or_the_length_of_the_pooled_row() -> None:
+    ids = torch.tensor([[0, 1, 5]])
+    assert Kept.from_ids(ids, Grid(3, 2, 1, "rwc")).divisor is None
+    assert Kept.from_ids(ids, Grid(3, 2, 1, "rwc"), divisor="width").divisor == 2
+    assert Kept.from_ids(ids, Grid(3, 2, 1, "wrc"), divisor="width").divisor == 3

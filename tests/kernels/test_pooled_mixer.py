@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels import Grid, Kept, Layout, MixerWeights, Order, Pool
+from cellvim_kernels import BackwardRows, Divisor, Grid, Kept, Layout, MixerWeights, Order, Pool
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major, token_major_pooled_mixer
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
@@ -51,14 +51,22 @@ def draw_tokens(batch: int, length: int, inner: int, *, dtype: torch.dtype = tor
     return values.to(dtype).requires_grad_()
 
 
-def keep(grid: Grid, *, batch: int, ratio: float) -> Kept:
+def keep(
+    grid: Grid,
+    *,
+    batch: int,
+    ratio: float,
+    divisor: Divisor = "count",
+    backward_rows: BackwardRows = "corrected",
+) -> Kept:
     """Keep random tokens; the first sample shows none of the first row, so that empty cells occur."""
     generator = torch.Generator().manual_seed(grid.length)
     count = max(1, round(grid.length * ratio))
     noise = torch.rand(batch, grid.length, generator=generator)
     if ratio < 1 and grid.rows > 1:
         noise[0, : min(grid.cols * grid.channels, grid.length - count)] = 2
-    return Kept.from_ids(noise.argsort(dim=1)[:, :count].sort(dim=1).values, grid)
+    ids = noise.argsort(dim=1)[:, :count].sort(dim=1).values
+    return Kept.from_ids(ids, grid, divisor=divisor, backward_rows=backward_rows)
 
 
 def outputs_and_gradients(
@@ -110,10 +118,55 @@ def test_dense_outputs_and_all_gradients_match_the_equation(grid: Grid, pool: Po
 @pytest.mark.parametrize("grid", grids(), ids=str)
 def test_masked_outputs_and_all_gradients_match_the_equation(grid: Grid, pool: Pool, ratio: float) -> None:
     kept = keep(grid, batch=3, ratio=ratio)
-    xz, weights = draw_tokens(3, kept.cell.shape[1], 6), draw_weights(6)
+    xz, weights = draw_tokens(3, kept.place.shape[1], 6), draw_weights(6)
     expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, kept, pool)
     actual = outputs_and_gradients(token_major_pooled_mixer, xz, weights, kept, pool)
     assert_same(actual, expected, FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("backward_rows", ["corrected", "published"])
+def test_divisor_and_backward_rows_match_the_equation(
+    order: Order, pool: Pool, backward_rows: BackwardRows
+) -> None:
+    grid = Grid(3, 5, 2, order)
+    kept = keep(grid, batch=3, ratio=0.3, divisor="width", backward_rows=backward_rows)
+    xz, weights = draw_tokens(3, kept.place.shape[1], 6), draw_weights(6)
+    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, kept, pool)
+    actual = outputs_and_gradients(token_major_pooled_mixer, xz, weights, kept, pool)
+    assert_same(actual, expected, FLOAT64_TOLERANCE)
+    if backward_rows == "published":
+        plain = token_major_pooled_mixer(xz, weights, keep(grid, batch=3, ratio=0.3, divisor="width"), pool)
+        assert not torch.allclose(plain, actual[0])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_scaled_means_match_the_equation_and_are_what_the_width_divides_by(order: Order) -> None:
+    grid = Grid(3, 4, 2, order, scale=0.25)
+    xz, weights = draw_tokens(2, grid.length, 6), draw_weights(6)
+    expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, grid)
+    assert_same(
+        outputs_and_gradients(token_major_pooled_mixer, xz, weights, grid), expected, FLOAT64_TOLERANCE
+    )
+    # One token of four in each cell, divided by four, is a quarter of that token.
+    whole = Grid(2, 4, 1, "rwc")
+    ids = torch.tensor([[1, 6]])
+    few = draw_tokens(1, 2, 6)
+    alone = token_major_pooled_mixer(few, weights, Grid(2, 1, 1, scale=0.25))
+    divided = token_major_pooled_mixer(few, weights, Kept.from_ids(ids, whole, divisor="width"))
+    torch.testing.assert_close(alone, divided)
+
+
+def test_without_the_inner_norm_both_paths_agree() -> None:
+    grid, weights = Grid(3, 2, 2, "wrc"), draw_weights(6)._replace(norm_weight=None, norm_bias=None)
+    xz = draw_tokens(2, grid.length, 6)
+    given = [tensor for tensor in weights if tensor is not None]
+    results = []
+    for mixer in (naive_pooled_mixer, token_major_pooled_mixer):
+        out = mixer(xz, weights, grid, "mean")
+        results.append([out, *torch.autograd.grad(out.square().sum(), [xz, *given])])
+    assert_same(results[1], results[0], FLOAT64_TOLERANCE)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -133,7 +186,7 @@ def test_gradients_match_finite_differences(mixer: Mixer, order: Order) -> None:
 def test_float32_stays_close_to_float64(order: Order, pool: Pool) -> None:
     grid = Grid(5, 7, 3, order)
     layout = keep(grid, batch=2, ratio=0.25) if pool == "mean" else grid
-    length = layout.cell.shape[1] if isinstance(layout, Kept) else grid.length
+    length = layout.place.shape[1] if isinstance(layout, Kept) else grid.length
     single = torch.float32
     xz, weights = draw_tokens(2, length, 24), draw_weights(24, state=16)
     expected = outputs_and_gradients(naive_pooled_mixer, xz, weights, layout, pool)
@@ -150,7 +203,7 @@ def test_bf16_tokens_stay_close_to_float64(order: Order, pool: Pool, is_masked: 
     """As under autocast: tokens in bf16, parameters in float32. The truth reads the rounded tokens."""
     grid = Grid(5, 7, 3, order)
     layout = keep(grid, batch=2, ratio=0.25) if is_masked else grid
-    length = layout.cell.shape[1] if isinstance(layout, Kept) else grid.length
+    length = layout.place.shape[1] if isinstance(layout, Kept) else grid.length
     tokens = draw_tokens(2, length, 24, dtype=torch.bfloat16)
     weights = draw_weights(24, state=16, dtype=torch.float32)
     exact = MixerWeights(*(tensor.detach().double().requires_grad_() for tensor in weights))
@@ -262,7 +315,7 @@ def test_two_runs_give_the_same_bits() -> None:
     single = torch.float32
     weights = draw_weights(24, state=16, dtype=single)
     layout = keep(Grid(7, 7, 5, "wrc"), batch=8, ratio=0.25)
-    xz = draw_tokens(8, layout.cell.shape[1], 24, dtype=single)
+    xz = draw_tokens(8, layout.place.shape[1], 24, dtype=single)
     once = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout)
     again = outputs_and_gradients(token_major_pooled_mixer, xz, weights, layout)
     assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))

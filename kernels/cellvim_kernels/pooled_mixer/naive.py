@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels.layout import Layout
-from cellvim_kernels.pooled_mixer.weights import NORM_EPS, MixerWeights, Pool
+from cellvim_kernels.layout import Grid, Layout
+from cellvim_kernels.pooled_mixer.weights import MixerWeights, Pool, inner_norm
 from cellvim_kernels.selective_scan import ScanInputs, naive_selective_scan
 
 
@@ -17,7 +17,7 @@ def naive_pooled_mixer(
 
     Per direction: depthwise convolution over the sequence and SiLU; pool to cells (an empty cell is zero); scan
     over the cells; give every token its cell's result; add D times the unpooled convolution. Then average the
-    directions, LayerNorm over E, multiply by SiLU(z).
+    directions, LayerNorm over E (where there is one), multiply by SiLU(z).
 
     Args:
         xz: Output of in_proj in memory order, x in the first half and z in the second.
@@ -36,21 +36,20 @@ def naive_pooled_mixer(
     sequence, cell = layout.tables(batch, xz.device)
     samples = []
     for i in range(batch):
-        in_sequence = _mix_sample(x[i, sequence[i]], cell[i], layout.cells, weights, pool)
+        in_sequence = _mix_sample(x[i, sequence[i]], cell[:, i], layout, weights, pool)
         samples.append(in_sequence[sequence[i].argsort()])
     mixed = torch.stack(samples)
-    normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
-    return (normed * functional.silu(z)).to(xz.dtype)
+    return (inner_norm(mixed, weights) * functional.silu(z)).to(xz.dtype)
 
 
 def _mix_sample(
-    x: Float[Tensor, "L E"], cell: Int[Tensor, " L"], cells: int, weights: MixerWeights, pool: Pool
+    x: Float[Tensor, "L E"], cell: Int[Tensor, "2 L"], layout: Layout, weights: MixerWeights, pool: Pool
 ) -> Float[Tensor, "L E"]:
     local = [_conv_silu(x, weights, direction) for direction in (0, 1)]
-    pooled = torch.stack([_pool(tokens, cell, cells, pool) for tokens in local])
+    pooled = torch.stack([_pool(local[i], cell[i], layout, pool) for i in (0, 1)])
     inputs = _scan_inputs(pooled[:, None], weights)
     y, _ = naive_selective_scan(inputs)
-    directions = [y[i, 0, cell] + weights.D[i] * local[i] for i in (0, 1)]
+    directions = [y[i, 0, cell[i]] + weights.D[i] * local[i] for i in (0, 1)]
     return (directions[0] + directions[1]) / 2
 
 
@@ -71,15 +70,20 @@ def _conv_silu(x: Float[Tensor, "L E"], weights: MixerWeights, direction: int) -
 
 
 def _pool(
-    tokens: Float[Tensor, "L E"], cell: Int[Tensor, " L"], cells: int, pool: Pool
-) -> Float[Tensor, "{cells} E"]:
+    tokens: Float[Tensor, "L E"], cell: Int[Tensor, " L"], layout: Layout, pool: Pool
+) -> Float[Tensor, "P E"]:
     rows = []
-    for number in range(cells):
+    for number in range(layout.cells):
         members = tokens[cell == number]
         if len(members) == 0:
             rows.append(tokens.new_zeros(tokens.shape[-1]))
+        elif pool == "max":
+            rows.append(members.amax(0))
+        elif isinstance(layout, Grid):
+            scale = layout.scale if layout.is_pooled else 1
+            rows.append(members.mean(0) * scale)
         else:
-            rows.append(members.mean(0) if pool == "mean" else members.amax(0))
+            rows.append(members.sum(0) / (layout.divisor or len(members)))
     return torch.stack(rows)
 
 

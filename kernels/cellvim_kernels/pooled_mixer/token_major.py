@@ -12,7 +12,7 @@ from torch.nn import functional
 from cellvim_kernels.layout import Grid, Kept, Layout
 from cellvim_kernels.pooled_mixer.conv import both_convs_silu
 from cellvim_kernels.pooled_mixer.gather import expand_cells, pool_cells, take_tokens
-from cellvim_kernels.pooled_mixer.weights import NORM_EPS, MixerWeights, Pool
+from cellvim_kernels.pooled_mixer.weights import MixerWeights, Pool, inner_norm
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
 
@@ -22,14 +22,12 @@ def token_major_pooled_mixer(
     """Compute what `naive_pooled_mixer` defines, with the same arguments and result."""
     x, z = xz.chunk(2, dim=-1)
     forward, backward = both_convs_silu(_in_sequence(x, layout), weights.conv_weight, weights.conv_bias)
-    pooled = torch.stack([pool_cells(forward, layout, pool), pool_cells(backward, layout, pool)])
+    pooled = torch.stack([pool_cells(forward, layout, pool, 0), pool_cells(backward, layout, pool, 1)])
     y, _ = token_major_selective_scan(_scan_inputs(pooled, weights))
     halves = weights.D.to(forward.dtype) * 0.5
-    global_part = expand_cells((y[0] + y[1]) * 0.5, layout)
+    global_part = expand_cells(y, layout)
     mixed = torch.addcmul(torch.addcmul(global_part, forward, halves[0]), backward, halves[1])
-    scale, shift = weights.norm_weight.to(mixed.dtype), weights.norm_bias.to(mixed.dtype)
-    normed = functional.layer_norm(mixed, mixed.shape[-1:], scale, shift, NORM_EPS)
-    return (_in_memory(normed, layout) * functional.silu(z)).to(xz.dtype)
+    return (_in_memory(inner_norm(mixed, weights), layout) * functional.silu(z)).to(xz.dtype)
 
 
 def _in_sequence(x: Float[Tensor, "b L E"], layout: Layout) -> Float[Tensor, "b L E"]:

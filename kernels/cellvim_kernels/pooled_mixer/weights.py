@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 Pool = Literal["mean", "max"]
 
@@ -22,8 +23,8 @@ class MixerWeights(NamedTuple):
         dt_bias: Added inside the softplus.
         A_log: Logarithm of the decay rates, ``A = -exp(A_log)``.
         D: Weight of the unpooled convolution output, through which local detail passes.
-        norm_weight: Scale of the LayerNorm over E.
-        norm_bias: Shift of the LayerNorm over E.
+        norm_weight: Scale of the LayerNorm over E; None for a mixer without it.
+        norm_bias: Shift of the LayerNorm over E; None for a mixer without it.
     """
 
     conv_weight: Float[Tensor, "2 E K"]
@@ -33,5 +34,13 @@ class MixerWeights(NamedTuple):
     dt_bias: Float[Tensor, "2 E"]
     A_log: Float[Tensor, "2 E N"]
     D: Float[Tensor, "2 E"]
-    norm_weight: Float[Tensor, " E"]
-    norm_bias: Float[Tensor, " E"]
+    norm_weight: Float[Tensor, " E"] | None
+    norm_bias: Float[Tensor, " E"] | None
+
+
+def inner_norm(mixed: Float[Tensor, "*tokens E"], weights: MixerWeights) -> Float[Tensor, "*tokens E"]:
+    """LayerNorm over E, where the mixer has one."""
+    if weights.norm_weight is None or weights.norm_bias is None:
+        return mixed
+    scale, shift = weights.norm_weight.to(mixed.dtype), weights.norm_bias.to(mixed.dtype)
+    return functional.layer_norm(mixed, mixed.shape[-1:], scale, shift, NORM_EPS)
