@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.stats import rankdata, spearmanr
 
-from cellvim.evaluate.bootstrap import Estimate
 from cellvim.evaluate.retrieval import average_precision, unit_rows
+from cellvim.statistics import Estimate
 
 Fit = Callable[[Bool[ndarray, " well"]], Float[ndarray, "well feature"]]
 """From the negative controls to learn from, to the features of all wells on the scale learned."""

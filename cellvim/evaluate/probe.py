@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.bootstrap import Estimate, generator_for, resampled_counts
 from cellvim.folds import fold_of
 from cellvim.profiles import Profiles, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
+from cellvim.statistics import generator_for, score_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,15 @@ def judged_wells(
         if not at.any():
             continue
         unit = np.unique(units[at], return_inverse=True)[1]
-        scores = score_predictions(label[at], predicted[at], unit, settings, name=f"{name}/{which}")
+        estimates = score_predictions(
+            label[at],
+            predicted[at],
+            unit,
+            resamples=settings.bootstraps,
+            seed=settings.seed,
+            name=f"{name}/{which}",
+        )
+        scores: dict[str, Any] = {metric: estimate.as_metric() for metric, estimate in estimates.items()}
         if unconverged:
             scores["unconverged_folds"] = unconverged
         metrics |= {which: scores} if which else scores
@@ -231,60 +239,3 @@ def fit_and_predict(
         model = LogisticRegression(C=1.0, max_iter=MOST_ITERATIONS).fit(x, label)
     is_converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     return np.asarray(model.predict(y)), is_converged
-
-
-def score_predictions(
-    label: Int[ndarray, " wells"],
-    predicted: Int[ndarray, " wells"],
-    unit: Int[ndarray, " wells"],
-    settings: EvaluateSettings,
-    *,
-    name: str,
-) -> dict[str, Any]:
-    """Accuracy and macro F1, each with a bootstrap interval over held-out units."""
-    size = int(max(label.max(), predicted.max())) + 1
-    units = int(unit.max()) + 1
-    hits = tally(unit[label == predicted], label[label == predicted], units, size)
-    truths, calls = tally(unit, label, units, size), tally(unit, predicted, units, size)
-    whole = np.ones((1, units))
-    counts = resampled_counts(units, resamples=settings.bootstraps, seed=settings.seed, name=name)
-    estimates = {}
-    for metric, measure in (("accuracy", accuracy_of), ("macro_f1", macro_f1_of)):
-        value = measure(hits, truths, calls, whole)[0]
-        resampled = measure(hits, truths, calls, counts)
-        estimates[metric] = (
-            Estimate.from_resamples(value, resampled) if units > 1 else Estimate(value)
-        ).as_metric()
-    return estimates
-
-
-def tally(
-    unit: Int[ndarray, " wells"], label: Int[ndarray, " wells"], units: int, labels: int
-) -> Float64[ndarray, "units labels"]:
-    """Count wells by unit and label."""
-    return (
-        np.bincount(unit * labels + label, minlength=units * labels).reshape(units, labels).astype(np.float64)
-    )
-
-
-Tally = Float64[ndarray, "units labels"]
-
-
-def accuracy_of(
-    hits: Tally,
-    truths: Tally,
-    calls: Tally,  # noqa: ARG001 - measures are called alike
-    counts: Float64[ndarray, "resamples units"],
-) -> Float64[ndarray, " resamples"]:
-    """Share of wells whose label is predicted."""
-    return np.asarray((counts @ hits.sum(axis=1)) / (counts @ truths.sum(axis=1)))
-
-
-def macro_f1_of(
-    hits: Tally, truths: Tally, calls: Tally, counts: Float64[ndarray, "resamples units"]
-) -> Float64[ndarray, " resamples"]:
-    """Mean over labels of the harmonic mean of precision and recall; labels neither true nor called are left out."""
-    involved = counts @ (truths + calls)
-    f1 = 2 * (counts @ hits) / np.where(involved > 0, involved, 1)
-    is_involved: Bool[ndarray, "resamples labels"] = involved > 0
-    return np.asarray(f1.sum(axis=1) / is_involved.sum(axis=1))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy import ndarray
 
-from cellvim.evaluate.bootstrap import generator_for
+from cellvim.statistics import generator_for
 
 # A null value this close to the observed one equals it: their sums differ only in the order of addition.
 FLOAT_SLACK = 1e-9

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvim.evaluate.bootstrap import Estimate
+from cellvim.statistics import Estimate
 
 
 @dataclass(frozen=True)

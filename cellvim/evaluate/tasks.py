@@ -9,7 +9,6 @@ import polars as pl
 
 from cellvim.config import EvaluateSettings, Normalization
 from cellvim.errors import InputError
-from cellvim.evaluate.bootstrap import mean_with_interval
 from cellvim.evaluate.retrieval import (
     QueryScores,
     RetrievalTask,
@@ -21,6 +20,7 @@ from cellvim.evaluate.retrieval import (
 from cellvim.evaluate.significance import NullDistributions, benjamini_hochberg
 from cellvim.profiles import Profiles, control_folds, normalize, plate_codes
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
+from cellvim.statistics import mean_with_interval
 
 RETRIEVAL_TASKS: tuple[RetrievalTask, ...] = ("activity", "distinctiveness", "replicate_retrieval")
 SIGNIFICANT_Q = 0.05

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
-from sklearn.metrics import accuracy_score, f1_score
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, run_probes, score_predictions
+from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, run_probes
 from cellvim.folds import fold_of
 from cellvim.profiles import Profiles
 
@@ -128,15 +126,6 @@ def names_of_fold(fold: int, count: int, *, salt: str) -> list[str]:
 
 def test_two_runs_are_the_same(make_screen: MakeScreen) -> None:
     assert run_probes(make_screen(), SETTINGS) == run_probes(make_screen(), SETTINGS)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_scores_agree_with_scikit_learn(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth, predicted = rng.integers(0, 6, 80), rng.integers(0, 6, 80)
-    scores = score_predictions(truth, predicted, rng.integers(0, 9, 80), SETTINGS, name="x")
-    assert value(scores["accuracy"]) == pytest.approx(accuracy_score(truth, predicted))
-    assert value(scores["macro_f1"]) == pytest.approx(f1_score(truth, predicted, average="macro"))
 
 
 def test_folds_keep_units_whole_and_do_not_move_when_units_are_added() -> None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from cellvim.evaluate.bootstrap import Estimate
 from cellvim.evaluate.report.content import ReportContent
 from cellvim.evaluate.report.summary import metrics_of
 from cellvim.evaluate.report.wording import estimate_of
+from cellvim.statistics import Estimate
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from cellvim.evaluate.bootstrap import Estimate
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
 from cellvim.evaluate.report.wording import counted, estimate_of, listed, score, spelled, with_interval
+from cellvim.statistics import Estimate
 
 MEASURED_AGAINST = {
     "activity": "differ from their plate's negative controls",

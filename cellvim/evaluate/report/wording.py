@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cellvim.evaluate.bootstrap import Estimate
+from cellvim.statistics import Estimate
 
 NOTHING = "\N{EN DASH}"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cellvim.evaluate.bootstrap import generator_for, mean_with_interval, resampled_counts
+from cellvim.statistics import generator_for, mean_with_interval, resampled_counts
 
 
 def test_every_resample_has_as_many_units_as_there_are() -> None:
