@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cellvim.atomic import write_text
 from cellvim.config import ModelSettings, Settings
 from cellvim.errors import InputError, NotFoundError
 from cellvim.model.encoder import ChannelEncoder
-from cellvim.model.tensors import HEADER_KEY, write_tensors
+from cellvim.model.tensors import read_tensors, write_tensors
 from cellvim.provenance import sha256_of_file
 
 WEIGHTS_NAME = "model.safetensors"
@@ -37,6 +36,10 @@ class ModelCard(Settings):
     """False for the untrained encoder, a baseline."""
     plates: tuple[str, ...] = ()
     """Names of the plates trained on."""
+    objective: str = "mae"
+    """What was learned: `mae`, `supervised` or `align`."""
+    labels_used: str | None = None
+    """Column of the plate map that took part in training; None for an encoder that saw no label."""
     normalization: str = (
         "clip at percentiles 0.1 and 99.9 of plate and channel, standardise per field and channel"
     )
@@ -83,13 +86,7 @@ def weights_sha256(path: Path) -> str:
 
 
 def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as content:
-            text = (content.metadata() or {}).get(HEADER_KEY)
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        found = f"{file} is not a readable safetensors file: {error}"
-        raise InputError(found, hint=IMPORT_HINT) from error
+    text, state = read_tensors(file, hint=IMPORT_HINT)
     if text is None:
         found = f"{file} holds weights, but no cellvim model card"
         raise InputError(found, hint=IMPORT_HINT)
@@ -123,6 +120,7 @@ def _page(card: ModelCard, parameters: int) -> str:
     state = f"trained for {card.steps} steps" if card.is_trained else "untrained (random weights, a baseline)"
     stains = ", ".join(card.channels)
     plates = ", ".join(card.plates) or "not recorded"
+    labels = f"labels {card.labels_used} took part" if card.labels_used else "no labels took part"
     return f"""# cellvim encoder
 
 Channel-aware masked FastVim, {state}, seed {card.seed}.
@@ -135,6 +133,7 @@ Channel-aware masked FastVim, {state}, seed {card.seed}.
 | stains | {stains}; any other uses the `unknown` row |
 | training crop | {card.crop_px} px, {card.mask_ratio:.0%} of the patches hidden |
 | plates | {plates} |
+| learned | {card.objective}, {labels} |
 | pixels | {card.normalization} |
 
 Use: `cellvim embed PLATE --model {WEIGHTS_NAME} --out embeddings.parquet`.

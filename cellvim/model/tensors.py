@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cellvim.atomic import write_atomically
-from cellvim.errors import DiskError
+from cellvim.errors import DiskError, InputError
 
 HEADER_KEY = "cellvim"
 """The only metadata key: safetensors writes several in random order."""
@@ -35,3 +35,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, header: Mapping[
         found = f"{path} cannot be written: {error}"
         hint = "free some space, or check that you may write there; then run the same command again"
         raise DiskError(found, hint=hint) from error
+
+
+def read_tensors(path: Path, *, hint: str) -> tuple[str | None, dict[str, Tensor]]:
+    """Read a file of tensors.
+
+    Args:
+        path: A file that is there.
+        hint: What the user can do if it is of no use.
+
+    Returns:
+        The header as JSON text, None in files of other software; and the tensors by name.
+
+    Raises:
+        InputError: The file is no safetensors file, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            header = (content.metadata() or {}).get(HEADER_KEY)
+            return header, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        found = f"{path} is not a readable safetensors file: {error}"
+        raise InputError(found, hint=hint) from error
