@@ -1,8 +1,8 @@
 """Settings of the model: what a token is, what mixes tokens, how large it all is."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cellvim.config.base import Positive, Settings
 
@@ -58,6 +58,13 @@ class ModelSettings(Settings):
     position_grid: Positive | tuple[Positive, Positive] = 14
     """Side of the stored table of position embeddings, in tokens, or its rows and columns; resized for other
     grids."""
+
+    @model_validator(mode="after")
+    def _class_token_needs_a_sequence(self) -> Self:
+        if self.has_class_token and self.backbone != "channel_vim":
+            msg = f"has_class_token needs backbone channel_vim, not {self.backbone}: rows are pooled, tokens not"
+            raise ValueError(msg)
+        return self
 
 
 PRESETS: dict[Preset, dict[str, int]] = {

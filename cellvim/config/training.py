@@ -145,3 +145,15 @@ class PretrainSettings(Settings):
             msg = f"crop_px={self.crops.crop_px} is not a multiple of patch_px={self.model.patch_px}"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _masking_fits_the_tokens(self) -> Self:
+        if self.objective == "supervised":
+            return self
+        if self.model.has_class_token:
+            msg = f"objective {self.objective} hides tokens, which a model with a class token cannot do"
+            raise ValueError(msg)
+        if self.model.tokenization == "joint" and self.masking.channel_steps > 0:
+            msg = "tokens over all channels cannot hide one of them: set masking.channel_steps to 0"
+            raise ValueError(msg)
+        return self

@@ -65,6 +65,28 @@ def arrange_channels(
     return Arrangement(rows=tuple(rows[i] for i in order), order=tuple(order))
 
 
+def arrange_jointly(known: Sequence[str], channels: Sequence[str]) -> Arrangement:
+    """Put channels into the order of a model whose tokens show all of them at once.
+
+    Args:
+        known: Channels that the model was trained with.
+        channels: Channels of the image, in any order.
+
+    Raises:
+        InputError: The image has other channels.
+    """
+    names = [_key(name) for name in channels]
+    wanted = [_key(name) for name in known]
+    if sorted(names) != sorted(wanted) or len(set(names)) < len(names):
+        found = (
+            f"the model needs the channels {', '.join(known)} together, the image has {', '.join(channels)}"
+        )
+        raise InputError(
+            found, hint="name the channels alike at ingest, or use a model with a token per channel"
+        )
+    return Arrangement(rows=(), order=tuple(names.index(name) for name in wanted))
+
+
 def _key(name: str) -> str:
     return name.strip().casefold()
 
@@ -73,36 +95,42 @@ class TokenAddress(nn.Module):
     """Learned vectors for which stain a token shows and where it lies.
 
     Args:
-        stains: Known stains; one row more serves all others.
-        grid_side: Side of the stored table of positions, in tokens.
+        stains: Known stains; one row more serves all others. None where a token shows all channels together.
+        grid: Side of the stored table of positions, or its rows and columns, in tokens.
         width: Length of the vectors.
         generator: Source of the initial values.
     """
 
-    def __init__(self, stains: int, grid_side: int, width: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, stains: int | None, grid: int | tuple[int, int], width: int, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.stain = nn.Parameter(torch.empty(stains + 1, width))
-        self.position = nn.Parameter(torch.empty(grid_side, grid_side, width))
-        truncated_normal_(self.stain, generator)
+        rows, cols = (grid, grid) if isinstance(grid, int) else grid
+        self.stain = None if stains is None else nn.Parameter(torch.empty(stains + 1, width))
+        self.position = nn.Parameter(torch.empty(rows, cols, width))
+        if self.stain is not None:
+            truncated_normal_(self.stain, generator)
         truncated_normal_(self.position, generator)
 
-    def forward(self, rows: int, cols: int, stain_rows: Sequence[int]) -> Float[Tensor, "rows cols c d"]:
+    def forward(self, rows: int, cols: int, stain_rows: Sequence[int]) -> Float[Tensor, "rows cols T d"]:
         """Add both for every token of a grid; positions of other grids are interpolated (bicubic)."""
         position: Tensor = self.position
         if position.shape[:2] != (rows, cols):
             image = position.permute(2, 0, 1).unsqueeze(0)
             resized = functional.interpolate(image, (rows, cols), mode="bicubic", align_corners=False)
             position = resized[0].permute(1, 2, 0)
+        if self.stain is None:
+            return position.unsqueeze(2)
         stain = self.stain[torch.tensor(stain_rows, device=self.stain.device)]
         return position.unsqueeze(2) + stain
 
 
 class PatchProjection(nn.Module):
-    """One linear map from the pixels of a patch to a token, shared by all channels."""
+    """One linear map from the pixels of a patch to a token, shared by all channels if each has its own tokens."""
 
-    def __init__(self, patch_px: int, width: int, *, generator: torch.Generator) -> None:
+    def __init__(self, pixels: int, width: int, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.linear = linear(patch_px**2, width, has_bias=True)
+        self.linear = linear(pixels, width, has_bias=True)
         lecun_normal_(self.linear.weight, generator)
         nn.init.zeros_(self.linear.bias)
 

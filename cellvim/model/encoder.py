@@ -1,44 +1,55 @@
 """The encoder: any image size and any named set of channels in, one token per patch and channel out."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from cellvim.config import ModelSettings
 from cellvim.errors import InputError, UsageError
+from cellvim.model.baselines import AttentionBlock
 from cellvim.model.channel_embed import (
     Arrangement,
     PatchProjection,
     TokenAddress,
     arrange_channels,
+    arrange_jointly,
     reorder_channels,
     to_patches,
 )
 from cellvim.model.device import choose_backend
+from cellvim.model.initialize import truncated_normal_
 from cellvim.model.mixer import Block, RMSNorm
-from cellvim_kernels import Grid, Kept, Layout, Order
+from cellvim.model.sequence import Plan, grid_plan, kept_ids, kept_plan
+from cellvim_kernels import Layout
 
-ScanOrder = Literal["channel-first", "spatial-first", "alternating"]
 
-ORDERS: dict[ScanOrder, tuple[Order, ...]] = {
-    "channel-first": ("rwc", "wrc"),
-    "spatial-first": ("crw", "cwr"),
-    "alternating": ("rwc", "wrc", "crw", "cwr"),
-}
-"""Order of the sequence in successive blocks, over and over: even ones pool the columns of a row, odd ones the
-reverse. Alternating goes by pairs, so a stack of two blocks, as the default decoder, is channel-first."""
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What one block, or the final norm, made of an image.
+
+    Args:
+        maps: One vector per patch and channel of the arrangement; T is 1 where tokens show all channels.
+        class_token: The vector that stands for the whole image, in models that have one.
+    """
+
+    maps: Float[Tensor, "b rows cols T d"]
+    class_token: Float[Tensor, "b d"] | None
 
 
 class ChannelEncoder(nn.Module):
-    """Channel-aware FastVim (FastChannelVim), the part of the model that `embed` uses.
+    """Channel-aware FastVim (FastChannelVim) and its relatives, the part of the model that `embed` uses.
 
     Args:
-        model: Size and scan of the model.
-        channels: Stains that get a row of their own in the stain table; all others share the `unknown` row.
+        model: Size, scan and backbone of the model.
+        channels: Stains that get a row of their own in the stain table; all others share the `unknown` row. With
+            joint tokens: the channels of every image, in this order.
         generator: Source of the initial weights.
 
     Raises:
@@ -54,17 +65,23 @@ class ChannelEncoder(nn.Module):
         self.settings = model
         self.channels = tuple(channels)
         self.width = model.width
-        self.projection = PatchProjection(model.patch_px, model.width, generator=generator)
-        self.address = TokenAddress(len(channels), model.position_grid, model.width, generator=generator)
-        self.blocks = nn.ModuleList(
-            Block(model.width, model, depth=model.depth, generator=generator) for _ in range(model.depth)
-        )
+        self.is_checkpointed = False
+        """Whether blocks are computed again on the way back instead of being remembered."""
+        is_joint = model.tokenization == "joint"
+        pixels = model.patch_px**2 * (len(channels) if is_joint else 1)
+        stains = None if is_joint else len(channels)
+        self.projection = PatchProjection(pixels, model.width, generator=generator)
+        self.address = TokenAddress(stains, model.position_grid, model.width, generator=generator)
+        self.class_token = nn.Parameter(torch.empty(model.width)) if model.has_class_token else None
+        if self.class_token is not None:
+            truncated_normal_(self.class_token, generator)
+        self.blocks = nn.ModuleList(_blocks(model, generator))
         self.norm = RMSNorm(model.width)
 
     def tokens(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], *, layer: int | None = None
     ) -> Float[Tensor, "b c rows cols d"]:
-        """Map an image to one vector per channel and patch.
+        """Map an image to one vector per channel and patch; with joint tokens, c of the result is 1.
 
         Args:
             image: Standardised pixels. A side that is no multiple of the patch is completed by mirroring.
@@ -75,7 +92,8 @@ class ChannelEncoder(nn.Module):
             InputError: Channel names repeat, or the image is smaller than a patch.
             UsageError: No such block.
         """
-        return self._dense(image, channels, () if layer is None else (layer,))[0]
+        encoded, restore = self._dense(image, channels, () if layer is None else (layer,))
+        return _maps_of_image(encoded[0], restore)
 
     def features(
         self,
@@ -87,6 +105,8 @@ class ChannelEncoder(nn.Module):
     ) -> Float[Tensor, "b features"]:
         """Average tokens over the patches of each channel, or over everything.
 
+        With `pool` all, a model with a class token gives that instead of an average.
+
         Args:
             image: Standardised pixels.
             channels: Stain of each channel.
@@ -97,111 +117,125 @@ class ChannelEncoder(nn.Module):
             InputError: Channel names repeat, or the image is smaller than a patch.
             UsageError: No such block.
         """
-        maps = torch.cat(self._dense(image, channels, layers), dim=-1)
+        encoded, restore = self._dense(image, channels, layers)
+        if pool == "all" and self.class_token is not None:
+            return torch.cat([e.class_token for e in encoded if e.class_token is not None], dim=-1)
+        maps = torch.cat([_maps_of_image(each, restore) for each in encoded], dim=-1)
         per_channel = maps.mean((2, 3))
         return per_channel.flatten(1) if pool == "channel" else per_channel.mean(1)
 
     def encode_grid(
         self,
-        patches: Float[Tensor, "b rows cols c pixels"],
+        patches: Float[Tensor, "b rows cols T pixels"],
         stain_rows: Sequence[int],
         layers: tuple[int, ...] = (),
-    ) -> list[Float[Tensor, "b rows cols c d"]]:
+    ) -> list[Encoded]:
         """Encode all patches of channels given by their row of the stain table, in the order given."""
-        _, rows, cols, channels, _ = patches.shape
+        batch, rows, cols, channels, _ = patches.shape
         tokens = self.projection(patches) + self.address(rows, cols, stain_rows)
-        layouts = grid_layouts(rows, cols, channels, self.settings.scan_order)
-        encoded = self._run(tokens.flatten(1, 3), layouts, layers)
-        return [result.view(-1, rows, cols, channels, self.width) for result in encoded]
+        plan = grid_plan(self.settings, rows, cols, channels, batch=batch)
+        outputs = self._run(tokens.flatten(1, 3), plan, layers)
+        shape = (batch, rows, cols, channels, self.width)
+        return [Encoded(maps.view(shape), class_token) for maps, class_token in outputs]
 
     def encode_kept(
         self,
-        patches: Float[Tensor, "b rows cols c pixels"],
+        patches: Float[Tensor, "b rows cols T pixels"],
         stain_rows: Sequence[int],
-        kept: Int[Tensor, "b kept"],
-        layouts: tuple[Layout, ...],
+        hidden: Bool[Tensor, "b rows cols T"],
     ) -> Float[Tensor, "b kept d"]:
-        """Encode some patches only; pixels of the others are never read.
+        """Encode the patches that are not hidden, in memory order; pixels of the others are never read.
 
         Args:
             patches: All patches, channels in the order of the arrangement.
             stain_rows: Row of the stain table of each channel.
-            kept: Memory index of each kept token, ascending; see `kept_ids`.
-            layouts: From `kept_layouts`.
+            hidden: Equally many in each sample; whole channels, or equally many of each channel.
         """
         batch, rows, cols, channels, pixels = patches.shape
-        length = rows * cols * channels
-        start = torch.arange(batch, device=kept.device).unsqueeze(1) * length
+        kept = kept_ids(hidden)
+        start = torch.arange(batch, device=kept.device).unsqueeze(1) * (rows * cols * channels)
         seen = patches.reshape(-1, pixels).index_select(0, (kept + start).flatten())
         address = self.address(rows, cols, stain_rows).flatten(0, 2)
         tokens = self.projection(seen).view(*kept.shape, self.width) + functional.embedding(kept, address)
-        return self._run(tokens, layouts, ())[0]
+        return self._run(tokens, kept_plan(self.settings, hidden), ())[0][0]
 
     def arrange(self, channels: Sequence[str], *, unnamed: Sequence[bool] = ()) -> Arrangement:
-        """Order in which this model meets the channels of an image."""
+        """Order in which this model meets the channels of an image.
+
+        Raises:
+            InputError: Channel names repeat, or are not those that joint tokens need.
+        """
+        if self.settings.tokenization == "joint":
+            return arrange_jointly(self.channels, channels)
         return arrange_channels(self.channels, channels, unnamed=unnamed)
+
+    def cut(
+        self, image: Float[Tensor, "b c y x"], arrangement: Arrangement
+    ) -> Float[Tensor, "b rows cols T pixels"]:
+        """Cut an image into the patches that become tokens; with joint tokens, pixels go channel by channel."""
+        patches = to_patches(reorder_channels(image, arrangement.order), self.settings.patch_px)
+        return patches.flatten(3).unsqueeze(3) if self.settings.tokenization == "joint" else patches
 
     def _dense(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], layers: tuple[int, ...]
-    ) -> list[Float[Tensor, "b c rows cols d"]]:
+    ) -> tuple[list[Encoded], tuple[int, ...]]:
         if len(channels) != image.shape[1]:
             found = f"an image has {image.shape[1]} channels, but {len(channels)} names were given"
             raise InputError(found, hint="name every channel once")
         arrangement = self.arrange(channels)
-        patches = to_patches(reorder_channels(image, arrangement.order), self.settings.patch_px)
-        maps = self.encode_grid(patches, arrangement.rows, layers)
-        return [reorder_channels(tokens.permute(0, 3, 1, 2, 4), arrangement.restore) for tokens in maps]
+        encoded = self.encode_grid(self.cut(image, arrangement), arrangement.rows, layers)
+        return encoded, arrangement.restore
 
     def _run(
-        self, residual: Float[Tensor, "b L d"], layouts: tuple[Layout, ...], layers: tuple[int, ...]
-    ) -> list[Float[Tensor, "b L d"]]:
+        self, tokens: Float[Tensor, "b L d"], plan: Plan, layers: tuple[int, ...]
+    ) -> list[tuple[Float[Tensor, "b L d"], Float[Tensor, "b d"] | None]]:
         absent = [layer for layer in layers if not 0 <= layer < len(self.blocks)]
         if absent:
             found = f"layers {absent} do not exist: the model has blocks 0 to {len(self.blocks) - 1}"
             raise UsageError(found, hint="name blocks in that range with --layers")
+        residual = self._with_class_token(plan.arrange(tokens))
         outputs = {}
         for number, block in enumerate(self.blocks):
-            residual = block(residual, layouts[number % len(layouts)])
+            layout = plan.layouts[number % len(plan.layouts)]
+            residual = run_block(block, residual, layout, is_checkpointed=self.is_checkpointed)
             outputs[number] = residual if number in layers else None
-        if not layers:
-            return [self.norm(residual)]
-        return [tokens for layer in layers if (tokens := outputs[layer]) is not None]
+        chosen = [outputs[layer] for layer in layers] if layers else [self.norm(residual)]
+        return [self._split(sequence, plan) for sequence in chosen if sequence is not None]
+
+    def _with_class_token(self, sequence: Float[Tensor, "b L d"]) -> Float[Tensor, "b S d"]:
+        if self.class_token is None:
+            return sequence
+        middle = sequence.shape[1] // 2
+        token = self.class_token.expand(len(sequence), 1, -1)
+        return torch.cat([sequence[:, :middle], token, sequence[:, middle:]], dim=1)
+
+    def _split(
+        self, sequence: Float[Tensor, "b S d"], plan: Plan
+    ) -> tuple[Float[Tensor, "b L d"], Float[Tensor, "b d"] | None]:
+        if self.class_token is None:
+            return plan.restore(sequence), None
+        middle = (sequence.shape[1] - 1) // 2
+        others = torch.cat([sequence[:, :middle], sequence[:, middle + 1 :]], dim=1)
+        return plan.restore(others), sequence[:, middle]
 
 
-def grid_layouts(rows: int, cols: int, channels: int, scan_order: ScanOrder) -> tuple[Layout, ...]:
-    """Layouts of successive blocks over a full grid, to be repeated along the stack."""
-    return tuple(Grid(rows, cols, channels, order) for order in ORDERS[scan_order])
+def run_block(
+    block: nn.Module, residual: Float[Tensor, "b L d"], layout: Layout, *, is_checkpointed: bool
+) -> Float[Tensor, "b L d"]:
+    """Run a block, and forget all but its input if asked to and if there will be a way back."""
+    if is_checkpointed and torch.is_grad_enabled():
+        again: Tensor = checkpoint(block, residual, layout, use_reentrant=False, preserve_rng_state=False)
+        return again
+    mixed: Tensor = block(residual, layout)
+    return mixed
 
 
-def kept_layouts(hidden: Bool[Tensor, "b rows cols c"], scan_order: ScanOrder) -> tuple[Layout, ...]:
-    """Layouts of successive blocks over the tokens that are not hidden, to be repeated along the stack.
-
-    A channel that is hidden whole has no cells: the scan is that of the image without it. A row whose patches
-    are all hidden keeps its cell, which is zero.
-    """
-    _, rows, cols, _ = hidden.shape
-    is_present = ~hidden.all(2).all(1)
-    present = int(is_present[0].sum())
-    if not bool((is_present.sum(1) == present).all()):
-        msg = "samples of a batch must show equally many channels"
-        raise AssertionError(msg)
-    rank = is_present.cumsum(1) - 1
-    place, channel = _split_ids(kept_ids(hidden), hidden.shape[-1])
-    ids = place * present + rank.gather(1, channel)
-    return tuple(Kept.from_ids(ids, Grid(rows, cols, present, order)) for order in ORDERS[scan_order])
+def _blocks(model: ModelSettings, generator: torch.Generator) -> list[nn.Module]:
+    if model.backbone == "channel_vit":
+        return [AttentionBlock(model.width, generator=generator) for _ in range(math.ceil(model.depth / 2))]
+    return [Block(model.width, model, depth=model.depth, generator=generator) for _ in range(model.depth)]
 
 
-def kept_ids(hidden: Bool[Tensor, "b rows cols c"]) -> Int[Tensor, "b kept"]:
-    """Memory indices of the tokens that are not hidden, ascending, equally many in each sample."""
-    visible = ~hidden.flatten(1)
-    counts = visible.sum(1)
-    if not bool((counts == counts[0]).all()):
-        msg = "samples of a batch must keep equally many tokens"
-        raise AssertionError(msg)
-    return visible.nonzero()[:, 1].view(len(hidden), -1)
-
-
-def _split_ids(
-    ids: Int[Tensor, "b kept"], channels: int
-) -> tuple[Int[Tensor, "b kept"], Int[Tensor, "b kept"]]:
-    return ids // channels, ids % channels
+def _maps_of_image(encoded: Encoded, restore: tuple[int, ...]) -> Float[Tensor, "b c rows cols d"]:
+    maps = encoded.maps.permute(0, 3, 1, 2, 4)
+    return reorder_channels(maps, restore) if maps.shape[1] == len(restore) else maps

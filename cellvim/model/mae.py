@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cellvim.config import ModelSettings
-from cellvim.model.channel_embed import TokenAddress, from_patches, reorder_channels, to_patches
-from cellvim.model.encoder import ChannelEncoder, grid_layouts, kept_ids, kept_layouts
+from cellvim.model.channel_embed import TokenAddress, from_patches, reorder_channels
+from cellvim.model.encoder import ChannelEncoder, run_block
 from cellvim.model.initialize import kaiming_uniform_, linear, truncated_normal_
 from cellvim.model.masking import Mask
 from cellvim.model.mixer import Block, RMSNorm
+from cellvim.model.sequence import grid_layouts, kept_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Reconstruction:
         pixel_loss: Mean squared error over the pixels of hidden patches.
         fourier_loss: Mean absolute difference of Fourier magnitudes over hidden patches, unweighted.
         hidden: True where a patch was hidden.
+        latent: Encoder's output for the visible tokens, in memory order (row, column, channel of the model).
         patches: Predicted pixels of all patches, channels in the model's order.
         restore: Index into the model's order of each channel of the image.
         shape_px: Height and width of the image.
@@ -34,6 +36,7 @@ class Reconstruction:
     pixel_loss: Float[Tensor, ""]
     fourier_loss: Float[Tensor, ""]
     hidden: Bool[Tensor, "b c rows cols"]
+    latent: Float[Tensor, "b kept d"]
     patches: Float[Tensor, "b rows cols c pixels"]
     restore: tuple[int, ...]
     shape_px: tuple[int, int]
@@ -60,7 +63,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.encoder = ChannelEncoder(model, channels, generator=generator)
-        self.decoder = Decoder(model, len(channels), generator=generator)
+        self.decoder = Decoder(model, channels, generator=generator)
 
     def forward(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], mask: Mask, fourier_weight: float
@@ -70,35 +73,43 @@ class MaskedAutoencoder(nn.Module):
         Args:
             image: Standardised pixels.
             channels: Stain of each channel.
-            mask: From `draw_mask`, for the same batch, channels and grid.
+            mask: From `draw_mask`, for the same batch, channels and grid. Tokens that show all channels are hidden
+                where the first one is.
             fourier_weight: Weight of `fourier_loss` in `loss`.
         """
         arrangement = self.encoder.arrange(channels, unnamed=mask.unnamed.tolist())
-        patches = to_patches(reorder_channels(image, arrangement.order), self.encoder.settings.patch_px)
+        patches = self.encoder.cut(image, arrangement)
         hidden = reorder_channels(mask.hidden, arrangement.order).permute(0, 2, 3, 1)
-        kept = kept_ids(hidden)
-        layouts = kept_layouts(hidden, self.encoder.settings.scan_order)
-        latent = self.encoder.encode_kept(patches, arrangement.rows, kept, layouts)
-        prediction = self.decoder(latent, kept, hidden, arrangement.rows)
-        pixel_loss, fourier_loss = reconstruction_losses(prediction[hidden], patches[hidden])
+        hidden = hidden[..., : patches.shape[3]]
+        latent = self.encoder.encode_kept(patches, arrangement.rows, hidden)
+        prediction = self.decoder(latent, hidden, arrangement.rows)
+        side_px = self.encoder.settings.patch_px
+        pixel_loss, fourier_loss = reconstruction_losses(
+            prediction[hidden].view(-1, side_px**2), patches[hidden].view(-1, side_px**2)
+        )
         return Reconstruction(
             loss=pixel_loss + fourier_weight * fourier_loss,
             pixel_loss=pixel_loss,
             fourier_loss=fourier_loss,
             hidden=mask.hidden,
-            patches=prediction.detach(),
+            latent=latent,
+            patches=prediction.detach().reshape(*hidden.shape[:3], len(channels), -1),
             restore=arrangement.restore,
             shape_px=(image.shape[2], image.shape[3]),
         )
 
 
 class Decoder(nn.Module):
-    """A few pooled blocks shared by all channels, and one linear head to the pixels of a patch."""
+    """A few blocks shared by all channels, and one linear head to the pixels of a token; the same for every backbone."""
 
-    def __init__(self, model: ModelSettings, stains: int, *, generator: torch.Generator) -> None:
+    def __init__(self, model: ModelSettings, channels: Sequence[str], *, generator: torch.Generator) -> None:
         super().__init__()
         width = model.decoder_width
-        self.scan_order = model.scan_order
+        is_joint = model.tokenization == "joint"
+        stains, shown = (None, len(channels)) if is_joint else (len(channels), 1)
+        self.settings = model
+        self.is_checkpointed = False
+        """Whether blocks are computed again on the way back instead of being remembered."""
         self.embed = linear(model.width, width, has_bias=True)
         self.mask_token = nn.Parameter(torch.empty(width))
         self.address = TokenAddress(stains, model.position_grid, width, generator=generator)
@@ -107,7 +118,7 @@ class Decoder(nn.Module):
             for _ in range(model.decoder_depth)
         )
         self.norm = RMSNorm(width)
-        self.head = linear(width, model.patch_px**2, has_bias=True)
+        self.head = linear(width, model.patch_px**2 * shown, has_bias=True)
         truncated_normal_(self.mask_token, generator)
         kaiming_uniform_(self.embed.weight, generator)
         truncated_normal_(self.head.weight, generator)
@@ -117,24 +128,24 @@ class Decoder(nn.Module):
     def forward(
         self,
         latent: Float[Tensor, "b kept d"],
-        kept: Int[Tensor, "b kept"],
-        hidden: Bool[Tensor, "b rows cols c"],
+        hidden: Bool[Tensor, "b rows cols T"],
         stain_rows: Sequence[int],
-    ) -> Float[Tensor, "b rows cols c pixels"]:
+    ) -> Float[Tensor, "b rows cols T pixels"]:
         """Predict the pixels of every patch; a hidden one asks with mask token, position and stain."""
         batch, rows, cols, channels = hidden.shape
-        length = rows * cols * channels
+        kept = kept_ids(hidden)
         visible = self.embed(latent)
         visible = visible.to(torch.promote_types(visible.dtype, torch.float32))
-        start = torch.arange(batch, device=kept.device).unsqueeze(1) * length
-        blank = visible.new_zeros(batch * length, visible.shape[-1])
+        start = torch.arange(batch, device=kept.device).unsqueeze(1) * (rows * cols * channels)
+        blank = visible.new_zeros(hidden.numel(), visible.shape[-1])
         placed = blank.index_copy(0, (kept + start).flatten(), visible.flatten(0, 1))
         asked = hidden.unsqueeze(-1) * self.mask_token
         tokens = placed.view_as(asked) + asked + self.address(rows, cols, stain_rows)
         residual = tokens.flatten(1, 3)
-        layouts = grid_layouts(rows, cols, channels, self.scan_order)
+        layouts = grid_layouts(self.settings, rows, cols, channels, is_pooled=self.settings.is_decoder_pooled)
         for number, block in enumerate(self.blocks):
-            residual = block(residual, layouts[number % len(layouts)])
+            layout = layouts[number % len(layouts)]
+            residual = run_block(block, residual, layout, is_checkpointed=self.is_checkpointed)
         pixels: Tensor = self.head(self.norm(residual))
         return pixels.view(batch, rows, cols, channels, -1)
 

@@ -15,7 +15,7 @@ EXPANSION = 2
 CONV_TAPS = 4
 STEP_RANK_DIVISOR = 16
 NORM_EPS = 1e-5
-SPARED_NAMES = ("A_log", "D", "bias", "norm", "address", "mask_token")
+SPARED_NAMES = ("A_log", "D", "bias", "norm", "address", "mask_token", "class_token")
 """Words in the names of parameters that weight decay must not shrink."""
 
 
@@ -66,8 +66,9 @@ class Mixer(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(2, inner))
         self.A_log = nn.Parameter(torch.empty(2, inner, state))
         self.D = nn.Parameter(torch.ones(2, inner))
-        self.norm_weight = nn.Parameter(torch.ones(inner))
-        self.norm_bias = nn.Parameter(torch.zeros(inner))
+        has_norm = model.has_inner_norm
+        self.norm_weight = nn.Parameter(torch.ones(inner)) if has_norm else None
+        self.norm_bias = nn.Parameter(torch.zeros(inner)) if has_norm else None
         self.out_proj = linear(inner, width, has_bias=False)
         self._initialize(generator, depth)
 

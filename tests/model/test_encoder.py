@@ -8,7 +8,7 @@ from cellvim.config import PRESETS, ModelSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.model import ChannelEncoder
 from cellvim.model.channel_embed import from_patches, to_patches
-from cellvim.model.encoder import grid_layouts, kept_ids, kept_layouts
+from cellvim.model.sequence import grid_layouts
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
@@ -51,8 +51,7 @@ def test_a_masked_image_that_hides_whole_channels_equals_the_others_fed_alone(
 ) -> None:
     hidden = torch.ones(3, 4, 6, 5, dtype=torch.bool)
     hidden[..., visible] = False
-    layouts = kept_layouts(hidden, encoder.settings.scan_order)
-    latent = encoder.encode_kept(to_patches(image, 8), range(5), kept_ids(hidden), layouts)
+    latent = encoder.encode_kept(to_patches(image, 8), range(5), hidden)
     alone = encoder.tokens(image[:, visible], [STAINS[i] for i in visible])
     torch.testing.assert_close(latent.view(3, 4, 6, len(visible), -1).permute(0, 3, 1, 2, 4), alone)
 
@@ -62,8 +61,7 @@ def test_each_sample_may_hide_other_channels(encoder: ChannelEncoder, image: Ten
     hidden = torch.ones(3, 4, 6, 5, dtype=torch.bool)
     for sample, channels in enumerate(visible):
         hidden[sample, ..., channels] = False
-    layouts = kept_layouts(hidden, encoder.settings.scan_order)
-    latent = encoder.encode_kept(to_patches(image, 8), range(5), kept_ids(hidden), layouts)
+    latent = encoder.encode_kept(to_patches(image, 8), range(5), hidden)
     for sample, channels in enumerate(visible):
         alone = encoder.tokens(image[sample : sample + 1, channels], [STAINS[i] for i in channels])
         torch.testing.assert_close(latent[sample].view(4, 6, 2, -1).permute(2, 0, 1, 3), alone[0])
@@ -71,8 +69,7 @@ def test_each_sample_may_hide_other_channels(encoder: ChannelEncoder, image: Ten
 
 def test_keeping_every_token_equals_the_dense_path(encoder: ChannelEncoder, image: Tensor) -> None:
     hidden = torch.zeros(3, 4, 6, 5, dtype=torch.bool)
-    layouts = kept_layouts(hidden, encoder.settings.scan_order)
-    latent = encoder.encode_kept(to_patches(image, 8), range(5), kept_ids(hidden), layouts)
+    latent = encoder.encode_kept(to_patches(image, 8), range(5), hidden)
     dense = encoder.tokens(image, STAINS).permute(0, 2, 3, 1, 4)
     torch.testing.assert_close(latent.view_as(dense), dense)
 
@@ -95,7 +92,11 @@ def test_alternating_is_two_blocks_channel_first_then_two_spatial_first(
         (after_four, after_six, 4, "channel-first"),
     ):
         residual = start.permute(0, 2, 3, 1, 4).flatten(1, 3)
-        for block, layout in zip(alternating.blocks[first:], grid_layouts(4, 6, 5, order), strict=False):
+        for block, layout in zip(
+            alternating.blocks[first:],
+            grid_layouts(settings.model_copy(update={"scan_order": order}), 4, 6, 5, is_pooled=True),
+            strict=False,
+        ):
             residual = block(residual, layout)
         torch.testing.assert_close(residual, end.permute(0, 2, 3, 1, 4).flatten(1, 3))
     assert not torch.allclose(after_four, channel_first.tokens(image, STAINS, layer=3))

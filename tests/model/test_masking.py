@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellvim.config import MaskingSettings
+from cellvim.config import MaskingSettings, ModelSettings
 from cellvim.errors import UsageError
 from cellvim.model import Mask, draw_channels, draw_mask
-from cellvim.model.encoder import kept_ids, kept_layouts
+from cellvim.model.sequence import kept_ids, kept_plan
 
 PATCHES = MaskingSettings(channel_steps=0.0)
 CHANNELS = MaskingSettings(channel_steps=1.0)
@@ -106,7 +106,7 @@ def test_batches_that_keep_unequally_are_a_bug() -> None:
     hidden = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
     hidden[0, ..., 0] = True
     with pytest.raises(AssertionError, match="equally many channels"):
-        kept_layouts(hidden, "channel-first")
+        kept_plan(ModelSettings(), hidden)
 
 
 SAMPLED = MaskingSettings(channel_sampling=True)

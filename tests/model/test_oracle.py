@@ -97,12 +97,12 @@ def test_published_outputs_and_gradients_are_reproduced(
 
     channels = [encoder.channels[row] for row in rows]
     features = encoder.features(image, channels, pool="all")
-    (maps,) = encoder.encode_grid(to_patches(image, encoder.settings.patch_px), rows)
+    (encoded,) = encoder.encode_grid(to_patches(image, encoder.settings.patch_px), rows)
     logits = torch.nn.functional.linear(features, tensors["state/head.weight"], tensors["state/head.bias"])
     loss = logits.log_softmax(-1)[:, 0].sum()
     loss.backward()
 
-    assert relative_error(maps.flatten(1, 3), tensors["output/tokens"]) < TOLERANCE
+    assert relative_error(encoded.maps.flatten(1, 3), tensors["output/tokens"]) < TOLERANCE
     assert relative_error(features, tensors["output/features"]) < TOLERANCE
     assert relative_error(logits, tensors["output/logits"]) < TOLERANCE
     assert relative_error(loss, tensors["output/loss"]) < TOLERANCE
