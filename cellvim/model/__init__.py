@@ -2,6 +2,7 @@
 
 from cellvim.model.channel_embed import UNKNOWN
 from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_sha256
+from cellvim.model.dense import dense_tokens
 from cellvim.model.device import choose_device, describe_backend, explain_out_of_memory
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
@@ -18,6 +19,7 @@ __all__ = [
     "Reconstruction",
     "choose_device",
     "compute_with",
+    "dense_tokens",
     "describe_backend",
     "draw_channels",
     "draw_mask",
