@@ -1,58 +1,105 @@
 """Training crops. Each is a function of (seed, step, sample): a resumed run sees what it would have seen."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from cellvim.config import CropSettings
-from cellvim.dataset.index import DrawnField, TrainingIndex
+from cellvim.dataset.draws import Draws, EvenDraws, SampleKey
+from cellvim.dataset.index import DrawnField, PlateGroup, TrainingIndex, Window
 from cellvim.dataset.normalize import normalize_pixels
 
 STREAM = 0x63726F70  # "crop": keeps these draws apart from those of the masks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops of one training step."""
+    """Crops of one training step, or of a slice of it: samples `first` to `first + b` of the step's `size`."""
 
     images: Float[Tensor, "b c y x"]
     """Standardised pixels: mean 0 and deviation 1 over each crop's whole field."""
     channels: tuple[str, ...]
     step: int
+    first: int
+    size: int
+    labels: Int[Tensor, " b"] | None = None
+    """Class of each sample, where the draw gives labels."""
+
+    def to(self, device: torch.device) -> "Batch":
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, images=self.images.to(device), labels=labels)
 
 
 class CropSource:
     """Cut the crops of any step.
 
     Args:
-        index: Fields to draw from.
+        index: Plates to draw from.
         settings: Size and augmentation.
         batch_size: Crops per step.
         seed: Changes every draw.
+        draws: How samples are chosen; evenly, without labels, if absent.
     """
 
-    def __init__(self, index: TrainingIndex, settings: CropSettings, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        index: TrainingIndex,
+        settings: CropSettings,
+        *,
+        batch_size: int,
+        seed: int,
+        draws: Draws | None = None,
+    ) -> None:
         self.index = index
         self.settings = settings
         self.batch_size = batch_size
         self.seed = seed
+        self.draws = draws or EvenDraws(index)
 
-    def batch(self, step: int) -> Batch:
-        group = self.index.draw_group(np.random.default_rng((STREAM, self.seed, step)))
-        crops = []
-        for sample in range(self.batch_size):
-            generator = np.random.default_rng((STREAM, self.seed, step, sample))
-            crops.append(self._crop(self.index.draw_field(group, generator), generator))
-        return Batch(torch.from_numpy(np.stack(crops)), group.channels, step)
+    def batch(self, step: int, samples: range | None = None) -> Batch:
+        """Cut the crops of a step, or of a slice of it, one after the other."""
+        chosen = range(self.batch_size) if samples is None else samples
+        group = self._group(step)
+        crops = [self._sample(group, SampleKey(self.seed, step, sample)) for sample in chosen]
+        return self._assemble(crops, group, step, chosen)
+
+    def begin(self, step: int, samples: range, pool: Executor) -> Callable[[], Batch]:
+        """Let the threads of a pool cut the crops; what is returned waits for them."""
+        group = self._group(step)
+        pending = [pool.submit(self._sample, group, SampleKey(self.seed, step, sample)) for sample in samples]
+        return lambda: self._assemble([future.result() for future in pending], group, step, samples)
+
+    def _group(self, step: int) -> PlateGroup:
+        return self.draws.draw_group(np.random.default_rng((STREAM, self.seed, step)))
+
+    def _sample(self, group: PlateGroup, key: SampleKey) -> tuple[Float[ndarray, "c y x"], int | None]:
+        generator = np.random.default_rng((STREAM, key.seed, key.step, key.sample))
+        drawn = self.draws.draw_field(group, key, generator)
+        return self._crop(drawn, generator), drawn.label
+
+    def _assemble(
+        self,
+        samples: Sequence[tuple[Float[ndarray, "c y x"], int | None]],
+        group: PlateGroup,
+        step: int,
+        place: range,
+    ) -> Batch:
+        images = torch.from_numpy(np.stack([crop for crop, _ in samples]))
+        numbers = [label for _, label in samples if label is not None]
+        labels = torch.tensor(numbers) if len(numbers) == len(samples) else None
+        return Batch(images, group.channels, step, place.start, self.batch_size, labels)
 
     def _crop(self, drawn: DrawnField, generator: np.random.Generator) -> Float[ndarray, "c y x"]:
         plate, field, side = drawn.plate, drawn.field, self.settings.crop_px
-        height, width = plate.shape(field)
-        top, left = int(generator.integers(height - side + 1)), int(generator.integers(width - side + 1))
+        window = drawn.window or Window(0, 0, *plate.shape(field))
+        top = window.top + int(generator.integers(window.height - side + 1))
+        left = window.left + int(generator.integers(window.width - side + 1))
         raw = plate.read_crop(field, top, left, side, side)
         bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
         crop = normalize_pixels(raw, bounds, plate.intensity.moments(field))

@@ -1,6 +1,7 @@
 """Which fields a training run may draw from, and how often."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,25 @@ class PlateGroup:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Part of a field, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class DrawnField:
-    """One draw: a field of a plate."""
+    """One draw: a field of a plate, and what it stands for."""
 
     plate: PlateReader
     field: FieldKey
+    label: int | None = None
+    """Number of its class, where the draw gives labels."""
+    window: Window | None = None
+    """Where in the field the crop must lie; anywhere if absent."""
 
 
 class TrainingIndex:
@@ -61,6 +76,17 @@ class TrainingIndex:
     def field_count(self) -> int:
         return sum(len(fields) for group in self.groups for plate in group.wells for fields in plate)
 
+    def plates_and_wells(self) -> Iterator[tuple[PlateReader, tuple[tuple[FieldKey, ...], ...]]]:
+        """Each plate with a usable field, and the usable fields of each of its wells."""
+        for group in self.groups:
+            yield from zip(group.plates, group.wells, strict=True)
+
+    def only(self, kept: Container[tuple[PlateReader, FieldKey]]) -> "TrainingIndex":
+        """The same plates and channels, but fewer fields to draw from."""
+        fewer = copy.copy(self)
+        fewer.groups = tuple(group for whole in self.groups if (group := _only(whole, kept)).plates)
+        return fewer
+
     def draw_group(self, generator: np.random.Generator) -> PlateGroup:
         shares = np.array([len(group.plates) for group in self.groups], dtype=np.float64)
         return self.groups[int(generator.choice(len(self.groups), p=shares / shares.sum()))]
@@ -71,6 +97,15 @@ class TrainingIndex:
         wells = group.wells[plate]
         fields = wells[int(generator.integers(len(wells)))]
         return DrawnField(group.plates[plate], fields[int(generator.integers(len(fields)))])
+
+
+def _only(group: PlateGroup, kept: Container[tuple[PlateReader, FieldKey]]) -> PlateGroup:
+    members = []
+    for plate, wells in zip(group.plates, group.wells, strict=True):
+        fewer = (tuple(field for field in fields if (plate, field) in kept) for fields in wells)
+        members.append((plate, tuple(fields for fields in fewer if fields)))
+    used = [(plate, wells) for plate, wells in members if wells]
+    return PlateGroup(group.channels, tuple(plate for plate, _ in used), tuple(wells for _, wells in used))
 
 
 def _check_size(plate: PlateReader, crop_px: int) -> None:

@@ -1,5 +1,6 @@
-"""Learn an encoder from unlabelled plates, and stop and resume anywhere without a trace."""
+"""Learn an encoder from plates, and stop and resume anywhere without a trace."""
 
+from cellvim.pretrain.autoencoder import load_autoencoder
 from cellvim.pretrain.run import PretrainSummary, pretrain
 
-__all__ = ["PretrainSummary", "pretrain"]
+__all__ = ["PretrainSummary", "load_autoencoder", "pretrain"]

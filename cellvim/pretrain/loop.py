@@ -14,8 +14,9 @@ from cellvim.atomic import flush_to_disk, write_bytes
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched
 from cellvim.errors import NonFiniteLossError
-from cellvim.model import MaskedAutoencoder, Reconstruction, draw_channels, draw_mask, weight_decay_groups
+from cellvim.model import weight_decay_groups
 from cellvim.pretrain.interrupt import StopRequest
+from cellvim.pretrain.objective import Objective
 from cellvim.pretrain.schedule import ema_decay, learning_rate
 from cellvim.pretrain.state import TrainingState, update_ema
 from cellvim.progress import progress_bar
@@ -28,20 +29,20 @@ class Trainer:
 
     Args:
         settings: The run.
-        model: Freshly initialised, on the device to use; the newest checkpoint, if there is one, replaces it.
+        objective: Freshly initialised, on the device to use; the newest checkpoint, if there is one, replaces it.
         source: Crops of any step.
         identity: Hash of settings and plates; checkpoints of another run are ignored.
     """
 
     def __init__(
-        self, settings: PretrainSettings, model: MaskedAutoencoder, source: CropSource, *, identity: str
+        self, settings: PretrainSettings, objective: Objective, source: CropSource, *, identity: str
     ) -> None:
         self.settings = settings
         self.source = source
         self.identity = identity
-        self.device = next(model.parameters()).device
+        self.device = next(objective.parameters()).device
         self.folder = settings.out / "checkpoints"
-        decayed, spared = weight_decay_groups(model)
+        decayed, spared = weight_decay_groups(objective)
         optimizer = AdamW(
             [
                 {"params": decayed, "weight_decay": settings.optimizer.weight_decay},
@@ -50,8 +51,8 @@ class Trainer:
             lr=0.0,
             betas=(settings.optimizer.beta1, settings.optimizer.beta2),
         )
-        ema = copy.deepcopy(model).requires_grad_(requires_grad=False)
-        self.state = TrainingState(model, ema, optimizer)
+        ema = copy.deepcopy(objective).requires_grad_(requires_grad=False)
+        self.state = TrainingState(objective, ema, optimizer)
         self.seconds = 0.0
         self.seconds_waiting = 0.0
         self.steps_taken = 0
@@ -92,10 +93,10 @@ class Trainer:
         )
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        result = self._reconstruct(batch)
+        losses = state.model(batch.to(self.device))
         state.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
-        loss = result.loss.item()
+        losses["loss"].backward()
+        loss = losses["loss"].item()
         norm = clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found = f"at step {state.step} the loss is {loss} and the norm of its gradient {norm}"
@@ -105,26 +106,13 @@ class Trainer:
         update_ema(state.ema, state.model, ema_decay(settings.optimizer, step=state.step))
         line = {
             "step": state.step,
-            "loss": loss,
-            "pixel_loss": result.pixel_loss.item(),
-            "fourier_loss": result.fourier_loss.item(),
+            **{name: value.item() for name, value in losses.items()},
             "gradient_norm": norm,
             "learning_rate": rate,
         }
         metrics.write(json.dumps(line) + "\n")
         state.step += 1
         self.steps_taken += 1
-
-    def _reconstruct(self, batch: Batch) -> Reconstruction:
-        masking, seed, patch_px = self.settings.masking, self.settings.seed, self.settings.model.patch_px
-        samples, channels, height, width = batch.images.shape
-        shown = draw_channels(masking, channels=channels, seed=seed, step=batch.step)
-        grid = (height // patch_px, width // patch_px)
-        mask = draw_mask(masking, batch=samples, channels=len(shown), grid=grid, seed=seed, step=batch.step)
-        images = batch.images[:, list(shown)].to(self.device)
-        names = [batch.channels[channel] for channel in shown]
-        result: Reconstruction = self.state.model(images, names, mask.to(self.device), masking.fourier_weight)
-        return result
 
     def _save_and_log(self, step: int, metrics: TextIO, *, is_stopping: bool) -> None:
         settings, done = self.settings, step + 1

@@ -11,7 +11,6 @@ from cellvim.atomic import locked, write_text
 from cellvim.config import PretrainSettings
 from cellvim.dataset import CropSource, TrainingIndex
 from cellvim.model import (
-    MaskedAutoencoder,
     ModelCard,
     choose_device,
     compute_with,
@@ -21,8 +20,9 @@ from cellvim.model import (
 )
 from cellvim.pretrain.folder import RunFolder
 from cellvim.pretrain.loop import Trainer
+from cellvim.pretrain.objective import build_draws, build_objective
 from cellvim.pretrain.page import write_run_report
-from cellvim.pretrain.pictures import draw_loss_curve, draw_reconstructions
+from cellvim.pretrain.pictures import draw_loss_curve
 from cellvim.provenance import Run, sha256_of_json
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,15 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
         folder.open(overwrite=settings.overwrite)
         folder.begin(threads=compute_with(folder.threads))
         _write_settings(settings)
-        model = MaskedAutoencoder(settings.model, index.channels, seed=settings.seed)
-        source = CropSource(index, settings.crops, batch_size=settings.batch_size, seed=settings.seed)
-        trainer = Trainer(settings, model.to(device), source, identity=folder.identity)
+        objective = build_objective(settings, index).to(device)
+        source = CropSource(
+            index,
+            settings.crops,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            draws=build_draws(settings, index),
+        )
+        trainer = Trainer(settings, objective, source, identity=folder.identity)
         trainer.run()
         return _write_results(settings, trainer, folder, run)
 
@@ -114,15 +120,19 @@ def _write_results(
         seed=settings.seed,
         is_trained=settings.steps > 0,
         plates=tuple(sorted(plate.name for plate in index.plates)) if settings.steps else (),
+        objective=settings.objective,
+        labels_used=trainer.state.ema.labels_used,
     )
     save_encoder(out, trainer.state.ema.encoder.state_dict(), card)
     losses = read_losses(out / "metrics.jsonl")
     if losses:
         draw_loss_curve(losses, out / "loss.png")
-    draw_reconstructions(trainer.state.ema, trainer.source.batch(0), settings, out / "reconstructions.png")
+    facts = trainer.state.ema.write_results(trainer.source, settings)
     summary = _summarise(settings, trainer, index, losses)
     run.counts = {"plates": len(index.plates), "fields": index.field_count, "steps": settings.steps}
-    run.facts = {"crops_per_second": trainer.crops_per_second, "data_wait_share": trainer.data_wait_share}
+    run.facts = {
+        **facts, "crops_per_second": trainer.crops_per_second, "data_wait_share": trainer.data_wait_share
+    }  # fmt: skip
     record = run.write(out / "run.json")
     write_run_report(out, summary.as_dict(), record)
     folder.write_summary({**summary.as_dict(), "out": "", "crops_per_second": None})

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from cellvim.atomic import remove_leftovers
-from cellvim.model import MaskedAutoencoder
 from cellvim.model.tensors import HEADER_KEY, write_tensors
+from cellvim.pretrain.objective import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ KEPT = 2
 class TrainingState:
     """Everything that the next step depends on besides (settings, seed, step)."""
 
-    model: MaskedAutoencoder
-    ema: MaskedAutoencoder
+    model: Objective
+    ema: Objective
     optimizer: AdamW
     step: int = 0
     """Steps taken so far."""

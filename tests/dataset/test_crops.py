@@ -1,6 +1,8 @@
 """What a training run is shown: only usable fields, drawn evenly, and each step on its own."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,16 @@ import pytest
 import torch
 
 from cellvim.config import CropSettings
-from cellvim.dataset import CropSource, TrainingIndex, normalize_pixels
+from cellvim.dataset import (
+    CropSource,
+    DrawnField,
+    EvenDraws,
+    PlateGroup,
+    SampleKey,
+    TrainingIndex,
+    Window,
+    normalize_pixels,
+)
 from cellvim.errors import InputError
 from cellvim.store import FieldKey
 
@@ -98,3 +109,33 @@ def test_plates_without_a_usable_field_are_refused(make_plate: Any) -> None:
     plate = make_plate(wells=("A01",), sites=2, invalid=(("A01", 1, 0), ("A01", 2, 1)))
     with pytest.raises(InputError, match="none of the plates has a field with every channel"):
         TrainingIndex([plate], crop_px=32)
+
+
+def test_a_slice_of_a_step_is_that_slice_of_its_crops(make_plate: Any) -> None:
+    source = CropSource(
+        TrainingIndex([make_plate()], crop_px=32), CropSettings(crop_px=32), batch_size=6, seed=3
+    )
+    whole, part = source.batch(5), source.batch(5, range(2, 4))
+    assert (part.first, part.size, len(part.images)) == (2, 6, 2)
+    assert torch.equal(part.images, whole.images[2:4])
+    assert whole.labels is None
+    with ThreadPoolExecutor(2) as pool:
+        assert torch.equal(source.begin(5, range(2, 4), pool)().images, part.images)
+
+
+def test_a_draw_says_label_and_window_of_a_crop(make_plate: Any) -> None:
+    class LowerHalf(EvenDraws):
+        def draw_field(self, group: PlateGroup, key: SampleKey, generator: np.random.Generator) -> DrawnField:
+            drawn = super().draw_field(group, key, generator)
+            return replace(drawn, label=key.sample, window=Window(16, 0, 32, 48))
+
+    plate = make_plate(wells=("A01",), sites=1)
+    index = TrainingIndex([plate], crop_px=32)
+    batch = CropSource(index, PLAIN, batch_size=8, seed=0, draws=LowerHalf(index)).batch(0)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == list(range(8))
+    (key,) = plate.fields
+    bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
+    whole = normalize_pixels(plate.read_field(key), bounds, plate.intensity.moments(key))
+    windows = {whole[:, 16:, left : left + 32].tobytes() for left in range(17)}
+    assert {crop.tobytes() for crop in batch.images.numpy()} <= windows

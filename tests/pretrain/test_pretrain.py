@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from cellvim.config import PretrainSettings
-from cellvim.errors import InputError, NonFiniteLossError, OutputExistsError
+from cellvim.errors import InputError, NonFiniteLossError, NotFoundError, OutputExistsError
 from cellvim.model import load_encoder
-from cellvim.pretrain import loop, pretrain
+from cellvim.pretrain import load_autoencoder, loop, pretrain
 from cellvim.pretrain.state import list_checkpoints
 from cellvim.store import PlateReader
 
@@ -107,7 +107,7 @@ def kill_run(settings: PretrainSettings, *, stop_after: int, sent: signal.Signal
     script = """
 import os, sys
 from cellvim.config import PretrainSettings
-from cellvim.pretrain import loop, pretrain
+from cellvim.pretrain import load_autoencoder, loop, pretrain
 from cellvim.terminal import run_to_exit_code
 take = loop.Trainer._take_step
 def take_and_signal(self, batch, metrics):
@@ -283,3 +283,15 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     monkeypatch.undo()
     pretrain(settings)
     assert hashes(tmp_path / "run") == hashes(tmp_path / "whole")
+
+
+def test_the_autoencoder_of_a_finished_run_can_be_read_back(make_plate: Any, tmp_path: Path) -> None:
+    settings = settings_for(make_plate(), tmp_path / "run")
+    pretrain(settings)
+    autoencoder = load_autoencoder(tmp_path / "run")
+    encoder, _ = load_encoder(tmp_path / "run")
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(autoencoder.encoder.state_dict()[name], value), name
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(NotFoundError, match="no masked autoencoder"):
+        load_autoencoder(tmp_path / "run")

@@ -1,0 +1,115 @@
+"""What a run learns. The training loop knows an objective only as a module from a batch to a loss."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from cellvim.config import PretrainSettings
+from cellvim.dataset import Batch, CropSource, Draws, EvenDraws, TrainingIndex
+from cellvim.errors import UsageError
+from cellvim.model import (
+    ChannelEncoder,
+    Mask,
+    MaskedAutoencoder,
+    Reconstruction,
+    draw_channels,
+    draw_mask,
+)
+from cellvim.pretrain.pictures import draw_reconstructions
+
+
+class Objective(nn.Module, ABC):
+    """A model with what it minimises."""
+
+    encoder: ChannelEncoder
+    """The part that `embed` uses."""
+    labels_used: str | None = None
+    """Column of the plate map that takes part in training."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute "loss" and its parts, each a mean over the samples of the batch.
+
+        A step's batch may come in slices of equal size: the mean over slices is the loss of the step.
+        """
+
+    def write_results(self, source: CropSource, settings: PretrainSettings) -> dict[str, Any]:
+        """Write into `settings.out` what the objective leaves besides the encoder; called on the moving average.
+
+        Returns:
+            Facts for `run.json`.
+        """
+        del source, settings
+        return {}
+
+
+class MaskedObjective(Objective):
+    """Predict hidden patches and hidden stains.
+
+    Args:
+        settings: The run.
+        channels: Stains that get rows of their own.
+    """
+
+    def __init__(self, settings: PretrainSettings, channels: tuple[str, ...]) -> None:
+        super().__init__()
+        self.masking = settings.masking
+        self.seed = settings.seed
+        self.autoencoder = MaskedAutoencoder(settings.model, channels, seed=settings.seed)
+
+    @property
+    def encoder(self) -> ChannelEncoder:  # type: ignore[override]
+        return self.autoencoder.encoder
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        result = self.reconstruct(batch)
+        return {
+            "loss": result.loss, "pixel_loss": result.pixel_loss, "fourier_loss": result.fourier_loss
+        }  # fmt: skip
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """Hide what this step hides of these samples, and predict it."""
+        shown = draw_channels(self.masking, channels=len(batch.channels), seed=self.seed, step=batch.step)
+        mask = self._draw_mask(batch, channels=len(shown)).to(batch.images.device)
+        names = [batch.channels[channel] for channel in shown]
+        result: Reconstruction = self.autoencoder(
+            batch.images[:, list(shown)], names, mask, self.masking.fourier_weight
+        )
+        return result
+
+    def write_results(self, source: CropSource, settings: PretrainSettings) -> dict[str, Any]:
+        draw_reconstructions(
+            self.autoencoder, source.batch(0, range(1)), settings, settings.out / "reconstructions.png"
+        )
+        return {}
+
+    def _draw_mask(self, batch: Batch, *, channels: int) -> Mask:
+        """Draw for the whole step and keep the slice: a sample's mask is the same however a step is divided."""
+        patch_px = self.encoder.settings.patch_px
+        grid = (batch.images.shape[2] // patch_px, batch.images.shape[3] // patch_px)
+        whole = draw_mask(
+            self.masking, batch=batch.size, channels=channels, grid=grid, seed=self.seed, step=batch.step
+        )
+        return replace(whole, hidden=whole.hidden[batch.first : batch.first + len(batch.images)])
+
+
+def build_objective(settings: PretrainSettings, index: TrainingIndex) -> Objective:
+    """Make what the settings ask for, freshly initialised: same settings and plates, same bytes."""
+    match settings.objective:
+        case "mae":
+            return MaskedObjective(settings, index.channels)
+        case other:
+            found = f"objective {other} does not exist yet"
+            raise UsageError(found, hint="use objective: mae")
+
+
+def build_draws(settings: PretrainSettings, index: TrainingIndex) -> Draws:
+    """Say how the samples of a step are chosen: what an objective learns from."""
+    match settings.objective:
+        case "mae":
+            return EvenDraws(index)
+        case other:
+            found = f"objective {other} does not exist yet"
+            raise UsageError(found, hint="use objective: mae")
