@@ -119,7 +119,8 @@ def embed_plate(
     left_out: dict[str, str] = {}
     thumbnails: dict[str, bytes] = {}
     rows = Rows(plate.name, settings.level)
-    tiled_fields = prefetched(lambda key: tile_field(plate, key, tile_px), plate.fields)
+    needs_all = encoder.needs_all_channels
+    tiled_fields = prefetched(lambda key: tile_field(plate, key, tile_px, needs_all=needs_all), plate.fields)
     for group in _grouped(_readable(tiled_fields, left_out, plate.name), settings.batch_size):
         for tiled, encoded in zip(group, _encode(group, encoder, plate, settings), strict=True):
             advance()
@@ -136,12 +137,19 @@ def embed_plate(
     return EmbeddedPlate(_metadata_first(complete), pictures, failed, skipped, left_out)
 
 
-def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
-    """Read a field, normalise it and cut it; a field that cannot be read carries the reason instead."""
+def tile_field(plate: PlateReader, key: FieldKey, tile_px: int, *, needs_all: bool) -> TiledField:
+    """Read a field, normalise it and cut it; a field that cannot be used carries the reason instead.
+
+    Args:
+        plate: Plate to read.
+        key: Field of the plate.
+        tile_px: Side of a tile.
+        needs_all: Whether the model can do without none of the channels.
+    """
     is_valid = plate.is_valid(key)
     try:
         raw = plate.read_field(key)
-        error = None if is_valid.any() else "none of its planes is valid"
+        error = _unusable(is_valid, needs_all=needs_all)
     except InputError as unreadable:
         error = unreadable.found
     if error is not None:
@@ -152,6 +160,14 @@ def tile_field(plate: PlateReader, key: FieldKey, tile_px: int) -> TiledField:
     corners = list(tiles(height, width, tile_px))
     cut = np.stack([pixels[is_valid, top : top + tile_px, left : left + tile_px] for top, left in corners])
     return TiledField(key, corners, cut, is_valid, compose_thumbnail(raw, plate, THUMBNAIL_PX))
+
+
+def _unusable(is_valid: Bool[ndarray, " c"], *, needs_all: bool) -> str | None:
+    if not is_valid.any():
+        return "none of its planes is valid"
+    if needs_all and not is_valid.all():
+        return "a plane is not valid, and the model needs all channels together"
+    return None
 
 
 def _readable(
@@ -199,7 +215,7 @@ def _encode(
         for batch in stacked.split(settings.batch_size)
     ]
     encoded = torch.cat(parts).numpy()
-    if settings.pool == "channel":
+    if settings.pool == "channel" and not encoder.needs_all_channels:
         encoded = _spread_channels(encoded, is_valid)
     if settings.has_intensity:
         moments = [np.tile(_moments(plate, tiled), (len(tiled.corners), 1)) for tiled in group]

@@ -83,6 +83,8 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
     device = choose_device(settings.device)
     encoder, card = load_encoder(settings.model, device)
     plates = open_plates(settings)
+    for plate in plates:
+        encoder.arrange(plate.channels)
     identity = _identity(settings, plates, run)
     if _is_done(settings, identity):
         return _summarise(settings, [read_part(settings.out)], plates, was_done=True)

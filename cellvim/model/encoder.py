@@ -78,10 +78,15 @@ class ChannelEncoder(nn.Module):
         self.blocks = nn.ModuleList(_blocks(model, generator))
         self.norm = RMSNorm(model.width)
 
+    @property
+    def needs_all_channels(self) -> bool:
+        """Whether a token shows all channels, so that none may be missing."""
+        return self.settings.tokenization == "joint"
+
     def tokens(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], *, layer: int | None = None
-    ) -> Float[Tensor, "b c rows cols d"]:
-        """Map an image to one vector per channel and patch; with joint tokens, c of the result is 1.
+    ) -> Float[Tensor, "b T rows cols d"]:
+        """Map an image to one vector per channel and patch; with joint tokens, T is 1, else c.
 
         Args:
             image: Standardised pixels. A side that is no multiple of the patch is completed by mirroring.
@@ -165,7 +170,7 @@ class ChannelEncoder(nn.Module):
         Raises:
             InputError: Channel names repeat, or are not those that joint tokens need.
         """
-        if self.settings.tokenization == "joint":
+        if self.needs_all_channels:
             return arrange_jointly(self.channels, channels)
         return arrange_channels(self.channels, channels, unnamed=unnamed)
 
@@ -174,7 +179,7 @@ class ChannelEncoder(nn.Module):
     ) -> Float[Tensor, "b rows cols T pixels"]:
         """Cut an image into the patches that become tokens; with joint tokens, pixels go channel by channel."""
         patches = to_patches(reorder_channels(image, arrangement.order), self.settings.patch_px)
-        return patches.flatten(3).unsqueeze(3) if self.settings.tokenization == "joint" else patches
+        return patches.flatten(3).unsqueeze(3) if self.needs_all_channels else patches
 
     def _dense(
         self, image: Float[Tensor, "b c y x"], channels: Sequence[str], layers: tuple[int, ...]
@@ -210,7 +215,7 @@ class ChannelEncoder(nn.Module):
         return torch.cat([sequence[:, :middle], token, sequence[:, middle:]], dim=1)
 
     def _split(
-        self, sequence: Float[Tensor, "b S d"], plan: Plan
+        self, sequence: Float[Tensor, "run_b S d"], plan: Plan
     ) -> tuple[Float[Tensor, "b L d"], Float[Tensor, "b d"] | None]:
         if self.class_token is None:
             return plan.restore(sequence), None
@@ -236,6 +241,6 @@ def _blocks(model: ModelSettings, generator: torch.Generator) -> list[nn.Module]
     return [Block(model.width, model, depth=model.depth, generator=generator) for _ in range(model.depth)]
 
 
-def _maps_of_image(encoded: Encoded, restore: tuple[int, ...]) -> Float[Tensor, "b c rows cols d"]:
+def _maps_of_image(encoded: Encoded, restore: tuple[int, ...]) -> Float[Tensor, "b T rows cols d"]:
     maps = encoded.maps.permute(0, 3, 1, 2, 4)
     return reorder_channels(maps, restore) if maps.shape[1] == len(restore) else maps
