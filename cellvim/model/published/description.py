@@ -1,0 +1,244 @@
+"""What a published model is, from the words of its configuration and the shapes of its tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, Literal, TypeVar
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+from cellvim.config import ModelSettings
+from cellvim.errors import InputError
+
+Kind = Literal["image", "channel", "masked"]
+Choice = TypeVar("Choice", bound=str)
+State = Mapping[str, Shaped[Tensor, "..."]]
+
+KINDS: dict[str, Kind] = {"fastvim": "image", "fastchannelvim": "channel", "fastmaskvimmae": "masked"}
+ORDERS: dict[str, Literal["channel-first", "spatial-first"]] = {
+    "channel-first": "channel-first",
+    "spatial-first": "spatial-first",
+}
+PATHS: dict[str, Literal["rowwise", "colwise"]] = {"rowwise": "rowwise", "colwise": "colwise"}
+POOLS: dict[str, Literal["mean", "max"]] = {"mean": "mean", "max": "max"}
+
+OFFERED: dict[str, tuple[object, ...]] = {
+    "final_pool_type": ("mean",),
+    "rms_norm": (True,),
+    "if_rope": (False,),
+    "if_rope_residual": (False,),
+    "if_bidirectional": (False,),
+    "use_double_cls_token": (False,),
+    "use_middle_cls_token": (True,),
+    "flip_img_sequences_ratio": (-1, -1.0, 0, 0.0),
+}
+"""Words that would change the equations, and the values with which they do not."""
+
+DEFAULT_MASK_RATIO = 0.75
+HINT = "use the configuration that the weights were trained with"
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that decides the equations of a published model.
+
+    Args:
+        kind: One token per patch, one per patch and channel, or the masked autoencoder.
+        channels: Colours of the image, or rows of the channel table.
+        grid: Rows and columns of the stored positions, before the transpose of `colwise`.
+        spare_positions: 1 where the table of positions has an entry for the class token, else 0.
+        classes: Outputs of the head; 0 without one.
+        decoder_width: 0 without a decoder.
+    """
+
+    kind: Kind
+    width: int
+    depth: int
+    patch_px: int
+    channels: int
+    state_size: int
+    classes: int
+    grid: tuple[int, int]
+    spare_positions: int
+    scan_order: Literal["channel-first", "spatial-first"]
+    scan_path: Literal["rowwise", "colwise"]
+    pool: Literal["mean", "max"]
+    is_rotated: bool
+    has_positions: bool
+    has_class_token: bool
+    has_inner_norm: bool
+    mask_ratio: float
+    has_pixel_norm: bool
+    decoder_width: int
+    decoder_depth: int
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The same model in our words."""
+        is_masked = self.kind == "masked"
+        return ModelSettings(
+            backbone="channel_vim" if self.has_class_token else "fast_channel_vim",
+            width=self.width,
+            depth=self.depth,
+            patch_px=self.patch_px,
+            tokenization="per-channel" if self.kind == "channel" else "joint",
+            state_size=self.state_size,
+            scan_order=self.scan_order,
+            scan_path=self.scan_path,
+            is_rotated=self.is_rotated and not self.has_class_token,
+            pool=self.pool,
+            pool_divisor="width" if is_masked else "count",
+            dense_pool_scale=1 - self.mask_ratio if is_masked else 1.0,
+            backward_rows="published" if is_masked else "corrected",
+            has_inner_norm=self.has_inner_norm,
+            has_class_token=self.has_class_token,
+            decoder_width=self.decoder_width or self.width,
+            decoder_depth=self.decoder_depth or 1,
+            is_decoder_pooled=False,
+            position_grid=self.grid,
+        )
+
+
+def describe(config: Mapping[str, Any], state: State) -> Description:
+    """Read a configuration, completed by the shapes of the tensors where it says nothing.
+
+    Args:
+        config: Words of the published models; None counts as absent.
+        state: Tensors by published name.
+
+    Raises:
+        InputError: A word asks for other equations than ours, or the tensors are not those of such a model.
+    """
+    words = {word: value for word, value in config.items() if value is not None}
+    kind = _kind(words, state)
+    has_class_token = bool(words.get("if_cls_token", "cls_token" in state))
+    _refuse_other_equations(words, kind, has_class_token=has_class_token)
+    weight = _tensor(state, "patch_embed.proj.weight", dimensions=5 if kind == "channel" else 4)
+    patch_px = weight.shape[-1]
+    has_positions = bool(words.get("if_abs_pos_embed", "pos_embed" in state))
+    table = _tensor(state, "pos_embed", dimensions=3).shape[1] if has_positions else 0
+    grid = _grid(words, table, patch_px) if has_positions else (1, 1)
+    found = Description(
+        kind=kind,
+        width=weight.shape[0],
+        depth=_count_blocks(state, "layers."),
+        patch_px=patch_px,
+        channels=len(state["patch_embed.channel_embed.weight"]) if kind == "channel" else weight.shape[1],
+        state_size=_tensor(state, "layers.0.mixer.A_log", dimensions=2).shape[1],
+        classes=len(state["head.weight"]) if "head.weight" in state else 0,
+        grid=grid,
+        spare_positions=int(has_positions and has_class_token and table == grid[0] * grid[1] + 1),
+        scan_order=_choose(words, "scan_order", ORDERS, "channel-first"),
+        scan_path=_choose(words, "scanpath_type", PATHS, "rowwise"),
+        pool="mean" if has_class_token else _choose(words, "collapse_method", POOLS, "mean"),
+        is_rotated=bool(words.get("rotate_every_block", True)),
+        has_positions=has_positions,
+        has_class_token=has_class_token,
+        has_inner_norm=bool(words.get("use_norm_after_ssm", "layers.0.mixer.layernorm.weight" in state)),
+        mask_ratio=float(words.get("mask_ratio", DEFAULT_MASK_RATIO)),
+        has_pixel_norm=bool(words.get("norm_pix_loss", False)),
+        decoder_width=_tensor(state, "mask_token", dimensions=3).shape[2] if kind == "masked" else 0,
+        decoder_depth=_count_blocks(state, "decoder_blocks.") if kind == "masked" else 0,
+    )
+    _check_sizes(words, found)
+    return found
+
+
+def _kind(words: Mapping[str, Any], state: State) -> Kind:
+    name = words.get("model")
+    if name is not None:
+        return _choose(words, "model", KINDS, "image")
+    if any(name.startswith("decoder_") for name in state) or "mask_token" in state:
+        return "masked"
+    return "channel" if "patch_embed.channel_embed.weight" in state else "image"
+
+
+def _refuse_other_equations(words: Mapping[str, Any], kind: Kind, *, has_class_token: bool) -> None:
+    offered = dict(OFFERED)
+    if has_class_token:
+        # The class token is the feature, whatever would have been done with the others.
+        offered["final_pool_type"] = ("mean", "none")
+    if kind == "masked":
+        offered |= {"collapse_method": ("mean",), "if_cls_token": (False,)}
+    for word, values in offered.items():
+        if word in words and words[word] not in values:
+            allowed = " or ".join(repr(value) for value in values[:2])
+            found = f"{word}: {words[word]!r} is a model that cellvim does not have, {allowed} is expected"
+            raise InputError(found, hint=HINT)
+
+
+def _choose(words: Mapping[str, Any], word: str, choices: Mapping[str, Choice], default: Choice) -> Choice:
+    if word not in words:
+        return default
+    chosen = choices.get(str(words[word]).lower())
+    if chosen is None:
+        found = f"{word}: {words[word]!r} is none of {', '.join(choices)}"
+        raise InputError(found, hint=HINT)
+    return chosen
+
+
+def _tensor(state: State, name: str, *, dimensions: int) -> Shaped[Tensor, "..."]:
+    if name not in state:
+        found = f"{name} is not among the {len(state)} tensors: no published FastVim model"
+        raise InputError(found, hint="give the weights of a FastVim, FastChannelVim or FastMaskVim model")
+    tensor = state[name]
+    if tensor.dim() != dimensions:
+        found = f"{name} has shape {tuple(tensor.shape)}, {dimensions} dimensions are expected"
+        raise InputError(found, hint="image models have 4 in patch_embed.proj.weight, channel models 5")
+    return tensor
+
+
+def _count_blocks(state: State, prefix: str) -> int:
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)}
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+
+
+def _grid(words: Mapping[str, Any], entries: int, patch_px: int) -> tuple[int, int]:
+    """Rows and columns of a table of positions, by the image size; a square if none is given."""
+    if "img_size" in words:
+        height, width = sides_px(words["img_size"])
+        return height // patch_px, width // patch_px
+    side = isqrt(entries)
+    # One entry may be the class token's.
+    if entries not in {side**2, side**2 + 1}:
+        found = f"pos_embed has {entries} positions, which are no square grid"
+        raise InputError(found, hint="give the image size, (height, width), as img_size")
+    return side, side
+
+
+def sides_px(size: Any) -> tuple[int, int]:
+    """Height and width of an image size written as one number or two.
+
+    Raises:
+        InputError: It is neither.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        found = f"img_size: {size!r} is neither a side in pixels nor a height and a width"
+        raise InputError(found, hint=HINT)
+    return sides[0], sides[1]
+
+
+def _check_sizes(words: Mapping[str, Any], found: Description) -> None:
+    sizes = {
+        "embed_dim": found.width,
+        "depth": found.depth,
+        "patch_size": found.patch_px,
+        "stride": found.patch_px,
+        "channels": found.channels,
+        "num_classes": found.classes,
+        "decoder_embed_dim": found.decoder_width,
+        "decoder_depth": found.decoder_depth,
+    }
+    if not found.classes:
+        # Features alone: the head was dropped.
+        del sizes["num_classes"]
+    for word, size in sizes.items():
+        stated = words.get(word, size)
+        if stated != size and tuple(stated if isinstance(stated, list | tuple) else ()) != (size, size):
+            message = f"{word} is {stated} in the configuration, but {size} in the tensors"
+            raise InputError(message, hint=HINT)
+    if not 0 < found.mask_ratio < 1:
+        message = f"mask_ratio is {found.mask_ratio}, between 0 and 1 is expected"
+        raise InputError(message, hint=HINT)

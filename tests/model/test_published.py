@@ -1,0 +1,317 @@
+"""Variants of the published models without a file of their own, against their definition in straight lines."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cellvim.config import PRESETS, ModelSettings, Preset
+from cellvim.errors import InputError
+from cellvim.model import ChannelEncoder, published
+from tests.model.published_definition import grid_of, run_dense, run_masked
+
+TOLERANCE = 1e-9
+"""Relative error in the 2-norm between two computations of the same in float64."""
+
+BASE: dict[str, Any] = {"img_size": [32, 32], "patch_size": 8, "stride": 8, "depth": 2, "embed_dim": 20}
+IMAGE = {**BASE, "model": "FastVim", "channels": 3, "num_classes": 5}
+CHANNEL = {**BASE, "model": "FastChannelVim", "channels": 6, "num_classes": 5, "hcs": True}
+MASKED = {
+    **BASE, "model": "FastMaskVimMAE", "channels": 3, "decoder_embed_dim": 12, "decoder_depth": 2,
+    "norm_pix_loss": True, "mask_ratio": 0.75,
+}  # fmt: skip
+RECTANGLE = {"img_size": [24, 40]}
+TURNED = {"scanpath_type": "colwise", **RECTANGLE}
+
+DENSE = {
+    "max": {**CHANNEL, "collapse_method": "max"},
+    "spatial-first": {**CHANNEL, "scan_order": "Spatial-First"},
+    "rectangular": {**CHANNEL, **RECTANGLE, "depth": 3},
+    "colwise": {**CHANNEL, **TURNED, "depth": 3},
+    "colwise spatial-first max": {**CHANNEL, **TURNED, "scan_order": "Spatial-First", "collapse_method": "max"},
+    "patches of 4 px": {**CHANNEL, "img_size": [12, 20], "patch_size": 4, "stride": 4},
+    "no inner norm": {**CHANNEL, "use_norm_after_ssm": False},
+    "not rotated": {**CHANNEL, **RECTANGLE, "rotate_every_block": False},
+    "not rotated, colwise": {**CHANNEL, **TURNED, "rotate_every_block": False},
+    "no positions": {**CHANNEL, **RECTANGLE, "if_abs_pos_embed": False},
+    "unpooled": {**CHANNEL, **RECTANGLE, "if_cls_token": True},
+    "unpooled, colwise": {**CHANNEL, **TURNED, "if_cls_token": True},
+    "unpooled, spatial-first": {**CHANNEL, **TURNED, "if_cls_token": True, "scan_order": "Spatial-First"},
+    "unpooled, spare position": {**CHANNEL, **RECTANGLE, "if_cls_token": True, "spare": 1},
+    "unpooled, no positions": {**CHANNEL, "if_cls_token": True, "if_abs_pos_embed": False},
+    "image, rectangular": {**IMAGE, **RECTANGLE},
+    "image, colwise max": {**IMAGE, **TURNED, "collapse_method": "max"},
+    "image, unpooled": {**IMAGE, **RECTANGLE, "if_cls_token": True},
+    "image, unpooled, spare position": {**IMAGE, **TURNED, "if_cls_token": True, "spare": 1},
+}  # fmt: skip
+HIDDEN = {
+    "0.5": {**MASKED, "mask_ratio": 0.5},
+    "0.9": {**MASKED, "mask_ratio": 0.9},
+    "pixels as they are": {**MASKED, "norm_pix_loss": False},
+    "rectangular": {**MASKED, **RECTANGLE, "depth": 3, "decoder_depth": 1},
+    "colwise": {**MASKED, **TURNED, "depth": 3},
+    "not rotated": {**MASKED, **RECTANGLE, "rotate_every_block": False},
+    "patches of 4 px": {**MASKED, "img_size": 24, "patch_size": 4, "stride": 4},
+    "no inner norm": {**MASKED, "use_norm_after_ssm": False},
+}
+
+
+def random_state(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
+    """Weights of the named sizes, large enough that no term hides."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) * 0.4
+        for name, shape in shapes_of(config).items()
+    }
+
+
+def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    rows, cols = grid_of(config)
+    width, side, channels = config["embed_dim"], config["patch_size"], config["channels"]
+    is_channel, is_masked = config["model"] == "FastChannelVim", config["model"] == "FastMaskVimMAE"
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embed.proj.weight": (width, *((1, 1) if is_channel else (channels,)), side, side),
+        "patch_embed.proj.bias": (width,),
+        "norm_f.weight": (width,),
+        **blocks("layers", config["depth"], width, config),
+    }
+    if is_channel:
+        shapes["patch_embed.channel_embed.weight"] = (channels, width)
+    if config.get("if_abs_pos_embed", True):
+        shapes["pos_embed"] = (1, rows * cols + config.get("spare", 0), width)
+    if config.get("if_cls_token"):
+        shapes["cls_token"] = (1, 1, width)
+    if is_masked:
+        inner, pixels = config["decoder_embed_dim"], side * side * channels
+        shapes |= {
+            "decoder_embed.weight": (inner, width), "decoder_embed.bias": (inner,), "mask_token": (1, 1, inner),
+            "decoder_pos_embed": (1, rows * cols, inner), "decoder_norm.weight": (inner,),
+            "decoder_pred.weight": (pixels, inner), "decoder_pred.bias": (pixels,),
+            **blocks("decoder_blocks", config["decoder_depth"], inner, config),
+        }  # fmt: skip
+    else:
+        shapes |= {"head.weight": (config["num_classes"], width), "head.bias": (config["num_classes"],)}
+    return shapes
+
+
+def blocks(stack: str, depth: int, width: int, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    inner, rank, state = 2 * width, -(-width // 16), config.get("state", 4)
+    shapes: dict[str, tuple[int, ...]] = {
+        "norm.weight": (width,), "mixer.in_proj.weight": (2 * inner, width), "mixer.out_proj.weight": (width, inner),
+        "mixer.A_log": (inner, state), "mixer.A_b_log": (inner, state), "mixer.D": (inner,), "mixer.D_b": (inner,),
+    }  # fmt: skip
+    for suffix in ("", "_b"):
+        shapes |= {
+            f"mixer.conv1d{suffix}.weight": (inner, 1, 4), f"mixer.conv1d{suffix}.bias": (inner,),
+            f"mixer.x_proj{suffix}.weight": (rank + 2 * state, inner),
+            f"mixer.dt_proj{suffix}.weight": (inner, rank), f"mixer.dt_proj{suffix}.bias": (inner,),
+        }  # fmt: skip
+    if config.get("use_norm_after_ssm", True):
+        shapes |= {"mixer.layernorm.weight": (inner,), "mixer.layernorm.bias": (inner,)}
+    return {f"{stack}.{number}.{name}": shape for number in range(depth) for name, shape in shapes.items()}
+
+
+def random_image(config: dict[str, Any], channels: int) -> Tensor:
+    rows, cols = grid_of(config)
+    side = config["patch_size"]
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, channels, rows * side, cols * side, generator=generator, dtype=torch.float64)
+
+
+def words(config: dict[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in config.items() if word != "spare"}
+
+
+def assert_same(actual: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
+    for name, value in expected.items():
+        mine = actual[name]
+        if value is None:
+            # What the definition never touches can have no influence here.
+            assert mine is None or not mine.any(), name
+            continue
+        assert mine is not None, name
+        assert (mine - value).norm() <= TOLERANCE * value.norm(), name
+
+
+@pytest.mark.parametrize("kernel", ["naive", "torch"])
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_variants_follow_their_definition(
+    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
+    config = words(DENSE[name])
+    state = random_state(DENSE[name])
+    ids = (4, 0, 5) if config["model"] == "FastChannelVim" else None
+    image = random_image(config, 3)
+
+    twin = {key: value.clone().requires_grad_() for key, value in state.items()}
+    twin_image = image.clone().requires_grad_()
+    expected = run_dense(config, twin, twin_image, ids)
+    expected["loss"].backward()
+
+    model = published.build(config, state)
+    image.requires_grad_()
+    logits = model(image, ids)
+    outputs = {"logits": logits, "features": model.features(image, ids), "tokens": model.tokens(image, ids)}
+    outputs["loss"] = logits.log_softmax(-1)[:, 0].sum()
+    outputs["loss"].backward()
+
+    assert_same(outputs, expected)
+    assert_same({"image": image.grad}, {"image": twin_image.grad})
+    gradients = {parameter: value.grad for parameter, value in model.named_parameters()}
+    assert_same(gradients, {key: value.grad for key, value in twin.items()})
+
+
+@pytest.mark.parametrize("kernel", ["naive", "torch"])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_masked_variants_follow_their_definition(
+    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
+    config = HIDDEN[name]
+    state = random_state(config)
+    image = random_image(config, 3)
+    rows, cols = grid_of(config)
+    noise = torch.rand(2, rows * cols, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    twin = {key: value.clone().requires_grad_() for key, value in state.items()}
+    twin_image = image.clone().requires_grad_()
+    expected = run_masked(config, twin, twin_image, noise)
+    expected["loss"].backward()
+
+    model = published.build(config, state)
+    image.requires_grad_()
+    result = model(image, noise=noise)
+    result.loss.backward()
+
+    outputs = {"loss": result.loss, "pred": result.prediction, "mask": result.mask, "latent": result.latent}
+    assert_same(outputs, expected)
+    assert_same({"image": image.grad}, {"image": twin_image.grad})
+    gradients = {parameter: value.grad for parameter, value in model.named_parameters()}
+    fixed = {"pos_embed", "decoder_pos_embed"}
+    assert {key for key, value in gradients.items() if value is None} == fixed
+    assert_same(gradients, {key: value.grad for key, value in twin.items() if key not in fixed})
+
+
+@pytest.mark.parametrize(
+    "config", [DENSE["unpooled, spare position"], HIDDEN["colwise"]], ids=["dense", "masked"]
+)
+def test_names_shapes_and_values_are_those_of_the_file(config: dict[str, Any]) -> None:
+    state = random_state(config)
+    model = published.build(words(config), {f"state/{name}": tensor for name, tensor in state.items()})
+    saved = model.state_dict()
+    assert saved.keys() == state.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in state.items())
+
+    other = published.build(words(config), random_state(config, seed=5))
+    other.load_state_dict(saved)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
+
+
+def test_an_odd_patch_more_keeps_the_channel_ids_apart_from_the_image() -> None:
+    model = published.build(CHANNEL, random_state(CHANNEL))
+    image = random_image(CHANNEL, 2)
+    assert not torch.allclose(model(image, (0, 1)), model(image, (4, 5)))
+    assert torch.equal(model(image), model(image, torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("ids", [(0,), (0, 6), (-1, 0)])
+def test_ids_that_address_nothing_are_refused(ids: tuple[int, ...]) -> None:
+    model = published.build(CHANNEL, random_state(CHANNEL))
+    with pytest.raises(InputError, match="do not address 2 channels in a table of 6"):
+        model(random_image(CHANNEL, 2), ids)
+
+
+def test_an_image_model_takes_all_colours_and_no_ids() -> None:
+    model = published.build(IMAGE, random_state(IMAGE))
+    with pytest.raises(InputError, match="3 colours was given 2 channels"):
+        model(random_image(IMAGE, 2))
+    with pytest.raises(InputError, match="or ids"):
+        model(random_image(IMAGE, 3), (0, 1, 2))
+
+
+def test_noise_of_another_grid_is_refused() -> None:
+    model = published.build(MASKED, random_state(MASKED))
+    with pytest.raises(InputError, match="2 images of 4 x 4 patches"):
+        model(random_image(MASKED, 3), noise=torch.zeros(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "Mamba2D"}, "model: 'Mamba2D' is none of"),
+        ({"final_pool_type": "all"}, "final_pool_type: 'all' is a model that cellvim does not have"),
+        ({"rms_norm": False}, "rms_norm: False"),
+        ({"if_rope": True}, "if_rope: True"),
+        ({"collapse_method": "median"}, "collapse_method: 'median' is none of mean, max"),
+        ({"scanpath_type": "diagonal"}, "scanpath_type: 'diagonal'"),
+        ({"stride": 4}, "stride is 4 in the configuration, but 8 in the tensors"),
+        ({"depth": 3}, "depth is 3"),
+        ({"mask_ratio": 1.5}, "mask_ratio is 1.5"),
+        ({"img_size": [64, 64]}, r"pos_embed \(1, 16, 20\) instead of \(1, 64, 20\)"),
+        ({"img_size": "large"}, "img_size: 'large' is neither"),
+        ({"use_norm_after_ssm": False}, r"not expected: layers\.0\.mixer\.layernorm\.weight"),
+        ({"if_cls_token": True}, "missing: cls_token"),
+    ],
+)
+def test_words_that_ask_for_other_equations_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        published.build({**CHANNEL, **change}, random_state(CHANNEL))
+
+
+def test_differences_of_names_are_readable() -> None:
+    state = random_state(CHANNEL)
+    state["layers.1.mixer.A_logs"] = state.pop("layers.1.mixer.A_log")
+    with pytest.raises(InputError) as caught:
+        published.build(CHANNEL, state)
+    assert "missing: layers.1.mixer.A_log (close to layers.1.mixer.A_logs)" in caught.value.found
+    assert "not expected: layers.1.mixer.A_logs (close to layers.1.mixer.A_log)" in caught.value.found
+
+
+def test_what_the_configuration_leaves_out_is_read_from_the_tensors() -> None:
+    for config in (IMAGE, CHANNEL, MASKED):
+        state = random_state(config)
+        image = random_image(config, 3)
+        full, bare = published.build(config, state), published.build({"norm_pix_loss": True}, state)
+        if config is MASKED:
+            noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(2))
+            assert torch.equal(full(image, noise=noise).loss, bare(image, noise=noise).loss)
+        else:
+            assert torch.equal(full(image), bare(image))
+
+
+@pytest.mark.parametrize(
+    ("preset", "millions", "kind"),
+    [
+        ("tiny", 7.2, IMAGE),
+        ("small", 25.8, IMAGE),
+        ("small", 25.3, CHANNEL),
+        ("base", 97.7, IMAGE),
+        ("large", 340, IMAGE),
+        ("huge", 702, IMAGE),
+    ],
+)
+def test_presets_have_as_many_parameters_as_the_published_models(
+    preset: Preset, millions: float, kind: dict[str, Any]
+) -> None:
+    size = PRESETS[preset]
+    outputs = {"channels": 3, "num_classes": 1000} if kind is IMAGE else {"channels": 8, "num_classes": 161}
+    config = {
+        "model": kind["model"], "img_size": 224, "patch_size": size["patch_px"], "embed_dim": size["width"],
+        "depth": size["depth"], "state": 16, **outputs,
+    }  # fmt: skip
+    # Tensors without memory: the largest would take 3 GB.
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes_of(config).items()}
+    model = published.build(config, state)
+    found = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert found == pytest.approx(millions, abs=0.5 if millions > 100 else 0.05)
+
+    settings = ModelSettings(**size, tokenization="joint" if kind is IMAGE else "per-channel")
+    with torch.device("meta"):
+        stains = [str(number) for number in range(outputs["channels"])]
+        encoder = ChannelEncoder(settings, stains, generator=torch.Generator())
+    ours = sum(parameter.numel() for parameter in encoder.parameters())
+    head = (settings.width + 1) * outputs["num_classes"]
+    unknown = 0 if kind is IMAGE else settings.width
+    assert (ours + head - unknown) / 1e6 == found
