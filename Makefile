@@ -5,7 +5,7 @@ JUDGES := .venv-judges
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 bench clean
+.PHONY: help demo test lint judges bbbc013 bench torture clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: need
 bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/evaluate.py
+
+torture: $(VENV)/.installed  ## Kill runs at random moments and compare every byte, a few minutes: docs/reliability.md
+	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md
 
 clean:  ## Remove environments and outputs made here.
 	rm -rf $(VENV) $(JUDGES) demo out
