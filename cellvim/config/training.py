@@ -66,6 +66,9 @@ class SupervisedSettings(Settings):
     folds: Annotated[int, Field(ge=2)] = 5
     """One fold of this many, by hash, is held out in each split."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    channel_sampling: bool = True
+    """Show a random number of channels in each step (hierarchical channel sampling), as in the paper; nothing else
+    is hidden, and `masking` plays no part. A model of joint tokens is always shown all of them."""
 
 
 class AlignmentSettings(Settings):

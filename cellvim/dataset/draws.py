@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cellvim.dataset.index import DrawnField, PlateGroup, TrainingIndex
+from cellvim.store import PlateReader
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Draws(Protocol):
     @property
     def samples_together(self) -> int:
         """Successive samples that no slice of a step may separate: 2 if they are drawn in pairs, else 1."""
+        ...
+
+    @property
+    def plates(self) -> tuple[PlateReader, ...]:
+        """Plates that samples are drawn from."""
         ...
 
     def draw_group(self, generator: np.random.Generator) -> PlateGroup:
@@ -51,6 +57,10 @@ class EvenDraws:
 
     index: TrainingIndex
     samples_together: int = 1
+
+    @property
+    def plates(self) -> tuple[PlateReader, ...]:
+        return self.index.plates
 
     def draw_group(self, generator: np.random.Generator) -> PlateGroup:
         return self.index.draw_group(generator)

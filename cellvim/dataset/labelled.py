@@ -21,12 +21,17 @@ class LabelledDraws:
     samples_together = 1
 
     def __init__(self, index: TrainingIndex, division: Division) -> None:
+        self.division = division
         self._label_and_window: dict[tuple[PlateReader, FieldKey], tuple[int, Window]] = {
             (well.plate, part.field): (division.classes.index(well.label), part.window)
             for well in division.training
             for part in well.parts
         }
         self._trained = index.only(self._label_and_window)
+
+    @property
+    def plates(self) -> tuple[PlateReader, ...]:
+        return tuple(plate for plate, _ in self._trained.plates_and_wells())
 
     def draw_group(self, generator: np.random.Generator) -> PlateGroup:
         return self._trained.draw_group(generator)

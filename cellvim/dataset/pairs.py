@@ -67,6 +67,10 @@ class PairedDraws:
         counts = Counter(self._kind(well) for well in self._wells.values())
         return {kind: counts[kind] for kind in ("replicate", "field", "crop")}
 
+    @property
+    def plates(self) -> tuple[PlateReader, ...]:
+        return self._index.plates
+
     def draw_group(self, generator: np.random.Generator) -> PlateGroup:
         return self._index.draw_group(generator)
 
