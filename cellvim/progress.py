@@ -13,17 +13,18 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(description: str, *, total: int) -> Iterator[Advance]:
+def progress_bar(description: str, *, total: int, is_shown: bool = True) -> Iterator[Advance]:
     """Show one bar on stderr if it is a terminal.
 
     Args:
         description: What is being done, for example ``"ingest BR00116991"``.
         total: Number of units in all.
+        is_shown: Off where another process shows the bar.
 
     Yields:
         A function that advances the bar.
     """
-    if not sys.stderr.isatty():
+    if not (is_shown and sys.stderr.isatty()):
         yield lambda units=1: None  # noqa: ARG005 - the protocol names its argument
         return
     from rich.console import Console

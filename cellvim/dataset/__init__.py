@@ -4,7 +4,7 @@ from cellvim.dataset.crops import Batch, CropSource
 from cellvim.dataset.draws import Draws, EvenDraws, SampleKey
 from cellvim.dataset.index import DrawnField, PlateGroup, TrainingIndex, Window
 from cellvim.dataset.normalize import normalize_pixels
-from cellvim.dataset.prefetch import prefetched
+from cellvim.dataset.prefetch import prefetched, prefetched_in_parts
 
 __all__ = [
     "Batch",
@@ -18,4 +18,5 @@ __all__ = [
     "Window",
     "normalize_pixels",
     "prefetched",
+    "prefetched_in_parts",
 ]

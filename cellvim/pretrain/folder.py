@@ -1,5 +1,6 @@
 """The run folder: whose it is, whether it is complete, and what may be replaced."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from cellvim.atomic import read_json, remove_leftovers, write_json
 from cellvim.errors import OutputExistsError
 from cellvim.model import weights_sha256
+
+logger = logging.getLogger(__name__)
 
 OWN_FILES = (
     "summary.json",
@@ -16,6 +19,8 @@ OWN_FILES = (
     "metrics.jsonl",
     "loss.png",
     "reconstructions.png",
+    "classifier.safetensors",
+    "holdout.json",
     "report.html",
     "run.json",
 )
@@ -76,9 +81,17 @@ class RunFolder:
             self._clear()
         remove_leftovers(self.path)
 
-    def begin(self, *, threads: int) -> None:
-        """Record whose folder this is from now on."""
-        write_json(self.checkpoints / "identity.json", {"identity": self.identity, "threads": threads})
+    def begin(self, computes_with: dict[str, Any]) -> None:
+        """Record whose folder this is from now on, and how it computes; warn if it did so differently before."""
+        before = self._begun()
+        changed = [
+            f"{name} {before[name]} before, {value} now"
+            for name, value in computes_with.items()
+            if before.get(name, value) != value
+        ]
+        if changed:
+            logger.warning("the last bits may differ from a run without interruption: %s", "; ".join(changed))
+        write_json(self.checkpoints / "identity.json", {"identity": self.identity, **computes_with})
 
     def refuse_if_taken(self, *, overwrite: bool) -> None:
         """Write nothing into a folder that is not this run's.
@@ -103,6 +116,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for checkpoint in (*self.checkpoints.glob("step-*"), self.checkpoints / "identity.json"):
             checkpoint.unlink(missing_ok=True)
+        for events in (self.path / "tensorboard").glob("events.out.tfevents.*"):
+            events.unlink()
 
     def _begun(self) -> dict[str, Any]:
         path = self.checkpoints / "identity.json"

@@ -1,24 +1,38 @@
 """The training loop. Its own, because exact resume is what it exists for."""
 
 import copy
-import json
 import logging
 import math
 import time
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from cellvim.atomic import flush_to_disk, write_bytes
 from cellvim.config import PretrainSettings
-from cellvim.dataset import Batch, CropSource, prefetched
+from cellvim.dataset import Batch, CropSource, prefetched_in_parts
 from cellvim.errors import NonFiniteLossError
 from cellvim.model import weight_decay_groups
+from cellvim.pretrain.compute import (
+    choose_precision,
+    computing_in,
+    describe_device,
+    explain_compile_failure,
+    peak_memory_bytes,
+    prepare_model,
+)
+from cellvim.pretrain.distributed import Ranks
 from cellvim.pretrain.interrupt import StopRequest
+from cellvim.pretrain.metrics import Metrics
 from cellvim.pretrain.objective import Objective
 from cellvim.pretrain.schedule import ema_decay, learning_rate
 from cellvim.pretrain.state import TrainingState, update_ema
+from cellvim.pretrain.tensorboard import ScalarLog
 from cellvim.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -32,27 +46,36 @@ class Trainer:
         objective: Freshly initialised, on the device to use; the newest checkpoint, if there is one, replaces it.
         source: Crops of any step.
         identity: Hash of settings and plates; checkpoints of another run are ignored.
+        ranks: Processes that share each step.
+
+    Raises:
+        UsageError: A step cannot be dealt out evenly, or the device lacks what the engine's settings ask for.
+        CompileError: The model shall be compiled and there is no compiler.
     """
 
     def __init__(
-        self, settings: PretrainSettings, objective: Objective, source: CropSource, *, identity: str
+        self,
+        settings: PretrainSettings,
+        objective: Objective,
+        source: CropSource,
+        *,
+        identity: str,
+        ranks: Ranks | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
         self.identity = identity
+        self.ranks = ranks or Ranks()
         self.device = next(objective.parameters()).device
         self.folder = settings.out / "checkpoints"
-        decayed, spared = weight_decay_groups(objective)
-        optimizer = AdamW(
-            [
-                {"params": decayed, "weight_decay": settings.optimizer.weight_decay},
-                {"params": spared, "weight_decay": 0.0},
-            ],
-            lr=0.0,
-            betas=(settings.optimizer.beta1, settings.optimizer.beta2),
+        self.slices = self.ranks.slices(
+            settings.batch_size, parts=settings.engine.accumulate, together=source.draws.samples_together
         )
+        self.dtype = choose_precision(settings.engine, self.device)
         ema = copy.deepcopy(objective).requires_grad_(requires_grad=False)
-        self.state = TrainingState(objective, ema, optimizer)
+        prepare_model(objective, settings.engine, self.device)
+        self.state = TrainingState(objective, ema, make_optimizer(objective, settings))
+        self.model: nn.Module = objective
         self.seconds = 0.0
         self.seconds_waiting = 0.0
         self.steps_taken = 0
@@ -62,65 +85,99 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite; nothing is saved over the last checkpoint.
-            InterruptedRunError: Asked to stop; the state is saved first.
+            InterruptedRunError: Asked to stop, on this rank or another; the state is saved first.
         """
-        self.state.load_newest(self.folder, identity=self.identity)
+        self._resume()
         first, steps = self.state.step, self.settings.steps
-        if first:
-            logger.info("resuming at step %d of %d", first, steps)
-        batches = prefetched(self.source.batch, range(first, steps))
+        self.model = self.ranks.parallel(self.state.model)
+        batches = prefetched_in_parts(
+            lambda key, pool: self.source.begin(*key, pool),
+            ((step, samples) for step in range(first, steps) for samples in self.slices),
+            workers=self.settings.engine.workers,
+            ahead=2 * len(self.slices),
+        )
         with (
-            self._open_metrics(first) as metrics,
+            self._open_metrics() as metrics,
             StopRequest() as stop,
-            progress_bar("pretrain", total=steps) as advance,
+            progress_bar("pretrain", total=steps, is_shown=self.ranks.is_first) as advance,
         ):
             advance(first)
             for step in range(first, steps):
                 started = time.perf_counter()
-                batch = next(batches)
-                self.seconds_waiting += time.perf_counter() - started
-                self._take_step(batch, metrics)
+                self._take_step(batches, metrics)
                 self.seconds += time.perf_counter() - started
                 advance()
-                self._save_and_log(step, metrics, is_stopping=stop.is_requested)
-                if stop.is_requested and step + 1 < steps:
+                is_stopping = self.ranks.any(flag=stop.is_requested)
+                self._save_and_log(step, metrics, is_stopping=is_stopping)
+                if is_stopping and step + 1 < steps:
                     stop.raise_interrupt(f"stopped after step {step + 1} of {steps}")
 
-    def _take_step(self, batch: Batch, metrics: TextIO) -> None:
+    def _resume(self) -> None:
+        step = self.ranks.lead(lambda: {"step": self.state.load_newest(self.folder, identity=self.identity)})
+        if step["step"] != self.state.step:
+            self.state.load_step(self.folder, step["step"], identity=self.identity)
+        if self.state.step:
+            logger.info("resuming at step %d of %d", self.state.step, self.settings.steps)
+
+    def _take_step(self, batches: Iterator[Batch], metrics: Metrics) -> None:
         settings, state = self.settings, self.state
         rate = learning_rate(
             settings.optimizer, step=state.step, steps=settings.steps, batch_size=settings.batch_size
         )
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        losses = state.model(batch.to(self.device))
         state.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        loss = losses["loss"].item()
+        losses = self._compute_gradients(batches)
         norm = clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            found = f"at step {state.step} the loss is {loss} and the norm of its gradient {norm}"
+        if not (math.isfinite(losses["loss"]) and math.isfinite(norm)):
+            found = f"at step {state.step} the loss is {losses['loss']} and the norm of its gradient {norm}"
             hint = f"the last good checkpoint is kept in {self.folder}; lower optimizer.base_learning_rate"
             raise NonFiniteLossError(found, hint=hint)
         state.optimizer.step()
         update_ema(state.ema, state.model, ema_decay(settings.optimizer, step=state.step))
-        line = {
-            "step": state.step,
-            **{name: value.item() for name, value in losses.items()},
-            "gradient_norm": norm,
-            "learning_rate": rate,
-        }
-        metrics.write(json.dumps(line) + "\n")
+        metrics.write({"step": state.step, **losses, "gradient_norm": norm, "learning_rate": rate})
         state.step += 1
         self.steps_taken += 1
 
-    def _save_and_log(self, step: int, metrics: TextIO, *, is_stopping: bool) -> None:
+    def _compute_gradients(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Go through this rank's slices of a step; return the losses of the whole step.
+
+        A slice whose loss is NaN or infinite makes the loss of the step so, on every rank.
+        """
+        total: Tensor | None = None
+        names: tuple[str, ...] = ()
+        for part in range(len(self.slices)):
+            batch = self._next(batches).to(self.device)
+            is_last = part + 1 == len(self.slices)
+            with self._gradients_stay_here() if not is_last else nullcontext(), explain_compile_failure():
+                with computing_in(self.dtype, self.device):
+                    losses: dict[str, Tensor] = self.model(batch)
+                (losses["loss"] / len(self.slices)).backward()
+            names = tuple(losses)
+            values = torch.stack([value.detach().double() for value in losses.values()])
+            total = values if total is None else total + values
+        own = [] if total is None else (total / len(self.slices)).tolist()
+        return dict(zip(names, self.ranks.mean(own), strict=True))
+
+    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+        """Do not average over ranks what the next slice is added to."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        started = time.perf_counter()
+        batch = next(batches)
+        self.seconds_waiting += time.perf_counter() - started
+        return batch
+
+    def _save_and_log(self, step: int, metrics: Metrics, *, is_stopping: bool) -> None:
         settings, done = self.settings, step + 1
         is_last = done == settings.steps
         if done % settings.checkpoint_every == 0 or is_last or is_stopping:
-            metrics.flush()
-            flush_to_disk(self.settings.out / "metrics.jsonl")
-            self.state.save(self.folder, identity=self.identity)
+            if self.ranks.is_first:
+                metrics.secure()
+                self.state.save(self.folder, identity=self.identity)
+            # The launcher ends all ranks as soon as one is gone: nobody leaves while the first one writes.
+            self.ranks.wait()
         if done % settings.log_every == 0 or is_last:
             metrics.flush()
             logger.info(
@@ -131,18 +188,51 @@ class Trainer:
                 100 * (self.data_wait_share or 0.0),
             )
 
-    def _open_metrics(self, first: int) -> TextIO:
-        """Open `metrics.jsonl` for appending, without the lines of steps that will be taken again."""
-        path = self.settings.out / "metrics.jsonl"
-        kept = path.read_bytes().splitlines(keepends=True)[:first] if first and path.exists() else []
-        write_bytes(path, b"".join(kept))
-        return path.open("a", encoding="utf-8")
+    def _open_metrics(self) -> Metrics:
+        settings, first = self.settings, self.state.step
+        if not self.ranks.is_first:
+            return Metrics(None, first=first)
+        scalars = ScalarLog(settings.out, first=first) if settings.engine.is_logged_to_tensorboard else None
+        return Metrics(settings.out / "metrics.jsonl", first=first, scalars=scalars)
 
     @property
     def crops_per_second(self) -> float | None:
+        """Of all ranks together."""
         return self.steps_taken * self.settings.batch_size / self.seconds if self.seconds else None
+
+    @property
+    def computes_with(self) -> dict[str, Any]:
+        """What the last bits of a step depend on, besides the number of threads."""
+        return {
+            "device": describe_device(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "ranks": self.ranks.size,
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How the steps of this process were computed, and how fast."""
+        return {
+            **self.computes_with,
+            "crops_per_second": self.crops_per_second,
+            "data_wait_share": self.data_wait_share,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+        }
 
     @property
     def data_wait_share(self) -> float | None:
         """Share of the time in which the model waited for crops."""
         return self.seconds_waiting / self.seconds if self.seconds else None
+
+
+def make_optimizer(objective: Objective, settings: PretrainSettings) -> AdamW:
+    """AdamW whose weight decay spares what must not shrink."""
+    decayed, spared = weight_decay_groups(objective)
+    return AdamW(
+        [
+            {"params": decayed, "weight_decay": settings.optimizer.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        betas=(settings.optimizer.beta1, settings.optimizer.beta2),
+    )

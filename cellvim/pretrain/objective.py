@@ -2,13 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from cellvim.config import PretrainSettings
-from cellvim.dataset import Batch, CropSource, Draws, EvenDraws, TrainingIndex
-from cellvim.errors import UsageError
+from cellvim.dataset import Batch, CropSource
 from cellvim.model import (
     ChannelEncoder,
     Mask,
@@ -27,6 +26,12 @@ class Objective(nn.Module, ABC):
     """The part that `embed` uses."""
     labels_used: str | None = None
     """Column of the plate map that takes part in training."""
+    title: ClassVar[str] = "Encoder"
+    """What it is, at the head of the run's page."""
+    loss_name: ClassVar[str] = "loss"
+    """Axis of the loss curve."""
+    reference_loss: tuple[float, str] | None = None
+    """Loss of a model that knows nothing, and what it does."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -52,6 +57,10 @@ class MaskedObjective(Objective):
         settings: The run.
         channels: Stains that get rows of their own.
     """
+
+    title = "Masked autoencoder"
+    loss_name = "loss on hidden patches"
+    reference_loss = (1.0, "predicting the field's mean")
 
     def __init__(self, settings: PretrainSettings, channels: tuple[str, ...]) -> None:
         super().__init__()
@@ -93,23 +102,3 @@ class MaskedObjective(Objective):
             self.masking, batch=batch.size, channels=channels, grid=grid, seed=self.seed, step=batch.step
         )
         return replace(whole, hidden=whole.hidden[batch.first : batch.first + len(batch.images)])
-
-
-def build_objective(settings: PretrainSettings, index: TrainingIndex) -> Objective:
-    """Make what the settings ask for, freshly initialised: same settings and plates, same bytes."""
-    match settings.objective:
-        case "mae":
-            return MaskedObjective(settings, index.channels)
-        case other:
-            found = f"objective {other} does not exist yet"
-            raise UsageError(found, hint="use objective: mae")
-
-
-def build_draws(settings: PretrainSettings, index: TrainingIndex) -> Draws:
-    """Say how the samples of a step are chosen: what an objective learns from."""
-    match settings.objective:
-        case "mae":
-            return EvenDraws(index)
-        case other:
-            found = f"objective {other} does not exist yet"
-            raise UsageError(found, hint="use objective: mae")

@@ -20,8 +20,17 @@ INK, SOFT = "#1f4e79", "#b9cfe4"
 SHOWN_CHANNELS = 8
 
 
-def draw_loss_curve(losses: Sequence[float], path: Path) -> None:
-    """Plot the loss of every step, and its running mean."""
+def draw_loss_curve(
+    losses: Sequence[float], path: Path, *, name: str = "loss", reference: tuple[float, str] | None = None
+) -> None:
+    """Plot the loss of every step, and its running mean.
+
+    Args:
+        losses: Of each step.
+        path: PNG file.
+        name: What the loss is of.
+        reference: A loss to stand beside, and what reaches it.
+    """
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.add_subplot()
     steps = np.arange(1, len(losses) + 1)
@@ -30,8 +39,9 @@ def draw_loss_curve(losses: Sequence[float], path: Path) -> None:
     if window > 1:
         mean = np.convolve(losses, np.ones(window) / window, mode="valid")
         axes.plot(steps[window - 1 :], mean, color=INK, linewidth=1.8, label=f"mean of {window} steps")
-    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":", label="predicting the field's mean")
-    axes.set(xlabel="step", ylabel="loss on hidden patches", xlim=(1, max(2, len(losses))), ylim=(0, None))
+    if reference:
+        axes.axhline(reference[0], color="#888888", linewidth=0.8, linestyle=":", label=reference[1])
+    axes.set(xlabel="step", ylabel=name, xlim=(1, max(2, len(losses))), ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

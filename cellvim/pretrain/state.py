@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from cellvim.atomic import remove_leftovers
+from cellvim.errors import NotFoundError
 from cellvim.model.tensors import HEADER_KEY, write_tensors
 from cellvim.pretrain.objective import Objective
 
@@ -32,18 +33,34 @@ class TrainingState:
 
     def save(self, folder: Path, *, identity: str) -> Path:
         """Write `step-00000100.safetensors`, then drop all but the newest two."""
-        path = folder / f"step-{self.step:08d}.safetensors"
+        path = _checkpoint_path(folder, self.step)
         write_tensors(path, self._tensors(), header={"step": self.step, "identity": identity})
         for old in list_checkpoints(folder)[:-KEPT]:
             old.unlink()
         return path
 
-    def load_newest(self, folder: Path, *, identity: str) -> None:
-        """Go to the newest checkpoint that can be read and was made by the same run; stay put if none is."""
+    def load_newest(self, folder: Path, *, identity: str) -> int:
+        """Go to the newest checkpoint that can be read and was made by the same run; stay put if none is.
+
+        Returns:
+            Steps taken so far.
+        """
         remove_leftovers(folder)
         for path in reversed(list_checkpoints(folder)):
             if self._load(path, identity):
-                return
+                break
+        return self.step
+
+    def load_step(self, folder: Path, step: int, *, identity: str) -> None:
+        """Go where the first rank is.
+
+        Raises:
+            NotFoundError: Its checkpoint cannot be read from here.
+        """
+        path = _checkpoint_path(folder, step)
+        if not self._load(path, identity):
+            hint = "the run folder must lie on a file system that all ranks see"
+            raise NotFoundError(path, expected=f"checkpoint of step {step}", hint=hint)
 
     def _load(self, path: Path, identity: str) -> bool:
         try:
@@ -79,6 +96,10 @@ class TrainingState:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*.safetensors"))
+
+
+def _checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.safetensors"
 
 
 @torch.no_grad()

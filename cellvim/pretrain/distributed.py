@@ -1,0 +1,158 @@
+"""Several processes train one model, as `torchrun` starts them: each takes its slice of every step."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cellvim.errors import CellvimError, ExitCode, UsageError
+from cellvim.model import choose_device
+
+LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LONGEST_WAIT = timedelta(hours=2)
+"""How long a rank waits for another: the first one alone judges and writes the results."""
+
+
+class FirstRankError(CellvimError):
+    """The first rank, which alone reads and writes the run folder, could not go on."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and log."""
+        return self.rank == 0
+
+    def slices(self, batch_size: int, *, parts: int, together: int) -> list[range]:
+        """Samples of a step that this rank takes, part by part.
+
+        Args:
+            batch_size: Samples per step, over all ranks.
+            parts: Parts that each rank computes one after the other.
+            together: Successive samples that must stay in one part.
+
+        Raises:
+            UsageError: Samples cannot be dealt out evenly.
+        """
+        count = self.size * parts
+        if batch_size % (count * together):
+            pairs = f" in groups of {together}" if together > 1 else ""
+            found = (
+                f"batch_size={batch_size} cannot be dealt out evenly{pairs} to {self.size} rank(s) with "
+                f"{parts} part(s) each (engine.accumulate)"
+            )
+            raise UsageError(found, hint=f"take a multiple of {count * together} as --batch-size")
+        length = batch_size // count
+        first = self.rank * parts
+        return [range(part * length, (part + 1) * length) for part in range(first, first + parts)]
+
+    def lead(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Let the first rank act while the others wait, and give its JSON-able result to all of them.
+
+        Raises:
+            FirstRankError: On the others, if it failed; the first one raises what happened.
+        """
+        if not self.is_first:
+            return _unpacked(_broadcast(None))
+        try:
+            result = act()
+        except CellvimError as error:
+            if self.size > 1:
+                _broadcast({"found": error.found, "hint": error.hint, "exit_code": int(error.exit_code)})
+            raise
+        return _unpacked(_broadcast({"result": result})) if self.size > 1 else result
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Average over ranks; each of them gets the same numbers."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(total)
+        mean: list[float] = (total / self.size).tolist()
+        return mean
+
+    def any(self, *, flag: bool) -> bool:
+        """Whether the flag is up on any rank."""
+        return self.mean([float(flag)])[0] > 0
+
+    def wait(self) -> None:
+        """Go on when all ranks are here."""
+        self.any(flag=False)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Average gradients over ranks on the way back."""
+        if self.size == 1:
+            return model
+        # Buckets of gradients are laid out anew after the first step, which changes last bits between a run and
+        # its resumption on three ranks or more; looking for unused parameters keeps them as they are.
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+@contextmanager
+def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the other processes of the run, if a launcher started several.
+
+    Args:
+        wanted: Where to compute.
+
+    Yields:
+        The ranks, and the device of this one.
+
+    Raises:
+        UsageError: There are more ranks on this machine than GPUs.
+    """
+    device = choose_device(wanted)
+    size = int(os.environ["WORLD_SIZE"]) if all(key in os.environ for key in LAUNCHER_KEYS) else 1
+    if size == 1:
+        yield Ranks(), device
+        return
+    if device.type == "cuda":
+        device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    try:
+        yield Ranks(distributed.get_rank(), size), device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        found = f"rank {local_rank} of this machine has no GPU: there are {count}"
+        raise UsageError(found, hint=f"start {count} processes with torchrun --nproc-per-node")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _broadcast(content: dict[str, Any] | None) -> dict[str, Any]:
+    """Send JSON from the first rank to all others."""
+    message = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+    length = torch.tensor([len(message)])
+    distributed.broadcast(length, 0)
+    buffer: Tensor = message if content is not None else torch.empty(int(length), dtype=torch.uint8)
+    distributed.broadcast(buffer, 0)
+    received: dict[str, Any] = json.loads(buffer.numpy().tobytes())
+    return received
+
+
+def _unpacked(message: dict[str, Any]) -> dict[str, Any]:
+    if "result" in message:
+        result: dict[str, Any] = message["result"]
+        return result
+    error = FirstRankError(f"the first rank stopped: {message['found']}", hint=message["hint"])
+    error.exit_code = ExitCode(message["exit_code"])
+    raise error
