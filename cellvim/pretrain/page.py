@@ -8,6 +8,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cellvim.atomic import write_text
+from cellvim.dataset.splits import LEAKY
+from cellvim.pretrain.holdout import shown_splits
 
 
 def write_run_report(out: Path, summary: dict[str, Any], record: dict[str, Any]) -> None:
@@ -27,6 +29,8 @@ def write_run_report(out: Path, summary: dict[str, Any], record: dict[str, Any])
         settings=yaml.safe_dump(record["settings"], sort_keys=False),
         loss=_as_data_url(out / "loss.png"),
         reconstructions=_as_data_url(out / "reconstructions.png"),
+        holdout=shown_splits(summary["holdout"]) if summary["holdout"] else None,
+        leaky=LEAKY,
     )
     write_text(out / "report.html", page)
 
