@@ -31,8 +31,10 @@ def alignment_loss(
         (arXiv:1807.03748), equation 4; both directions as Radford et al. 2021 (arXiv:2103.00020).
     """
     dtype = torch.promote_types(projected.dtype, torch.float32)
-    unit = functional.normalize(projected.to(dtype), dim=-1)
-    similarity = unit[0::2] @ unit[1::2].T / temperature
+    # bf16 has steps of 0.008 near 1, which a low temperature would blow up.
+    with torch.autocast(projected.device.type, enabled=False):
+        unit = functional.normalize(projected.to(dtype), dim=-1)
+        similarity = unit[0::2] @ unit[1::2].T / temperature
     allowed = similarity.masked_fill(_is_same_biology(identity[0::2]), -torch.inf)
     found = torch.arange(len(allowed), device=allowed.device)
     return (functional.cross_entropy(allowed, found) + functional.cross_entropy(allowed.T, found)) / 2

@@ -75,7 +75,8 @@ def test_wells_of_one_perturbation_do_not_repel_each_other() -> None:
 
 def test_half_precision_views_are_compared_in_single_precision() -> None:
     views, identity = draw_views(4).bfloat16(), of_pairs(0, 1, 2, 3)
-    loss = alignment_loss(views, identity, temperature=TEMPERATURE)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = alignment_loss(views, identity, temperature=TEMPERATURE)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, alignment_loss(views.float(), identity, temperature=TEMPERATURE))
 
