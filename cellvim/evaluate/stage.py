@@ -142,7 +142,7 @@ def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> Evaluat
         perturbation=settings.perturbation,
         control=settings.control,
     )
-    raw = aggregate(profiles)
+    raw = warn_of_labels(aggregate(profiles))
     normalized = normalize(raw, settings.normalize)
     retrieval: dict[str, RetrievalResult] = {}
     for task in RETRIEVAL_TASKS:
@@ -156,6 +156,20 @@ def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> Evaluat
         logger.info("%s: probes", name)
         probes = run_probes(normalized, settings)
     return EvaluatedTable(name, raw, normalized, retrieval, probes)
+
+
+def warn_of_labels(profiles: Profiles) -> Profiles:
+    """Say so where the model has learned from labels: on plates that it was trained on it knows the answers."""
+    card = profiles.provenance.get("model")
+    if not isinstance(card, Mapping) or not card.get("labels_used"):
+        return profiles
+    seen = sorted(set(profiles.plates) & set(card.get("plates", ())))
+    trained = f"{len(seen)} of {len(profiles.plates)} plates here were trained on" + (
+        f" ({', '.join(seen)}), and their scores say little about new ones" if seen else ""
+    )
+    return profiles.warning(
+        f"the model learned from labels ({card.get('objective')}: {card['labels_used']}); {trained}"
+    )
 
 
 def collect_metrics(tables: Sequence[EvaluatedTable], settings: EvaluateSettings) -> dict[str, Any]:

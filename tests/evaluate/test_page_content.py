@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.page_content import command_of, page_content
 from cellvim.evaluate.report import ReportContent
-from cellvim.evaluate.stage import EvaluatedTable, collect_metrics, evaluate_table
-from cellvim.profiles import Profiles
+from cellvim.evaluate.stage import EvaluatedTable, collect_metrics, evaluate_table, warn_of_labels
+from cellvim.profiles import PROVENANCE_KEY, Profiles
 
 MakeScreen = Callable[..., Profiles]
 WriteScreen = Callable[[Profiles, Path], Path]
@@ -106,6 +107,27 @@ def test_plain_notes_are_facts_and_losses_are_warnings_named_only_where_there_ar
     other = replace(table, name="other")
     several = page_content([table, other], collect_metrics([table, other], settings), settings, {}).facts
     assert [warning.partition(":")[0] for warning in several["warnings"]] == ["screen", "other"]
+
+
+def test_a_reader_is_warned_of_a_model_that_saw_labels(
+    make_screen: MakeScreen, write_screen: WriteScreen, tmp_path: Path
+) -> None:
+    card = {"objective": "supervised", "labels_used": "Metadata_Moa", "plates": ["P1"]}
+    screen = make_screen(controls=30)
+    settings, table = evaluated(screen, write_screen, tmp_path)
+    path = settings.tables[0]
+    told = {PROVENANCE_KEY: json.dumps({"model": card}).encode()}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(told), path)
+    table = evaluate_table("screen", path, settings)
+    metrics = collect_metrics([table], settings)
+    (warning,) = page_content([table], metrics, settings, {}).facts["warnings"]
+    assert warning == (
+        "the model learned from labels (supervised: Metadata_Moa); 1 of 2 plates here were trained on (P1), "
+        "and their scores say little about new ones."
+    )
+    assert [warning.removesuffix(".")] == table.metrics["warnings"]
+    for harmless in ({}, {"model": {**card, "labels_used": None}}, {"model": "a name"}):
+        assert warn_of_labels(replace(screen, provenance=harmless)).warnings == ()
 
 
 def evaluated(
