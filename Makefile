@@ -5,7 +5,7 @@ JUDGES := .venv-judges
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 bench torture clean
+.PHONY: help demo test lint judges bbbc013 study bench torture clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: $(VENV)/.installed $(JUDGES)/.installed lint  ## Everything that must hold
 
 bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: needs ../shared/data/bbbc013, takes a quarter of an hour.
 	$(BIN)/python -m pipelines.bbbc013 --source ../shared/data/bbbc013 --out out/bbbc013 --seeds 0 1 2 --docs docs/bbbc013.md
+
+study: $(VENV)/.installed  ## Which settings of the model matter: about 70 nano trainings, an hour on two cores; needs ../shared/data/bbbc013.
+	$(BIN)/python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study --docs docs/model_study.md --workers 2
 
 bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/cpu.py

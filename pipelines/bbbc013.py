@@ -58,7 +58,7 @@ def run_study(study: Study) -> dict[str, Any]:
     Returns:
         What `results.json` holds: by table, activity by dose and by compound, trend with dose, Z'-factor.
     """
-    _ingest(study)
+    ingest_plate(study.source, study.plate.parent)
     for seed in study.seeds:
         _embed(study, _pretrain(study, seed=seed, is_trained=True), f"trained-{seed}")
         _embed(study, _pretrain(study, seed=seed, is_trained=False), f"untrained-{seed}")
@@ -84,12 +84,13 @@ def run_study(study: Study) -> dict[str, Any]:
     return results
 
 
-def _ingest(study: Study) -> None:
+def ingest_plate(source: Path, out: Path) -> None:
+    """Write `out/1049.ome.zarr` from the folder of images and plate map."""
     ingest_plates(
         IngestSettings(
-            sources=(study.source / "images",),
-            out=study.plate.parent,
-            platemap=study.source / "platemap.csv",
+            sources=(source / "images",),
+            out=out,
+            platemap=source / "platemap.csv",
             pattern=PATTERN,
             channels="1=GFP,2=DNA",
             plate=PLATE,

@@ -64,13 +64,20 @@ def separation(
 
 def group_precision(features: Float[ndarray, "well feature"], is_member: Bool[ndarray, " well"]) -> float:
     """Mean average precision with which members of a group find each other among all wells, by cosine."""
+    return float(member_precisions(features, is_member).mean())
+
+
+def member_precisions(
+    features: Float[ndarray, "well feature"], is_member: Bool[ndarray, " well"]
+) -> Float[ndarray, " member"]:
+    """Average precision with which each member of a group finds the others among all wells, by cosine."""
     unit = unit_rows(features)
     similarity = unit @ unit.T
     values = []
     for well in np.flatnonzero(is_member):
         others = np.arange(len(features)) != well
         values.append(average_precision(similarity[well, others], is_member[others]))
-    return float(np.mean(values))
+    return np.array(values)
 
 
 def z_prime(negative: Float[ndarray, " n"], positive: Float[ndarray, " p"]) -> float:

@@ -1,0 +1,225 @@
+"""The results of the model study as a page of Markdown; every number comes from the finished runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from pipelines.model_study_plates import novel_compounds
+from pipelines.model_study_results import LEVEL, METRICS, Comparison, StudyResults
+from pipelines.model_study_text import CAVEATS, DATA_TITLES, DESIGN, INTRODUCTION, METRIC_NAMES, READING
+from pipelines.model_study_variants import (
+    DEFAULT,
+    INTENSITY,
+    UNTRAINED,
+    VARIANTS,
+    DataName,
+    readings_without_training,
+    rows_of,
+    variants_of,
+)
+
+ALIGNED = ("objective: align, replicates", "objective: align, one well")
+
+
+def results_page(results: StudyResults, pictures: Mapping[DataName, str]) -> str:
+    """Lay out the whole page.
+
+    Args:
+        results: All finished runs.
+        pictures: Link to the picture of each data set.
+    """
+    parts = [INTRODUCTION, "## What the study says\n", *_findings(results), DESIGN]
+    for data in results.contents:
+        parts += [f"## {DATA_TITLES[data]}\n", f"![Differences from the default]({pictures[data]})\n"]
+        parts += ["### Values\n", _values_table(results, data), _values_note(results, data)]
+        parts += ["### Differences from the default\n", _differences_table(results, data)]
+        parts += ["### Features of the same weights\n", _readings_table(results, data)]
+        parts += ["### Which stain can be told from the others\n", _stains_table(results, data)]
+        if data == "synthetic":
+            parts += ["### Alignment, on compounds it never saw\n", _novel_table(results)]
+    return "\n".join([*parts, READING, CAVEATS])
+
+
+def _findings(results: StudyResults) -> list[str]:
+    """One line per variant and per reading, by the rule; then what to expect of chance."""
+    lines = [f"- **{row}**: {_sentence(results, row)}" for row in _compared_rows()]
+    tried = [
+        comparison
+        for families in (results.against_default, results.other_readings)
+        for metrics in families.values()
+        for found in metrics.values()
+        for comparison in found.values()
+        if comparison.difference.p is not None
+    ]
+    excluding = sum(comparison.difference.excludes_zero for comparison in tried)
+    kept = sum(comparison.finding in ("better", "worse") for comparison in tried)
+    chance = (
+        f"{len(tried)} comparisons were made. If nothing differed, about {LEVEL * len(tried):.0f} of their "
+        f"intervals would exclude 0; {excluding} do. {kept} are left when p-values are adjusted for the number of "
+        'rows: only those are called better or worse. "Suggested" is an interval that excludes 0 and may be chance.\n'
+    )
+    return ["Against the default, by the rule below:\n", *lines, "", chance, _training_sentence(results)]
+
+
+def _compared_rows() -> list[str]:
+    rows = [*rows_of("synthetic"), *rows_of("bbbc013"), *readings_without_training()]
+    return list(dict.fromkeys(rows))
+
+
+def _sentence(results: StudyResults, row: str) -> str:
+    by_finding: dict[str, list[str]] = {}
+    noise = 0
+    for families in (results.against_default, results.other_readings):
+        for data, metrics in families.items():
+            for metric, found in metrics.items():
+                if row not in found:
+                    continue
+                if found[row].finding == "noise":
+                    noise += 1
+                    continue
+                what = f"{METRIC_NAMES[metric]} on {data} {_difference(found[row], is_marked=False)}"
+                by_finding.setdefault(found[row].finding, []).append(what)
+    order = ("better", "worse", "suggested better", "suggested worse")
+    parts = [f"{name} by {', '.join(by_finding[name])}" for name in order if name in by_finding]
+    if not parts:
+        return f"no difference beyond noise ({noise} comparisons)."
+    return "; ".join(parts) + (f"; the other {noise} comparisons are noise." if noise else ".")
+
+
+def _training_sentence(results: StudyResults) -> str:
+    """What training itself brings, which is the scale for everything else."""
+    parts = [
+        f"{METRIC_NAMES[metric]} on {data} {_difference(found[UNTRAINED], is_marked=False, sign=-1)}"
+        for data, metrics in results.references.items()
+        for metric, found in metrics.items()
+        if UNTRAINED in found
+    ]
+    return f"For scale, what training brings, default minus untrained: {', '.join(parts)}.\n"
+
+
+def _values_table(results: StudyResults, data: DataName) -> str:
+    metrics = METRICS[data]
+    names = [
+        *(reading.name for variant in variants_of(data) for reading in variant.readings),
+        INTENSITY,
+    ]
+    skipped = {*readings_without_training(DEFAULT), *readings_without_training(UNTRAINED)}
+    rows = [
+        [row, *(_value(results, data, row, metric) for metric in metrics), *_costs(results, data, row)]
+        for row in names
+        if row in results.contents[data] and row not in skipped
+    ]
+    heads = ("profiles", *(METRIC_NAMES[metric] for metric in metrics), "weights", "ms per step")
+    return _table(heads, rows)
+
+
+def _values_note(results: StudyResults, data: DataName) -> str:
+    note = "Mean over seeds, and standard deviation over seeds: the default's is the yardstick of noise.\n"
+    if data != "synthetic" or not results.has(data, DEFAULT, "inert_activity"):
+        return note
+    inert = results.by_seed(data, DEFAULT, "inert_activity").mean()
+    return (
+        note
+        + f"\nNegative control: the inert perturbations have an activity of {inert:.3f} by the default.\n"
+    )
+
+
+def _differences_table(results: StudyResults, data: DataName) -> str:
+    families = (results.references, results.against_default)
+    rows = list(dict.fromkeys(row for family in families for found in family[data].values() for row in found))
+    return _comparison_table(rows, [family[data] for family in families], METRICS[data])
+
+
+def _readings_table(results: StudyResults, data: DataName) -> str:
+    """The default's blocks and pooling with intervals; the untrained encoder's beside them as values."""
+    metrics = [metric for metric in METRICS[data] if metric != "reconstruction"]
+    table = _comparison_table(list(readings_without_training()), [results.other_readings[data]], metrics)
+    rows = [
+        [row, *(_value(results, data, row, metric) for metric in metrics)]
+        for name in (DEFAULT, UNTRAINED)
+        for row in (name, *readings_without_training(name))
+        if row in results.contents[data]
+    ]
+    heads = ("features", *(METRIC_NAMES[metric] for metric in metrics))
+    return (
+        f"Against the default's features, which are per channel, of the final norm:\n\n{table}\nValues:\n\n"
+        + _table(heads, rows)
+    )
+
+
+def _stains_table(results: StudyResults, data: DataName) -> str:
+    runs = {
+        name: [run["stains"] for run in found if run["stains"]] for name, found in results.runs[data].items()
+    }
+    stains = next((list(found[0]) for found in runs.values() if found), [])
+    rows = [
+        ["linear regression" if name == INTENSITY else name]
+        + [f"{np.mean([run[stain] for run in found]):.3f}" for stain in stains]
+        for name, found in runs.items()
+        if found
+    ]
+    return _table(("hidden stain", *stains), rows)
+
+
+def _novel_table(results: StudyResults) -> str:
+    """Aligned encoders by compounds of the judged plates that were on no learned plate, and by the others."""
+    novel = novel_compounds()
+    metrics = ("activity", "retrieval", "probe")
+    units = {"compounds never seen": novel}
+    known = set(results.contents["synthetic"][DEFAULT]["activity"][results.seeds[0]]) - novel
+    units["compounds on the learned plates"] = frozenset(known)
+    rows = []
+    for title, chosen in units.items():
+        found = {metric: results.compare("synthetic", ALIGNED, metric, units=chosen) for metric in metrics}
+        rows += [
+            [f"{row}: {title}", *(_difference(found[metric][row]) for metric in metrics)]
+            for row in ALIGNED
+            if row in found["activity"]
+        ]
+    return _table(("aligned minus default", *(METRIC_NAMES[metric] for metric in metrics)), rows)
+
+
+def _comparison_table(
+    rows: Iterable[str], families: Sequence[Mapping[str, Mapping[str, Comparison]]], metrics: Sequence[str]
+) -> str:
+    found = {
+        metric: {row: comparison for family in families for row, comparison in family[metric].items()}
+        for metric in metrics
+    }
+    lines = [
+        [row, *(_difference(found[metric][row]) if row in found[metric] else "" for metric in metrics)]
+        for row in rows
+        if any(row in found[metric] for metric in metrics)
+    ]
+    return _table(("minus default", *(METRIC_NAMES[metric] for metric in metrics)), lines)
+
+
+def _difference(comparison: Comparison, *, is_marked: bool = True, sign: int = 1) -> str:
+    difference = comparison.difference
+    text = f"{sign * difference.value:+.3f}"
+    if difference.low is not None and difference.high is not None:
+        ends = sorted((sign * difference.low, sign * difference.high))
+        text += f" ({ends[0]:+.3f} to {ends[1]:+.3f})"
+    if not is_marked or comparison.finding == "noise":
+        return text
+    return f"**{text}**" if comparison.finding in ("better", "worse") else f"*{text}*"
+
+
+def _value(results: StudyResults, data: DataName, row: str, metric: str) -> str:
+    if not results.has(data, row, metric):
+        return ""
+    values = results.by_seed(data, row, metric)
+    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if values.size > 1 else f"{values.mean():.3f}"
+
+
+def _costs(results: StudyResults, data: DataName, row: str) -> list[str]:
+    runs = results.runs[data].get(row, [])
+    if not runs or row not in {variant.name for variant in VARIANTS}:
+        return ["", ""]
+    speeds = [run["milliseconds_per_step"] for run in runs if run["milliseconds_per_step"] is not None]
+    return [f"{runs[0]['parameters']:,}", f"{np.median(speeds):.0f}" if speeds else ""]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
