@@ -57,7 +57,7 @@ class SupervisedSettings(Settings):
     """Objective `supervised`: predict a column of the plate map, and say honestly how well."""
 
     label: str = "Metadata_Perturbation"
-    """Column of the plate map that is predicted."""
+    """Column of the plate map that is predicted, with or without `Metadata_`, in any case."""
     group: str = "Metadata_Perturbation"
     """Column whose values are held out whole in the perturbation-held-out split; the same as `label` leaves that
     split undefined, as nobody can name what they never saw."""

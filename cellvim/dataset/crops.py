@@ -14,6 +14,7 @@ from cellvim.config import CropSettings
 from cellvim.dataset.draws import Draws, EvenDraws, SampleKey
 from cellvim.dataset.index import DrawnField, PlateGroup, TrainingIndex, Window
 from cellvim.dataset.normalize import normalize_pixels
+from cellvim.store import FieldKey, PlateReader
 
 STREAM = 0x63726F70  # "crop": keeps these draws apart from those of the masks
 
@@ -34,6 +35,13 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels)
+
+
+def read_normalized(plate: PlateReader, field: FieldKey, window: Window) -> Float[ndarray, "c y x"]:
+    """Read part of a field as a model sees it."""
+    raw = plate.read_crop(field, window.top, window.left, window.height, window.width)
+    bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
+    return normalize_pixels(raw, bounds, plate.intensity.moments(field))
 
 
 class CropSource:
@@ -100,9 +108,7 @@ class CropSource:
         window = drawn.window or Window(0, 0, *plate.shape(field))
         top = window.top + int(generator.integers(window.height - side + 1))
         left = window.left + int(generator.integers(window.width - side + 1))
-        raw = plate.read_crop(field, top, left, side, side)
-        bounds = np.array([plate.intensity.clip_bounds(channel) for channel in plate.channels])
-        crop = normalize_pixels(raw, bounds, plate.intensity.moments(field))
+        crop = read_normalized(plate, field, Window(top, left, side, side))
         return np.ascontiguousarray(self._augment(crop, generator))
 
     def _augment(

@@ -12,9 +12,15 @@ WELL, PERTURBATION, CONTROL_TYPE = "Metadata_Well", "Metadata_Perturbation", "Me
 
 
 def find_column(plates: Sequence[PlateReader], name: str) -> str | None:
-    """Full name of a column that a plate map has, given with or without its prefix; None if none has it."""
-    columns = _columns(plates)
-    return next((column for column in (name, f"{PREFIX}{name}") if column in columns), None)
+    """Full name of a column that a plate map has; None if none has it.
+
+    Args:
+        plates: Plates of the run.
+        name: With or without its prefix, in any case.
+    """
+    columns = {column.casefold(): column for column in _columns(plates)}
+    wanted = (name, f"{PREFIX}{name}")
+    return next((columns[spelt.casefold()] for spelt in wanted if spelt.casefold() in columns), None)
 
 
 def require_column(plates: Sequence[PlateReader], name: str, *, asked_by: str) -> str:
@@ -22,7 +28,7 @@ def require_column(plates: Sequence[PlateReader], name: str, *, asked_by: str) -
 
     Args:
         plates: Plates of the run.
-        name: With or without its prefix.
+        name: With or without its prefix, in any case.
         asked_by: Setting that names it, for the message.
 
     Raises:

@@ -32,6 +32,8 @@ class AlignedObjective(MaskedObjective):
     """
 
     title = "Aligned masked autoencoder"
+    loss_name = "loss on hidden patches, and of alignment"
+    reference_loss = None
 
     def __init__(self, settings: PretrainSettings, channels: tuple[str, ...]) -> None:
         super().__init__(settings, channels)

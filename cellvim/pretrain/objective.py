@@ -60,7 +60,7 @@ class MaskedObjective(Objective):
 
     title = "Masked autoencoder"
     loss_name = "loss on hidden patches"
-    reference_loss = (1.0, "predicting the field's mean")
+    reference_loss: tuple[float, str] | None = (1.0, "predicting the field's mean")
 
     def __init__(self, settings: PretrainSettings, channels: tuple[str, ...]) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Objective `supervised`: name what the plate map says of a well, from any of its channels."""
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class ClassifierObjective(Objective):
     """
 
     title = "Classifier"
+    loss_name = "cross-entropy"
 
     def __init__(self, settings: PretrainSettings, channels: tuple[str, ...], *, classes: int) -> None:
         super().__init__()
@@ -40,6 +42,7 @@ class ClassifierObjective(Objective):
         self.encoder = ChannelEncoder(settings.model, channels, generator=generator)
         self.head = ClassifierHead(settings.model.width, classes, generator=generator)
         self.labels_used = settings.supervised.label
+        self.reference_loss = (math.log(classes), "guessing evenly")
         self.label_smoothing = settings.supervised.label_smoothing
         is_sampled = settings.supervised.channel_sampling and not self.encoder.needs_all_channels
         self.sampling = settings.masking.model_copy(update={"channel_sampling": is_sampled})

@@ -168,7 +168,7 @@ def test_labels_of_a_held_out_plate_that_nobody_learned_are_counted(make_plate: 
         make_plate("P1", wells=WELLS, platemap=platemap()),
         make_plate("P2", wells=WELLS, platemap=half),
     ]
-    split = divide(plates, SupervisedSettings(label="Moa", group="Moa", held_out_plates=("P2",))).held_out[
+    split = divide(plates, SupervisedSettings(label="moa", group="METADATA_MOA", held_out_plates=("P2",))).held_out[
         PLATE_HELD_OUT
     ]
     assert len(split.wells) == split.unlearnable_wells == 9
