@@ -15,6 +15,7 @@ from cellvim.config import (
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
+    ImportSettings,
     IngestSettings,
     PretrainSettings,
 )
@@ -197,7 +198,7 @@ def embed(
     settings = EmbedSettings.checked(
         {
             "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
-            "layers": _parse_layers(layers), "tile_px": tile_px, "has_intensity": intensity,
+            "layers": _split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
             "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
         }
     )  # fmt: skip
@@ -301,6 +302,56 @@ def info(
     show_dict({str(path): describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint of a published FastVim model.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that receives model.safetensors and its page.")],
+    channels: Annotated[
+        str | None, typer.Option(help="Stains in the order of training, such as DNA,ER,RNA,AGP,Mito.")
+    ] = None,
+    pool: Annotated[
+        Literal["auto", "mean", "max"], typer.Option(help="How a row is pooled, if the file does not say.")
+    ] = "auto",
+    scan_order: Annotated[
+        Literal["channel-first", "spatial-first"] | None,
+        typer.Option(help="What varies fastest in the scan."),
+    ] = None,
+    scan_path: Annotated[
+        Literal["rowwise", "colwise"] | None, typer.Option(help="What the first block pools.")
+    ] = None,
+    mask_ratio: Annotated[
+        float | None, typer.Option(help="Share of hidden patches, for masked models.")
+    ] = None,
+    image_px: Annotated[
+        str | None, typer.Option(help="Side of the training images, or HEIGHTxWIDTH.")
+    ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Use averaged weights, if there are any.")
+    ] = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn published weights that you have into a model for `embed`. Nothing in FILE is ever run.
+
+    The licence of the weights stays the one of their authors.
+
+    **Examples**
+
+    `cellvim import-checkpoint fastchannelvim_small.ckpt --out fastchannelvim --channels DNA,ER,RNA,AGP,Mito`
+
+    `cellvim import-checkpoint fastmaskvim_base.ckpt --out fastmaskvim --mask-ratio 0.75`
+    """
+    from cellvim.model.importing import import_checkpoint as run_import
+
+    flags = {
+        "file": file, "out": out, "channels": _split_names(channels), "pool": pool, "scan_order": scan_order,
+        "scan_path": scan_path, "mask_ratio": mask_ratio, "image_px": _parse_size(image_px), "use_ema": ema,
+        "overwrite": overwrite,
+    }  # fmt: skip
+    show(run_import(ImportSettings.checked(flags)), as_json=as_json)
+
+
 @app.command()
 def doctor(
     *,
@@ -314,5 +365,13 @@ def doctor(
     show_dict(facts, as_json=as_json)
 
 
-def _parse_layers(text: str | None) -> tuple[str, ...]:
+def _split_names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def _parse_size(text: str | None) -> tuple[str, ...] | None:
+    """Height and width; pydantic says whether they are numbers."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    return (sides[0], sides[0]) if len(sides) == 1 else tuple(sides)

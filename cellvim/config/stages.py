@@ -98,6 +98,32 @@ class EvaluateSettings(Settings):
     """Replace results of other inputs or settings."""
 
 
+class ImportSettings(Settings):
+    """`cellvim import-checkpoint`: from a published checkpoint to a model folder."""
+
+    file: Path
+    """Checkpoint of the authors of a model, as Lightning or `torch.save` wrote it."""
+    out: Path
+    """Folder that receives model.safetensors, README.md, settings.yaml and run.json."""
+    channels: tuple[str, ...] = ()
+    """Stain of each row of the model's table, or of each colour, in their order; ``red, green, blue`` for three
+    colours if absent."""
+    pool: Literal["auto", "mean", "max"] = "auto"
+    """How the tokens of a row become one; `auto` reads it from the file, or assumes the mean."""
+    scan_order: Literal["channel-first", "spatial-first"] | None = None
+    """Whether the channel or the position varies fastest; read from the file, or channel-first."""
+    scan_path: Literal["rowwise", "colwise"] | None = None
+    """Which axis the first block pools; read from the file, or rowwise."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the patches that were hidden, for masked models; read from the file, or 0.75."""
+    image_px: tuple[Positive, Positive] | None = None
+    """Height and width that the model was trained at; read from the file, or a square."""
+    use_ema: bool = True
+    """Take the averaged weights, where the file has them."""
+    overwrite: bool = False
+    """Replace another model."""
+
+
 class DemoSettings(Settings):
     """`cellvim demo`: synthetic plates with known truth, through all four stages, to a report."""
 

@@ -44,6 +44,8 @@ class ModelCard(Settings):
         "clip at percentiles 0.1 and 99.9 of plate and channel, standardise per field and channel"
     )
     """What was done to the pixels, and must be done again."""
+    origin: str | None = None
+    """File that the weights were imported from, its SHA-256 and licence; None for weights trained here."""
     format_version: int = 1
 
 
@@ -117,20 +119,27 @@ def _check_keys(file: Path, expected: Mapping[str, Tensor], state: Mapping[str, 
 
 def _page(card: ModelCard, parameters: int) -> str:
     model = card.model
-    state = f"trained for {card.steps} steps" if card.is_trained else "untrained (random weights, a baseline)"
+    divisor = (
+        "the number of tokens present"
+        if model.pool_divisor == "count"
+        else f"the length of the row (times {model.dense_pool_scale:g} in whole images)"
+    )
+    rest = (
+        "any other uses the `unknown` row" if model.tokenization == "per-channel" else "all of them together"
+    )
     stains = ", ".join(card.channels)
     plates = ", ".join(card.plates) or "not recorded"
     labels = f"labels {card.labels_used} took part" if card.labels_used else "no labels took part"
     return f"""# cellvim encoder
 
-Channel-aware masked FastVim, {state}, seed {card.seed}.
+FastVim ({model.backbone}), {_history(card)}.
 
 | | |
 |---|---|
 | parameters | {parameters:,} |
 | width, blocks, patch | {model.width}, {model.depth}, {model.patch_px} px |
-| scan | {model.scan_order}, rows pooled by {model.pool}, divided by the number of tokens present |
-| stains | {stains}; any other uses the `unknown` row |
+| scan | {model.scan_order}, rows pooled by {model.pool}, divided by {divisor} |
+| stains | {stains}; {rest} |
 | training crop | {card.crop_px} px, {card.mask_ratio:.0%} of the patches hidden |
 | plates | {plates} |
 | learned | {card.objective}, {labels} |
@@ -139,3 +148,11 @@ Channel-aware masked FastVim, {state}, seed {card.seed}.
 Use: `cellvim embed PLATE --model {WEIGHTS_NAME} --out embeddings.parquet`.
 Stains match by name, ignoring case. Any image of at least one patch works; positions are interpolated.
 """
+
+
+def _history(card: ModelCard) -> str:
+    if card.origin:
+        return f"imported from {card.origin}"
+    if card.is_trained:
+        return f"trained for {card.steps} steps, seed {card.seed}"
+    return f"untrained (random weights, a baseline), seed {card.seed}"

@@ -40,7 +40,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "ingest", "pretrain", "embed", "evaluate", "demo", "verify", "info", "doctor"]
+    "command",
+    ["", "ingest", "pretrain", "embed", "evaluate", "demo", "verify", "info", "import-checkpoint", "doctor"],
 )
 def test_every_command_has_help(run: Callable[..., tuple[int, str, str]], command: str) -> None:
     code, out, _ = run(*command.split(), "--help")
@@ -48,7 +49,7 @@ def test_every_command_has_help(run: Callable[..., tuple[int, str, str]], comman
     assert "Usage" in out
 
 
-@pytest.mark.parametrize("command", ["ingest", "pretrain", "embed", "evaluate"])
+@pytest.mark.parametrize("command", ["ingest", "pretrain", "embed", "evaluate", "import-checkpoint"])
 def test_help_of_a_stage_shows_an_example(run: Callable[..., tuple[int, str, str]], command: str) -> None:
     assert f"cellvim {command} " in run(command, "--help")[1].split("Examples")[1]
 

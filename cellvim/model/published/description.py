@@ -158,7 +158,7 @@ def _refuse_other_equations(words: Mapping[str, Any], kind: Kind, *, has_class_t
     offered = dict(OFFERED)
     if has_class_token:
         # The class token is the feature, whatever would have been done with the others.
-        offered["final_pool_type"] = ("mean", "none")
+        del offered["final_pool_type"]
     if kind == "masked":
         offered |= {"collapse_method": ("mean",), "if_cls_token": (False,)}
     for word, values in offered.items():

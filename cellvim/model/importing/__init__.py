@@ -1,0 +1,232 @@
+"""`cellvim import-checkpoint`: published weights that a user has, as a model folder of ours."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cellvim.atomic import write_text
+from cellvim.config import ImportSettings
+from cellvim.errors import InputError, OutputExistsError, UsageError
+from cellvim.model.channel_embed import UNKNOWN
+from cellvim.model.checkpoint import WEIGHTS_NAME, ModelCard, load_encoder, save_encoder
+from cellvim.model.importing.hyperparameters import find_words, settle
+from cellvim.model.importing.unpickling import read_pickled
+from cellvim.model.importing.weights import Checkpoint, pick_weights
+from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description, State, describe, sides_px
+from cellvim.model.published.names import check_names
+from cellvim.model.published.translate import translate_encoder
+from cellvim.provenance import Run, sha256_of_file
+
+__all__ = ["ImportSummary", "import_checkpoint"]
+
+LICENCE = "the weights are their authors' work, under the licence that their authors chose"
+NORMALIZATION = (
+    "not recorded in the checkpoint; cellvim clips at percentiles 0.1 and 99.9 of plate and channel, and"
+    " standardises per field and channel"
+)
+COLOURS = ("red", "green", "blue")
+DEFAULT_IMAGE_PX = 224
+FLAGS = {
+    "collapse_method": "--pool",
+    "scan_order": "--scan-order",
+    "scanpath_type": "--scan-path",
+    "mask_ratio": "--mask-ratio",
+    "img_size": "--image-px",
+}
+"""Flag that decides a word of the configuration."""
+ASSUMED = {
+    "collapse_method": "mean",
+    "scan_order": "Channel-First",
+    "scanpath_type": "rowwise",
+    "rotate_every_block": True,
+    "mask_ratio": DEFAULT_MASK_RATIO,
+}
+"""What a word is taken to be where neither the file nor a flag says it."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What was imported, and what of it was known.
+
+    Args:
+        out: The model folder.
+        model: One line about the model.
+        channels: Stains or colours, in the order of the model.
+        found: Words read from the file.
+        given: Words decided by flags.
+        assumed: Words that nothing told.
+        left_out: Tensors that an encoder does without.
+    """
+
+    out: Path
+    model: str
+    channels: tuple[str, ...]
+    found: dict[str, Any]
+    given: dict[str, Any]
+    assumed: dict[str, Any]
+    left_out: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}  {self.model}", f"  channels: {', '.join(self.channels)}"]
+        named = {"found in the file": self.found, "given": self.given}
+        lines += [
+            f"  {what}: {word} {value}" for what, words in named.items() for word, value in words.items()
+        ]
+        for word, value in self.assumed.items():
+            flag = f"; {FLAGS[word]} says otherwise" if word in FLAGS else ""
+            lines.append(f"  assumed: {word} {value}{flag}")
+        if self.left_out:
+            lines.append(f"  left out: {len(self.left_out)} tensors, such as {', '.join(self.left_out[:3])}")
+        return "\n".join([*lines, f"  licence: {LICENCE}"])
+
+
+def import_checkpoint(settings: ImportSettings) -> ImportSummary:
+    """Read a published checkpoint, check it, and write it as a model that `embed` takes.
+
+    Nothing that the file says is run, and nothing is written before all of it has been checked.
+
+    Raises:
+        NotFoundError: No checkpoint there.
+        InputError: The file holds more than weights, or no published model, or one that needs names of channels.
+        OutputExistsError: Another model lies in the output folder.
+    """
+    checkpoint = pick_weights(settings.file, read_pickled(settings.file), use_ema=settings.use_ema)
+    given = _flags(settings)
+    found = _find(checkpoint, given)
+    description = describe(found | given, checkpoint.state)
+    check_names(checkpoint.state, description, what=str(settings.file))
+    channels = _channels(settings, description)
+    encoder_state = translate_encoder(checkpoint.state, description)
+    card = _card(settings, checkpoint, description, channels)
+    _claim(settings, card)
+    save_encoder(settings.out, encoder_state, card)
+    write_text(settings.out / "settings.yaml", settings.to_yaml())
+    matters = _words_that_matter(description)
+    summary = ImportSummary(
+        out=settings.out,
+        model=_title(description, checkpoint),
+        channels=channels,
+        found={word: value for word, value in found.items() if word in matters},
+        given=given,
+        assumed=_assumed(description, found | given),
+        left_out=(*checkpoint.left_out, *_unused(checkpoint.state)),
+    )
+    run = Run("import-checkpoint", settings, facts=summary.as_dict())
+    run.record_input(settings.file, sha256_of_file(settings.file))
+    run.write(settings.out / "run.json")
+    return summary
+
+
+def _flags(settings: ImportSettings) -> dict[str, Any]:
+    flags = {
+        "collapse_method": None if settings.pool == "auto" else settings.pool,
+        "scan_order": settings.scan_order,
+        "scanpath_type": settings.scan_path,
+        "mask_ratio": settings.mask_ratio,
+        "img_size": settings.image_px,
+    }
+    return {word: value for word, value in flags.items() if value is not None}
+
+
+def _find(checkpoint: Checkpoint, given: dict[str, Any]) -> dict[str, Any]:
+    """Words of the hyper-parameters, less those that flags decide and image sizes of anything but the model."""
+    found = {
+        word: values for word, values in find_words(checkpoint.hyperparameters).items() if word not in given
+    }
+    sizes = [size for size in found.pop("img_size", []) if _fits_table(size, checkpoint.state)]
+    return settle(found | ({"img_size": sizes} if sizes else {}), FLAGS)
+
+
+def _fits_table(size: Any, state: State) -> bool:
+    if "pos_embed" not in state or "patch_embed.proj.weight" not in state:
+        return False
+    try:
+        height, width = sides_px(size)
+    except InputError:
+        # Another meaning of the word, such as the name of a size.
+        return False
+    patch_px = state["patch_embed.proj.weight"].shape[-1]
+    patches = (height // patch_px) * (width // patch_px)
+    return state["pos_embed"].shape[1] in {patches, patches + 1}
+
+
+def _words_that_matter(description: Description) -> set[str]:
+    words = {"scanpath_type"}
+    words |= {"img_size"} if description.has_positions else set()
+    words |= {"scan_order"} if description.kind == "channel" and description.channels > 1 else set()
+    words |= set() if description.has_class_token else {"rotate_every_block"}
+    words |= set() if description.has_class_token or description.kind == "masked" else {"collapse_method"}
+    return words | ({"mask_ratio"} if description.kind == "masked" else set())
+
+
+def _assumed(description: Description, known: dict[str, Any]) -> dict[str, Any]:
+    rows, cols = description.grid
+    square = f"{rows * description.patch_px} x {cols * description.patch_px}"
+    defaults = ASSUMED | {"img_size": square}
+    matters = _words_that_matter(description)
+    return {word: value for word, value in defaults.items() if word in matters and word not in known}
+
+
+def _channels(settings: ImportSettings, description: Description) -> tuple[str, ...]:
+    names, count = settings.channels, description.channels
+    what = "rows in its table of channels" if description.kind == "channel" else "colours"
+    if not names and description.kind != "channel" and count == len(COLOURS):
+        return COLOURS
+    if len(names) != count:
+        found = f"the model has {count} {what}, {len(names)} names were given"
+        example = ",".join([*("DNA", "ER", "RNA", "AGP", "Mito")][:count])
+        raise UsageError(found, hint=f"name them in the order of training, such as --channels {example}")
+    distinct = {name.strip().casefold() for name in names}
+    if len(distinct) < count or distinct & {"", UNKNOWN}:
+        found = f"channels {', '.join(names)} are not distinct names"
+        raise UsageError(found, hint=f"give each a name of its own, other than {UNKNOWN}")
+    return names
+
+
+def _card(
+    settings: ImportSettings, checkpoint: Checkpoint, description: Description, channels: tuple[str, ...]
+) -> ModelCard:
+    is_masked = description.kind == "masked"
+    side_px = min(description.grid) * description.patch_px
+    return ModelCard(
+        model=description.settings,
+        channels=channels,
+        crop_px=side_px if description.has_positions else DEFAULT_IMAGE_PX,
+        mask_ratio=description.mask_ratio if is_masked else 0.0,
+        steps=checkpoint.steps,
+        seed=0,
+        is_trained=True,
+        objective="mae" if is_masked else "supervised",
+        labels_used=None if is_masked else "of its authors",
+        normalization=NORMALIZATION,
+        origin=f"{settings.file.name} (sha256 {sha256_of_file(settings.file)}); {LICENCE}",
+    )
+
+
+def _claim(settings: ImportSettings, card: ModelCard) -> None:
+    """Refuse to replace another model; the same one is simply written again."""
+    if settings.overwrite or not (settings.out / WEIGHTS_NAME).exists():
+        return
+    try:
+        _, present = load_encoder(settings.out)
+    except InputError as error:
+        raise OutputExistsError(settings.out, why="holds weights of another kind") from error
+    if present != card:
+        raise OutputExistsError(settings.out, why="holds another model")
+
+
+def _title(description: Description, checkpoint: Checkpoint) -> str:
+    kind = f"unpooled {description.kind}" if description.has_class_token else description.kind
+    millions = sum(tensor.numel() for tensor in checkpoint.state.values()) / 1e6
+    weights = "averaged weights" if checkpoint.is_averaged else "weights as trained"
+    return (
+        f"{kind} model of {description.depth} blocks, width {description.width}, patches of"
+        f" {description.patch_px} px, {millions:.1f} M parameters ({weights})"
+    )
+
+
+def _unused(state: State) -> tuple[str, ...]:
+    return tuple(name for name in state if name.startswith(("head.", "decoder_", "mask_token")))

@@ -1,0 +1,86 @@
+"""Words about the scan that a training run left among its hyper-parameters, wherever it put them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cellvim.errors import InputError
+from cellvim.model.importing.unpickling import Inert
+from cellvim.model.published.description import OFFERED
+
+WORDS = (
+    "scan_order",
+    "scanpath_type",
+    "collapse_method",
+    "rotate_every_block",
+    "mask_ratio",
+    "img_size",
+    *OFFERED,
+)
+"""What the tensors do not tell, or what would change the equations."""
+
+VISITED = 100_000
+"""Containers that are looked into; a file may refer to one of its own many times over."""
+
+
+def find_words(tree: object) -> dict[str, list[Any]]:
+    """Collect the distinct values of each word, in nested dicts, lists and stand-ins, at any depth."""
+    found: dict[str, list[Any]] = {}
+    waiting, seen = [tree], set[int]()
+    while waiting and len(seen) < VISITED:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for key, child in _children(node):
+            word, value = str(key).replace("/", ".").rpartition(".")[2], _plain(child)
+            if word in WORDS and value is not None and value not in found.setdefault(word, []):
+                found[word].append(value)
+            if isinstance(child, dict | list | tuple | Inert):
+                waiting.append(child)
+    return {word: values for word, values in found.items() if values}
+
+
+def settle(found: Mapping[str, list[Any]], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Take each word's only value.
+
+    Args:
+        found: Values by word.
+        flags: Flag that decides a word, where there is one.
+
+    Raises:
+        InputError: A word has several.
+    """
+    for word, values in found.items():
+        if len(values) > 1:
+            message = f"the hyper-parameters say {word} more than once: {', '.join(map(str, values))}"
+            flag = flags.get(word)
+            hint = (
+                f"say which with {flag}" if flag else "no flag decides this; ask the authors of the weights"
+            )
+            raise InputError(message, hint=hint)
+    return {word: values[0] for word, values in found.items()}
+
+
+def _children(node: object) -> Iterator[tuple[object, object]]:
+    if isinstance(node, dict):
+        yield from node.items()
+    elif isinstance(node, list | tuple):
+        yield from (("", child) for child in node)
+    elif isinstance(node, Inert):
+        yield "", node.arguments
+        yield "", node.content
+
+
+def _plain(value: object) -> Any:
+    """A text, number, or pair of numbers, unwrapped from the nodes that OmegaConf makes of them; else None."""
+    value = _unwrap(value)
+    if isinstance(value, list | tuple):
+        parts = [_unwrap(part) for part in value[:3]]
+        return parts if len(parts) <= 2 and all(isinstance(part, int) for part in parts) else None
+    return value if isinstance(value, str | bool | int | float) else None
+
+
+def _unwrap(value: object) -> object:
+    if isinstance(value, Inert) and isinstance(value.content, dict):
+        return value.content.get("_val", value.content.get("_content"))
+    return value

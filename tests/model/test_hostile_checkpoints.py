@@ -1,0 +1,319 @@
+"""Checkpoints that try to run code, to fill the memory or to write elsewhere: refused in one line, nothing happens."""
+
+import argparse
+import builtins
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cellvim.cli import app
+from cellvim.errors import ExitCode
+from cellvim.model.importing.unpickling import read_pickled
+from cellvim.terminal import run_to_exit_code
+
+WEIGHTS = {"backbone.norm_f.weight": torch.ones(4)}
+
+
+class Call:
+    """Pickles as a call of anything, even of the result of another call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+    def __call__(self) -> None:
+        """Only what can be called may be pickled as what is called."""
+
+
+class Awakened:
+    """Runs code when its state is set."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = str(canary)
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        Path(state["canary"]).touch()
+
+
+def touch(canary: Path) -> str:
+    return f"__import__('pathlib').Path({str(canary)!r}).touch()"
+
+
+def save(content: object, path: Path, **options: Any) -> None:
+    torch.save(content, path, **options)
+
+
+def hyper(evil: object) -> dict[str, Any]:
+    return {"state_dict": WEIGHTS, "hyper_parameters": {"scan_order": evil}}
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], bytes], **more: bytes) -> None:
+    """Change the members of an archive of `torch.save`, and add others."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    root = next(iter(members)).split("/")[0]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(name, content))
+        for name, content in more.items():
+            archive.writestr(f"{root}/{name}", content)
+
+
+def posix_system(path: Path, canary: Path) -> None:
+    save(hyper(Call(os.system, f"touch {canary}")), path)
+
+
+def os_system_by_name(path: Path, canary: Path) -> None:
+    save(hyper(0), path)
+    code = f"\x80\x02cos\nsystem\nX{chr(len(f'touch {canary}'))}\0\0\0touch {canary}\x85R.".encode("latin1")
+    rewrite(path, lambda name, content: code if name.endswith("data.pkl") else content)
+
+
+def evaluated(path: Path, canary: Path) -> None:
+    save(hyper(Call(builtins.eval, touch(canary))), path)
+
+
+def executed(path: Path, canary: Path) -> None:
+    save({"state_dict": {"backbone.x": Call(builtins.exec, touch(canary))}}, path)
+
+
+def popen(path: Path, canary: Path) -> None:
+    save({"state_dict": WEIGHTS, "callbacks": Call(subprocess.Popen, ["touch", str(canary)])}, path)
+
+
+def getattr_chain(path: Path, canary: Path) -> None:
+    system = Call(builtins.getattr, Call(builtins.__import__, "os"), "system")
+    save(hyper(Call(system, f"touch {canary}")), path)
+
+
+def legacy_pickle(path: Path, canary: Path) -> None:
+    save(hyper(Call(os.system, f"touch {canary}")), path, _use_new_zipfile_serialization=False)
+
+
+def bare_pickle(path: Path, canary: Path) -> None:
+    path.write_bytes(pickle.dumps({"a": Call(os.system, f"touch {canary}")}, protocol=2))
+
+
+def tensor_in_a_bare_pickle(path: Path, canary: Path) -> None:  # noqa: ARG001
+    """Its tensors are pickles of their own, which torch would read without any check."""
+    path.write_bytes(pickle.dumps(hyper(0), protocol=2))
+
+
+def legacy_tar(path: Path, canary: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            content = pickle.dumps(Call(os.system, f"touch {canary}"), protocol=2)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def inside_numpy(path: Path, canary: Path) -> None:
+    array = np.empty(1, dtype=object)
+    array[0] = Call(os.system, f"touch {canary}")
+    save({"state_dict": {"backbone.norm_f.weight": array}}, path)
+
+
+def numpy_scalar(path: Path, canary: Path) -> None:
+    inner = pickle.dumps(Call(os.system, f"touch {canary}"))
+    save(hyper(Call(np.float64(0).__reduce__()[0], np.dtype(object), inner)), path)
+
+
+def stack_global(path: Path, canary: Path) -> None:
+    save(hyper(Call(os.system, f"touch {canary}")), path, pickle_protocol=4)
+
+
+def state_setter(path: Path, canary: Path) -> None:
+    save({"state_dict": WEIGHTS, "loops": Awakened(canary)}, path)
+
+
+def in_the_average(path: Path, canary: Path) -> None:
+    averaged = {"norm_f.weight": Call(builtins.eval, touch(canary))}
+    save({"state_dict": WEIGHTS, "state_dict_ema": averaged}, path)
+
+
+def more_allowed(path: Path, canary: Path) -> None:
+    """Asks for the list of what is allowed to be made longer."""
+    extend = Call(torch.serialization.add_safe_globals, [os.system])
+    save({"a": extend, "b": Call(os.system, f"touch {canary}"), "state_dict": WEIGHTS}, path)
+
+
+def from_the_hub(path: Path, canary: Path) -> None:
+    save(hyper(Call(torch.hub.load, str(canary.parent), "touch")), path)
+
+
+def program(path: Path, canary: Path) -> None:  # noqa: ARG001
+    save(hyper(0), path)
+    rewrite(
+        path, lambda _, content: content, **{"constants.pkl": b"\x80\x02).", "code/model.py": b"import os"}
+    )
+
+
+def bomb(path: Path, canary: Path) -> None:  # noqa: ARG001
+    save(hyper(0), path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(50_000_000))
+
+
+def overlapping_bomb(path: Path, canary: Path) -> None:  # noqa: ARG001
+    """Every entry of the list of contents points to the same bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000))
+        first = archive.infolist()[0]
+        for number in range(50):
+            copy = zipfile.ZipInfo(f"archive/data/{number}")
+            copy.file_size, copy.compress_size, copy.CRC = first.file_size, first.compress_size, first.CRC
+            copy.header_offset = first.header_offset
+            archive.filelist.append(copy)
+            archive.NameToInfo[copy.filename] = copy
+        archive._didModify = True
+
+
+def huge_tensor(path: Path, canary: Path) -> None:  # noqa: ARG001
+    """Four bytes that claim to be four terabytes."""
+    save({"state_dict": {"backbone.norm_f.weight": torch.ones(1).expand(10**6, 10**6)}}, path)
+
+
+def short_storage(path: Path, canary: Path) -> None:  # noqa: ARG001
+    save({"state_dict": {"backbone.norm_f.weight": torch.ones(1000)}}, path)
+    rewrite(path, lambda name, content: content[:8] if "/data/" in name else content)
+
+
+def outside(path: Path, canary: Path) -> None:
+    save(hyper(0), path)
+    rewrite(path, lambda _, content: content, **{f"../../../../../../..{canary}": b"written"})
+
+
+def not_a_number(path: Path, canary: Path) -> None:  # noqa: ARG001
+    save({"state_dict": {"backbone.norm_f.weight": torch.full((4,), torch.nan)}}, path)
+
+
+REFUSED = {
+    posix_system: "asks for posix.system",
+    os_system_by_name: "asks for os.system",
+    evaluated: "asks for eval",
+    executed: "asks for exec",
+    popen: "Popen, which no weights need",
+    getattr_chain: "asks for getattr",
+    legacy_pickle: "asks for posix.system",
+    bare_pickle: "asks for posix.system",
+    tensor_in_a_bare_pickle: "asks for torch.storage._load_from_bytes",
+    legacy_tar: "neither a zip archive nor a pickle",
+    inside_numpy: "asks for numpy",
+    numpy_scalar: "asks for numpy",
+    stack_global: "nothing was run",
+    state_setter: "Awakened, which no weights need",
+    in_the_average: "asks for eval",
+    more_allowed: "asks for torch.serialization.add_safe_globals",
+    from_the_hub: "asks for torch.hub.load",
+    program: "is a TorchScript program",
+    bomb: "compressed member",
+    overlapping_bomb: "declares",
+    huge_tensor: "claims more values than the file holds",
+    short_storage: "is damaged",
+    outside: "points outside",
+    not_a_number: "holds NaN or infinity",
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line, in this process; gives its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        monkeypatch.setattr(sys, "argv", ["cellvim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_to_exit_code(app)
+        return int(ended.value.code or 0)
+
+    return call
+
+
+@pytest.mark.parametrize("is_forced", [False, True], ids=["", "torch told to trust files"])
+@pytest.mark.parametrize("attack", REFUSED, ids=lambda attack: attack.__name__)
+def test_refused_in_one_line_and_nothing_happens(
+    attack: Callable[[Path, Path], None],
+    is_forced: bool,
+    tmp_path: Path,
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if is_forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, canary, out = tmp_path / "evil.ckpt", tmp_path / "canary", tmp_path / "out"
+    attack(path, canary)
+    assert run("import-checkpoint", path, "--out", out) == ExitCode.BAD_INPUT
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {path}")
+    assert REFUSED[attack] in error
+    assert hint.startswith("hint: ")
+    assert not canary.exists()
+    assert not out.exists()
+
+
+def test_the_canary_can_sing(tmp_path: Path) -> None:
+    """What is refused is a danger indeed: the plain reader of Python falls for it."""
+    canary = tmp_path / "canary"
+    bare_pickle(tmp_path / "evil.ckpt", canary)
+    pickle.loads((tmp_path / "evil.ckpt").read_bytes())  # noqa: S301 - the danger itself
+    assert canary.exists()
+
+
+def test_listed_containers_are_kept_as_they_are_and_can_do_nothing(tmp_path: Path) -> None:
+    options = argparse.Namespace(pool="max")
+    vars(options)["__class__"] = "x"
+    torch.save({"options": options, "path": Path("/etc/passwd")}, tmp_path / "file.ckpt")
+    content: Any = read_pickled(tmp_path / "file.ckpt")
+    assert content["options"].content == {"pool": "max", "__class__": "x"}
+    assert not isinstance(content["options"], argparse.Namespace)
+    assert not isinstance(content["path"], Path)
+
+
+def test_what_other_packages_trust_is_not_trusted_here(tmp_path: Path) -> None:
+    torch.save({"evil": Call(_remember, 1)}, tmp_path / "file.ckpt")
+    with torch.serialization.safe_globals([_remember]):
+        with pytest.raises(ValueError, match="_remember"):
+            read_pickled(tmp_path / "file.ckpt")
+        assert _remember in torch.serialization.get_safe_globals()
+    assert REMEMBERED == []
+
+
+REMEMBERED: list[int] = []
+
+
+def _remember(value: int) -> None:
+    REMEMBERED.append(value)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_anywhere_is_told_as_damage(seed: int, tmp_path: Path, run: Callable[..., int]) -> None:
+    generator = np.random.default_rng(seed)
+    path = tmp_path / "file.ckpt"
+    state: dict[str, Tensor] = {f"backbone.{number}": torch.ones(2) for number in range(3)}
+    torch.save({"state_dict": state, "hyper_parameters": {"a": 1}}, path)
+    content = bytearray(path.read_bytes())
+    if seed % 2:
+        content = content[: generator.integers(len(content))]
+    else:
+        start = content.find(b"data.pkl") if seed % 4 else 0
+        for _ in range(5):
+            content[start + int(generator.integers(300))] = generator.integers(256)
+    path.write_bytes(content)
+    assert run("import-checkpoint", path, "--out", tmp_path / "out") == ExitCode.BAD_INPUT
+    assert not (tmp_path / "out").exists()
