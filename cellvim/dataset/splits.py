@@ -93,7 +93,9 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
         InputError: No plate map, no such label, or fewer than two labels to learn.
         UsageError: A plate that shall be held out is not there, or no other is left.
     """
-    wells, unlabelled = label_wells(index, settings)
+    label = require_column(index.plates, settings.label, asked_by="supervised.label")
+    group = find_column(index.plates, settings.group) or settings.group
+    wells, unlabelled = label_wells(index, label, group)
     plates = choose_plates(sorted({well.plate.name for well in wells}), settings)
     here = [well for well in wells if well.plate.name not in plates]
     elsewhere = [well for well in wells if well.plate.name in plates]
@@ -101,12 +103,12 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
     trained = [well for well in here if well.group not in groups]
     classes = tuple(sorted({well.label for well in trained}))
     if len(classes) < 2:
-        found = f"{settings.label} has {len(classes)} value(s) on the plates that are trained on"
+        found = f"{label} has {len(classes)} value(s) on the plates that are trained on"
         raise InputError(found, hint="give more plates, another supervised.label, or other held_out_plates")
     sides = [_divide_fields(well, folds=settings.folds, crop_px=crop_px) for well in trained]
     return Division(
-        label=settings.label,
-        group=settings.group,
+        label=label,
+        group=group,
         classes=classes,
         training=tuple(seen for seen, _ in sides),
         held_out={
@@ -135,13 +137,11 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
     )
 
 
-def label_wells(index: TrainingIndex, settings: SupervisedSettings) -> tuple[list[LabelledWell], int]:
+def label_wells(index: TrainingIndex, label: str, group: str) -> tuple[list[LabelledWell], int]:
     """Usable wells with a label, with whole fields; and the number of those without."""
-    column = require_column(index.plates, settings.label, asked_by="supervised.label")
-    group_column = find_column(index.plates, settings.group) or settings.group
     wells, unlabelled = [], 0
     for plate, fields_of_wells in index.plates_and_wells():
-        labels, groups = values_by_well(plate, column), values_by_well(plate, group_column)
+        labels, groups = values_by_well(plate, label), values_by_well(plate, group)
         for fields in fields_of_wells:
             name = fields[0].well
             if name not in labels:

@@ -27,9 +27,7 @@ def build_objective(settings: PretrainSettings, index: TrainingIndex) -> Objecti
         case "align":
             return AlignedObjective(settings, index.channels)
         case "supervised":
-            return ClassifierObjective(
-                settings, index.channels, classes=len(_divide(settings, index).classes)
-            )
+            return ClassifierObjective(settings, index.channels, _divide(settings, index))
 
 
 def build_draws(settings: PretrainSettings, index: TrainingIndex) -> Draws:

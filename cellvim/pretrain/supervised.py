@@ -26,7 +26,7 @@ class ClassifierObjective(Objective):
     Args:
         settings: The run.
         channels: Stains that get rows of their own.
-        classes: Number of labels.
+        division: What is predicted.
 
     Source:
         Kapse et al. 2025, "Fast Vision Mamba" (arXiv:2502.00594), the task on cells; hierarchical channel
@@ -36,12 +36,13 @@ class ClassifierObjective(Objective):
     title = "Classifier"
     loss_name = "cross-entropy"
 
-    def __init__(self, settings: PretrainSettings, channels: tuple[str, ...], *, classes: int) -> None:
+    def __init__(self, settings: PretrainSettings, channels: tuple[str, ...], division: Division) -> None:
         super().__init__()
+        classes = len(division.classes)
         generator = torch.Generator().manual_seed(settings.seed)
         self.encoder = ChannelEncoder(settings.model, channels, generator=generator)
         self.head = ClassifierHead(settings.model.width, classes, generator=generator)
-        self.labels_used = settings.supervised.label
+        self.labels_used = division.label
         self.reference_loss = (math.log(classes), "guessing evenly")
         self.label_smoothing = settings.supervised.label_smoothing
         is_sampled = settings.supervised.channel_sampling and not self.encoder.needs_all_channels

@@ -106,7 +106,7 @@ def test_a_planted_signal_is_learned(planted: list[PlateReader], tmp_path: Path)
     assert card.classes == ("moa 0", "moa 1")
     assert card.held_out_plates == ("P2",)
     assert set(card.held_out_groups) == set(results["held_out_groups"])
-    assert (model_card.objective, model_card.labels_used) == ("supervised", "Moa")
+    assert (model_card.objective, model_card.labels_used) == ("supervised", "Metadata_Moa")
     assert model_card.plates == ("P1",)
     with torch.no_grad():
         image = torch.zeros(1, 2, 24, 24)
