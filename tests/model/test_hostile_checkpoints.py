@@ -202,7 +202,15 @@ def not_a_number(path: Path, canary: Path) -> None:  # noqa: ARG001
     save({"state_dict": {"backbone.norm_f.weight": torch.full((4,), torch.nan)}}, path)
 
 
+def masquerade(path: Path, canary: Path) -> None:  # noqa: ARG001
+    """A method of the tensor becomes another function that may be named in a file."""
+    tensor = torch.ones(4)
+    vars(tensor)["isfinite"] = bytearray
+    save({"state_dict": {"backbone.norm_f.weight": tensor}}, path)
+
+
 REFUSED = {
+    masquerade: "carries more than numbers: isfinite",
     posix_system: "asks for posix.system",
     os_system_by_name: "asks for os.system",
     evaluated: "asks for eval",

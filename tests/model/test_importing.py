@@ -290,6 +290,7 @@ def test_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
 def test_bare_weights_of_any_precision(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:
     state = {name: tensor.to(dtype) for name, tensor in random_state(IMAGE).items()}
+    state["norm_f.weight"] = torch.nn.Parameter(state["norm_f.weight"])
     torch.save(state, tmp_path / "weights.pth", **options)
     encoder, _, _ = imported(tmp_path / "weights.pth")
     assert torch.equal(encoder.norm.weight, state["norm_f.weight"].float())

@@ -100,7 +100,9 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
     check_names(checkpoint.state, description, what=str(settings.file))
     channels = _channels(settings, description)
     encoder_state = translate_encoder(checkpoint.state, description)
-    card = _card(settings, checkpoint, description, channels)
+    digest = sha256_of_file(settings.file)
+    origin = f"{settings.file.name} (sha256 {digest}); {LICENCE}"
+    card = _card(checkpoint, description, channels, origin)
     _claim(settings, card)
     save_encoder(settings.out, encoder_state, card)
     write_text(settings.out / "settings.yaml", settings.to_yaml())
@@ -115,7 +117,7 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
         left_out=(*checkpoint.left_out, *_unused(checkpoint.state)),
     )
     run = Run("import-checkpoint", settings, facts=summary.as_dict())
-    run.record_input(settings.file, sha256_of_file(settings.file))
+    run.record_input(settings.file, digest)
     run.write(settings.out / "run.json")
     return summary
 
@@ -187,7 +189,7 @@ def _channels(settings: ImportSettings, description: Description) -> tuple[str, 
 
 
 def _card(
-    settings: ImportSettings, checkpoint: Checkpoint, description: Description, channels: tuple[str, ...]
+    checkpoint: Checkpoint, description: Description, channels: tuple[str, ...], origin: str
 ) -> ModelCard:
     is_masked = description.kind == "masked"
     side_px = min(description.grid) * description.patch_px
@@ -202,7 +204,7 @@ def _card(
         objective="mae" if is_masked else "supervised",
         labels_used=None if is_masked else "of its authors",
         normalization=NORMALIZATION,
-        origin=f"{settings.file.name} (sha256 {sha256_of_file(settings.file)}); {LICENCE}",
+        origin=origin,
     )
 
 

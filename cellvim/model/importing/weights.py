@@ -84,6 +84,9 @@ def _checked(path: Path, state: Mapping[str, object]) -> dict[str, Shaped[Tensor
 
 def _problem(tensor: Tensor) -> str:
     """What is wrong with a tensor, judged before any of its values is touched."""
+    # A file may give a tensor attributes that hide its methods.
+    if vars(tensor):
+        return f"carries more than numbers: {', '.join(sorted(vars(tensor)))}"
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return "is not a plain tensor"
     if not tensor.is_floating_point():
