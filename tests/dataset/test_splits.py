@@ -1,6 +1,7 @@
 """Nothing that judges a run has been seen by it, and a split that cannot exist says why."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,18 @@ import polars as pl
 import pytest
 
 from cellvim.config import CropSettings, SupervisedSettings
-from cellvim.dataset import CropSource, SampleKey, TrainingIndex
+from cellvim.dataset import CropSource, SampleKey, TrainingIndex, Window
 from cellvim.dataset.labelled import LabelledDraws
 from cellvim.dataset.splits import (
     LEAKY,
     PERTURBATION_HELD_OUT,
     PLATE_HELD_OUT,
     Division,
+    FieldPart,
     LabelledWell,
     divide_wells,
 )
+from cellvim.dataset.views import MOST_CROPS, read_views, view_windows
 from cellvim.errors import InputError, UsageError
 from cellvim.store import FieldKey, PlateReader
 
@@ -168,9 +171,9 @@ def test_labels_of_a_held_out_plate_that_nobody_learned_are_counted(make_plate: 
         make_plate("P1", wells=WELLS, platemap=platemap()),
         make_plate("P2", wells=WELLS, platemap=half),
     ]
-    split = divide(plates, SupervisedSettings(label="moa", group="METADATA_MOA", held_out_plates=("P2",))).held_out[
-        PLATE_HELD_OUT
-    ]
+    split = divide(
+        plates, SupervisedSettings(label="moa", group="METADATA_MOA", held_out_plates=("P2",))
+    ).held_out[PLATE_HELD_OUT]
     assert len(split.wells) == split.unlearnable_wells == 9
 
 
@@ -213,3 +216,17 @@ def test_draws_stay_inside_what_may_be_learned_from(plates: list[PlateReader]) -
     torn = source.batch(3, range(10, 20))
     assert torn.labels is not None
     assert torn.labels.tolist() == batch.labels[10:20].tolist()
+
+
+def test_a_well_is_judged_by_crops_that_do_not_overlap(make_plate: Any) -> None:
+    plate = make_plate("P1", wells=("A01",), sites=2, side_px=100)
+    parts = [FieldPart(field, Window(10, 0, 90, 100)) for field in plate.fields]
+    well = LabelledWell(plate, "A01", "a", None, tuple(parts))
+    for crop_px, count in ((24, MOST_CROPS), (40, 8), (90, 2)):
+        views = view_windows(well, crop_px=crop_px)
+        assert len(views) == count
+        assert {view.field for view in views} == set(plate.fields)
+        covered = pixels_of([replace(well, parts=tuple(views))])
+        assert len(covered) == count * crop_px**2
+        assert covered <= pixels_of([well])
+        assert read_views(well, crop_px=crop_px).shape == (count, 3, crop_px, crop_px)
