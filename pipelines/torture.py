@@ -4,9 +4,9 @@
 
 The real command runs in a process of its own, on a small synthetic plate. After a random share of the time that an
 undisturbed run takes, whatever it is doing then (every fifth time: once it writes a file), it gets SIGKILL or (every
-third time) SIGTERM, and the same command is started again, until it finishes; then its files are compared, and the
-next run begins, until enough kills have met a living process. Delays are drawn from the seed; the moments they hit
-are the machine's.
+third time) SIGTERM, and the same command is started again. One to three kills later the run may finish; then its
+files are compared, and the next run begins, until enough kills have met a living process. Delays are drawn from the
+seed; the moments they hit are the machine's.
 """
 
 import argparse
@@ -43,6 +43,8 @@ SETTINGS: dict[str, object] = {
     "crops": {"crop_px": 32},
 }
 CHANNELS = ("DNA", "ER", "Mito")
+MOST_KILLS = 3
+"""Kills of one run: some runs are killed again while they resume, and enough of them are begun."""
 WITH_TIMES = ("run.json", "report.html")
 """Files that tell when and how fast a run was, and so differ between any two."""
 PHASES = (
@@ -66,7 +68,7 @@ fifth kill waits until a file is being written.
 {machine}, {cores} cores, load {load} (1, 5, 15 min) at the end, one thread a run; Python {python}, torch {torch}.
 """
 DETAILS = """**{stage}**: `{command}` of {steps} steps on a synthetic plate, a checkpoint every {every}; undisturbed it takes
-{seconds:.1f} s. A run is killed again and again until it ends before the next kill. Compared are
+{seconds:.1f} s. Each run is killed one to three times. Compared are
 {compared};
 not compared are `run.json` and `report.html`, which tell when and how fast a run was.
 
@@ -148,8 +150,9 @@ def torture_pretraining(out: Path, *, kills: int, seed: int) -> Campaign:
     generator = np.random.default_rng(seed)
     while len(campaign.kills) < kills:
         run = out / f"run-{campaign.runs}"
-        while len(campaign.kills) < kills and _is_killed([*command, str(run)], run, campaign, generator):
-            pass
+        for _ in range(min(int(generator.integers(1, MOST_KILLS + 1)), kills - len(campaign.kills))):
+            if not _is_killed([*command, str(run)], run, campaign, generator):
+                break
         subprocess.run([*command, str(run)], check=True, env=_environment(), stdout=subprocess.DEVNULL)  # noqa: S603
         campaign.differing_bytes += differing_bytes(whole, run)
         if hash_files(run) == wanted:

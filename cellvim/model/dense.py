@@ -24,8 +24,8 @@ def dense_tokens(
     overlap_px: int,
     layer: int | None = None,
     tiles_per_pass: int = 16,
-) -> Float[Tensor, "b c_or_1 rows cols d"]:
-    """Map a field of any size to one vector per channel and patch (over all channels, if tokens are joint).
+) -> Float[Tensor, "b T rows cols d"]:
+    """Map a field of any size to one vector per channel and patch; with joint tokens, T is 1, else c.
 
     Tiles begin on whole patches, are spread evenly, and meet the encoder as a training crop would; where they
     overlap, their tokens are averaged with weights that fall towards the edge of a tile, so no seam is left. A
