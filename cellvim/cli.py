@@ -12,11 +12,13 @@ import typer
 
 from cellvim import __version__
 from cellvim.config import (
+    Backbone,
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
     ImportSettings,
     IngestSettings,
+    Preset,
     PretrainSettings,
 )
 from cellvim.errors import SomeFailedError
@@ -124,9 +126,13 @@ def pretrain(
     out: Annotated[
         Path, typer.Option(help="Run folder: model.safetensors, metrics.jsonl, pictures, report.html.")
     ],
-    preset: Annotated[
-        Literal["nano", "tiny", "small", "base"] | None,
-        typer.Option(help="Size of the model.  [default: nano]"),
+    objective: Annotated[
+        Literal["mae", "supervised", "align"] | None,
+        typer.Option(help="Hidden pixels, a label, or pixels and replicates.  [default: mae]"),
+    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="Size of the model.  [default: nano]")] = None,
+    backbone: Annotated[
+        Backbone | None, typer.Option(help="What mixes the tokens.  [default: fast_channel_vim]")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML of settings; see configs/. Flags win over it.")
@@ -134,13 +140,23 @@ def pretrain(
     steps: Annotated[
         int | None, typer.Option(min=0, help="Optimiser steps; 0 for an untrained encoder.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all ranks.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts that a step is computed in, to save memory.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="Of the large products; auto is bf16 on a GPU.  [default: auto]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read crops ahead.  [default: 2]")
+    ] = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Changes every random draw.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a channel-aware masked FastVim on unlabelled plates.
+    """Train a channel-aware FastVim on plates, without labels unless the objective asks for them.
 
     Killed at any moment, the same command goes on and ends with the same bytes.
 
@@ -149,16 +165,23 @@ def pretrain(
     `cellvim pretrain plates/ --out run --preset nano --steps 1000`
 
     `cellvim pretrain plates/ --out run --config configs/bbbc013.yaml --seed 1`
+
+    `torchrun --nproc-per-node 4 -m cellvim pretrain plates/ --out run --preset small --batch-size 256`
     """
+    from cellvim.pretrain import is_first_rank
     from cellvim.pretrain import pretrain as run_pretraining
 
     flags = {
-        "plates": plates, "out": out, "preset": preset, "steps": steps, "batch_size": batch_size,
-        "device": device, "seed": seed, "overwrite": overwrite or None,
+        "plates": plates, "out": out, "objective": objective, "preset": preset, "steps": steps,
+        "batch_size": batch_size, "device": device, "seed": seed, "overwrite": overwrite or None,
+        "model": _given(backbone=backbone),
+        "engine": _given(accumulate=accumulate, precision=precision, workers=workers),
     }  # fmt: skip
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = _given(**flags)
     settings = PretrainSettings.from_yaml(config, **given) if config else PretrainSettings.checked(given)
-    show(run_pretraining(settings), as_json=as_json)
+    summary = run_pretraining(settings)
+    if is_first_rank():
+        show(summary, as_json=as_json)
 
 
 @app.command()
@@ -363,6 +386,11 @@ def doctor(
 
     facts = {"cellvim": __version__, "versions": package_versions(), "compute": describe_backend()}
     show_dict(facts, as_json=as_json)
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    """Keep what the user said; the rest is for the settings to fill."""
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def _split_names(text: str | None) -> tuple[str, ...]:

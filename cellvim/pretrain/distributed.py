@@ -1,6 +1,7 @@
 """Several processes train one model, as `torchrun` starts them: each takes its slice of every step."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks
         UsageError: There are more ranks on this machine than GPUs.
     """
     device = choose_device(wanted)
-    size = int(os.environ["WORLD_SIZE"]) if all(key in os.environ for key in LAUNCHER_KEYS) else 1
+    size = int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
     if size == 1:
         yield Ranks(), device
         return
@@ -123,10 +124,21 @@ def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks
         device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    if not is_first_rank():
+        logging.getLogger("cellvim").setLevel(logging.ERROR)
     try:
         yield Ranks(distributed.get_rank(), size), device
     finally:
         distributed.destroy_process_group()
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all; by the launcher's word, as the ranks part when a run is over."""
+    return os.environ.get("RANK", "0") == "0" or not _is_launched()
+
+
+def _is_launched() -> bool:
+    return all(key in os.environ for key in LAUNCHER_KEYS)
 
 
 def _own_gpu(local_rank: int) -> torch.device:

@@ -88,8 +88,16 @@ class Trainer:
             InterruptedRunError: Asked to stop, on this rank or another; the state is saved first.
         """
         self._resume()
-        first, steps = self.state.step, self.settings.steps
         self.model = self.ranks.parallel(self.state.model)
+        try:
+            self._take_steps()
+        finally:
+            # Before the ranks part: what averages gradients must not be the last to hold their connection, or its
+            # destructor, with Python's lock in hand, waits for a thread that waits for the lock.
+            self.model = self.state.model
+
+    def _take_steps(self) -> None:
+        first, steps = self.state.step, self.settings.steps
         batches = prefetched_in_parts(
             lambda key, pool: self.source.begin(*key, pool),
             ((step, samples) for step in range(first, steps) for samples in self.slices),

@@ -12,18 +12,20 @@ from cellvim.dataset.splits import LEAKY
 from cellvim.pretrain.holdout import shown_splits
 
 
-def write_run_report(out: Path, summary: dict[str, Any], record: dict[str, Any]) -> None:
+def write_run_report(out: Path, summary: dict[str, Any], record: dict[str, Any], *, title: str) -> None:
     """Write the page beside the weights.
 
     Args:
         out: Run folder that already holds the pictures.
         summary: `PretrainSummary.as_dict()`.
         record: Content of `run.json`.
+        title: What was trained.
     """
     environment = Environment(
         loader=PackageLoader("cellvim.pretrain"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("run.html.j2").render(
+        title=title,
         summary=summary,
         record=record,
         settings=yaml.safe_dump(record["settings"], sort_keys=False),

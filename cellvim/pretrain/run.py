@@ -166,7 +166,7 @@ def _write_results(
     run.counts = {"plates": len(index.plates), "fields": index.field_count, "steps": settings.steps}
     run.facts = {**trainer.facts, **facts}
     record = run.write(out / "run.json")
-    write_run_report(out, summary.as_dict(), record)
+    write_run_report(out, summary.as_dict(), record, title=trainer.state.ema.title)
     folder.write_summary({**summary.as_dict(), "out": "", "crops_per_second": None})
     logger.info("wrote %s in %.1f s", out, time.perf_counter() - started)
     return summary

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class UnknownBackendError(ValueError):
         super().__init__(f"{ENVIRONMENT_KEY}={wanted} is none of {', '.join(['auto', *BACKENDS])}")
 
 
+# A backend is kernels already: the scan works on views that a compiler cannot trace.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def pooled_mixer(
     xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
 ) -> Float[Tensor, "b L XZ//2"]:
