@@ -69,7 +69,6 @@ def make_plate(tmp_path: Path) -> MakePlate:
         side_px: int = 48,
         invalid: tuple[tuple[str, int, int], ...] = (),
         platemap: pl.DataFrame | None = None,
-        paint: Callable[[FieldKey, np.ndarray], np.ndarray] | None = None,
     ) -> PlateReader:
         writer = PlateWriter(tmp_path / "plates", name, channels, np.dtype(np.uint16))
         writer.begin()
@@ -77,7 +76,6 @@ def make_plate(tmp_path: Path) -> MakePlate:
         for number, key in enumerate(fields):
             is_valid = [(key.well, key.site, index) not in invalid for index in range(len(channels))]
             pixels = draw_blobs(len(channels), side_px, seed=(sum(map(ord, name)), number))
-            pixels = pixels if paint is None else paint(key, pixels)
             pixels[~np.array(is_valid)] = 0
             writer.write_field(key, pixels, token=f"{name}-{number}", is_valid=is_valid)
         writer.finish(fields, platemap=platemap)

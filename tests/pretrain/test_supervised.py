@@ -1,7 +1,7 @@
 """A classifier learns what is there, and its three hold-outs tell what it learned from what it recognised."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,33 @@ import torch
 from cellvim.config import PretrainSettings
 from cellvim.dataset.splits import LEAKY, PERTURBATION_HELD_OUT, PLATE_HELD_OUT
 from cellvim.errors import InputError
+from cellvim.folds import hash_of
 from cellvim.model import load_encoder
 from cellvim.model.classifier import load_classifier
 from cellvim.pretrain import pretrain
-from cellvim.store import FieldKey, PlateReader
+from cellvim.store import FieldKey, PlateReader, PlateWriter
 
 TINY = {"width": 24, "depth": 2, "patch_px": 8, "position_grid": 4}
 WELLS = tuple(f"{row}{column:02}" for row in "AB" for column in range(1, 5))
 PERIODS = (3, 4, 5, 8)
+ALTERNATING = (0, 1) * 4
 ALL_WELLS = {"label": "Moa", "group": "Moa", "held_out_plates": ["P2"]}
 """Without values held out, so that every well of P1 is learned from."""
-Paint = Callable[[FieldKey, np.ndarray], np.ndarray]
 
 
-def striped(pattern_of: Callable[[str], int]) -> Paint:
-    """Stripes over the whole field: four periods, lying or standing, which no normalisation takes away."""
-
-    def paint(key: FieldKey, pixels: np.ndarray) -> np.ndarray:
-        pattern = pattern_of(key.well)
-        place = np.arange(pixels.shape[1])
-        wave = 900 * (1 + np.sin(2 * np.pi * place / PERIODS[pattern % 4]))
+def write_striped(folder: Path, name: str, patterns: Sequence[int], layout: pl.DataFrame) -> PlateReader:
+    """Write a plate with one field a well, striped: four periods, lying or standing, that no normalisation takes."""
+    writer = PlateWriter(folder / "plates", name, ("DNA", "ER"), np.dtype(np.uint16))
+    writer.begin()
+    fields = [FieldKey(well, 1) for well in WELLS]
+    for key, pattern in zip(fields, patterns, strict=True):
+        wave = 900 * (1 + np.sin(2 * np.pi * np.arange(64) / PERIODS[pattern % 4]))
         stripes = wave[:, None] if pattern < 4 else wave[None, :]
-        return (pixels / 10 + stripes).astype(np.uint16)
-
-    return paint
+        noise = np.random.default_rng(hash_of(f"{name}/{key.well}")).normal(300, 20, (2, 64, 64))
+        pixels = (noise + stripes).clip(0, 65535).astype(np.uint16)
+        writer.write_field(key, pixels, token=key.well, is_valid=[True, True])
+    writer.finish(fields, platemap=layout)
+    return PlateReader(writer.path)
 
 
 def platemap(labels: Sequence[int], drugs: Sequence[int] | None = None) -> pl.DataFrame:
@@ -82,15 +85,10 @@ def half_right(labels: Sequence[int]) -> list[int]:
 
 
 @pytest.fixture
-def planted(make_plate: Any) -> list[PlateReader]:
+def planted(tmp_path: Path) -> list[PlateReader]:
     """Two plates; what a label is, is seen in each of its wells."""
-    labels = [0, 1] * 4
-    paint = striped(lambda well: labels[WELLS.index(well)])
-    layout = platemap(labels, drugs=(0, 1, 2, 3) * 2)
-    return [
-        make_plate(name, wells=WELLS, side_px=64, sites=1, platemap=layout, paint=paint)
-        for name in ("P1", "P2")
-    ]
+    layout = platemap(ALTERNATING, drugs=(0, 1, 2, 3) * 2)
+    return [write_striped(tmp_path, name, ALTERNATING, layout) for name in ("P1", "P2")]
 
 
 def test_a_planted_signal_is_learned(planted: list[PlateReader], tmp_path: Path) -> None:
@@ -116,29 +114,19 @@ def test_a_planted_signal_is_learned(planted: list[PlateReader], tmp_path: Path)
     assert f"{PLATE_HELD_OUT}: 1.000" in str(summary)
 
 
-def test_shuffled_labels_are_named_by_chance(make_plate: Any, tmp_path: Path) -> None:
-    labels = [0, 1] * 4
-    paint = striped(lambda well: labels[WELLS.index(well)])
-    shuffled = platemap(half_right(labels))
-    plates = [
-        make_plate(n, wells=WELLS, side_px=64, sites=1, platemap=shuffled, paint=paint) for n in ("P1", "P2")
-    ]
+def test_shuffled_labels_are_named_by_chance(tmp_path: Path) -> None:
+    shuffled = platemap(half_right(ALTERNATING))
+    plates = [write_striped(tmp_path, n, ALTERNATING, shuffled) for n in ("P1", "P2")]
     results = pretrain(settings_for(plates, tmp_path / "run", supervised=ALL_WELLS)).holdout
     assert results is not None
     assert accuracy(results, PLATE_HELD_OUT) == 0.5
 
 
-def test_a_fingerprint_without_a_phenotype_is_seen_by_the_leaky_split_alone(
-    make_plate: Any, tmp_path: Path
-) -> None:
+def test_a_fingerprint_without_a_phenotype_is_seen_by_the_leaky_split_alone(tmp_path: Path) -> None:
     """Each well has a look of its own that says nothing: on the other plate, half of the looks have another label."""
     labels = [0, 1, 0, 1, 1, 0, 1, 0]
     maps = {"P1": platemap(labels), "P2": platemap(half_right(labels))}
-    paint = striped(WELLS.index)
-    plates = [
-        make_plate(name, wells=WELLS, side_px=64, sites=1, platemap=layout, paint=paint)
-        for name, layout in maps.items()
-    ]
+    plates = [write_striped(tmp_path, name, range(8), layout) for name, layout in maps.items()]
     results = pretrain(settings_for(plates, tmp_path / "run", supervised=ALL_WELLS)).holdout
     assert results is not None
     assert accuracy(results, LEAKY) > 0.9
@@ -171,13 +159,10 @@ def test_training_in_half_precision(planted: list[PlateReader], tmp_path: Path) 
     assert accuracy(results, PLATE_HELD_OUT) > 0.9
 
 
-def test_other_labels_are_another_run(planted: list[PlateReader], make_plate: Any, tmp_path: Path) -> None:
+def test_other_labels_are_another_run(planted: list[PlateReader], tmp_path: Path) -> None:
     first = pretrain(settings_for(planted, tmp_path / "a", steps=0))
     layout = platemap([1, 0] * 4, drugs=(0, 1, 2, 3) * 2)
-    paint = striped(lambda well: [0, 1][WELLS.index(well) % 2])
-    relabelled = [
-        make_plate(n, wells=WELLS, side_px=64, sites=1, platemap=layout, paint=paint) for n in ("P1", "P2")
-    ]
+    relabelled = [write_striped(tmp_path, n, ALTERNATING, layout) for n in ("P1", "P2")]
     again = pretrain(settings_for(relabelled, tmp_path / "a", steps=0, overwrite=True))
     assert not again.was_done
     assert first.weights_sha256 == again.weights_sha256
