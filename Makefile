@@ -46,6 +46,7 @@ study: $(VENV)/.installed  ## Which settings of the model matter: about 70 nano 
 bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
 
 torture: $(VENV)/.installed  ## Kill runs at random moments and compare every byte, a few minutes: docs/reliability.md
 	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md

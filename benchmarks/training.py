@@ -1,6 +1,6 @@
 """Training: time of a step, crops a second and peak memory, for each preset and each backbone.
 
-    python benchmarks/training.py [--quick] [--seconds 8] [--threads 2] [--device auto] [--docs docs/training_speed.md]
+    python benchmarks/training.py [--quick] [--seconds 5] [--threads 2] [--device auto] [--docs docs/training_speed.md]
 
 Every row is a process of its own, so that its peak memory is its own. It takes whole steps of the masked objective
 (forward, backward, clipping, AdamW, moving average) on random crops of five channels, without reading any: first one
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=8, help="for the timed steps of a row")
+    parser.add_argument("--seconds", type=float, default=5, help="for the timed steps of a row")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--docs", type=Path, help="write the page there instead of printing it")
