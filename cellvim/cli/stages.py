@@ -1,64 +1,14 @@
-"""Command line. Each command turns arguments into settings, calls one library function, prints one result.
+"""The four stages: ingest, pretrain, embed, evaluate."""
 
-Results go to stdout; log, progress and errors to stderr. Torch is imported inside commands, so `--help` is instant.
-"""
-
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cellvim import __version__
-from cellvim.config import (
-    Backbone,
-    DemoSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    ImportSettings,
-    IngestSettings,
-    Preset,
-    PretrainSettings,
-)
-from cellvim.errors import SomeFailedError
-from cellvim.terminal import run_to_exit_code, show, show_dict
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Plates = Annotated[list[Path], typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.  [default: auto]")
-]
-PlateMap = Annotated[
-    Path | None,
-    typer.Option(help="CSV, TSV or Parquet that says what is in each well (JUMP, pycytominer or plain)."),
-]
-
-
-def main() -> None:
-    run_to_exit_code(app)
-
-
-@app.callback()
-def describe(
-    *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    """Turn microscopy plates into well profiles, and measure how good the profiles are.
-
-    **ingest** images, **pretrain** an encoder, **embed** wells, **evaluate** the profiles. Try `cellvim demo` first.
-    """
-    if version:
-        typer.echo(f"cellvim {__version__}")
-        raise typer.Exit
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("cellvim").setLevel(level)
+from cellvim.cli.app import app
+from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given, split_names
+from cellvim.config import Backbone, EmbedSettings, EvaluateSettings, IngestSettings, Preset, PretrainSettings
+from cellvim.terminal import show
 
 
 @app.command()
@@ -174,11 +124,11 @@ def pretrain(
     flags = {
         "plates": plates, "out": out, "objective": objective, "preset": preset, "steps": steps,
         "batch_size": batch_size, "device": device, "seed": seed, "overwrite": overwrite or None,
-        "model": _given(backbone=backbone),
-        "engine": _given(accumulate=accumulate, precision=precision, workers=workers),
+        "model": given(backbone=backbone),
+        "engine": given(accumulate=accumulate, precision=precision, workers=workers),
     }  # fmt: skip
-    given = _given(**flags)
-    settings = PretrainSettings.from_yaml(config, **given) if config else PretrainSettings.checked(given)
+    content = given(**flags)
+    settings = PretrainSettings.from_yaml(config, **content) if config else PretrainSettings.checked(content)
     summary = run_pretraining(settings)
     if is_first_rank():
         show(summary, as_json=as_json)
@@ -221,7 +171,7 @@ def embed(
     settings = EmbedSettings.checked(
         {
             "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
-            "layers": _split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
+            "layers": split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
             "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
         }
     )  # fmt: skip
@@ -278,128 +228,3 @@ def evaluate(
     if tasks is not None:
         content["tasks"] = [task.strip() for task in tasks.replace(",", " ").split()]
     show(evaluate_tables(EvaluateSettings.checked(content)), as_json=as_json)
-
-
-@app.command()
-def demo(
-    *,
-    out: Annotated[Path, typer.Option(help="Folder for images, plates, run, table and report.")] = Path(
-        "demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Changes the synthetic plates and the training.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Make synthetic plates with known truth and run the four commands on them, offline, in about two minutes."""
-    from cellvim.demo import run_demo
-
-    show(run_demo(DemoSettings(out=out, seed=seed, overwrite=overwrite)), as_json=as_json)
-
-
-@app.command()
-def verify(
-    plates: Plates,
-    *,
-    as_json: Json = False,
-) -> None:
-    """Compare every pixel of a plate with the checksums taken at ingest."""
-    from cellvim.store import find_plates, verify_plate
-
-    problems = {str(path): verify_plate(path) for path in find_plates(plates)}
-    show_dict({name: found or ["intact"] for name, found in problems.items()}, as_json=as_json)
-    broken = [name for name, found in problems.items() if found]
-    if broken:
-        found = f"{len(broken)} of {len(problems)} plates are damaged: {', '.join(broken)}"
-        raise SomeFailedError(found, hint="delete PLATE.ome.zarr and PLATE.cellvim and ingest again")
-
-
-@app.command()
-def info(
-    plates: Plates,
-    *,
-    as_json: Json = False,
-) -> None:
-    """Show a plate at a glance: channels, wells, fields, sizes, intensities."""
-    from cellvim.store import describe_plate, find_plates
-
-    show_dict({str(path): describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
-
-
-@app.command("import-checkpoint")
-def import_checkpoint(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint of a published FastVim model.")],
-    *,
-    out: Annotated[Path, typer.Option(help="Folder that receives model.safetensors and its page.")],
-    channels: Annotated[
-        str | None, typer.Option(help="Stains in the order of training, such as DNA,ER,RNA,AGP,Mito.")
-    ] = None,
-    pool: Annotated[
-        Literal["auto", "mean", "max"], typer.Option(help="How a row is pooled, if the file does not say.")
-    ] = "auto",
-    scan_order: Annotated[
-        Literal["channel-first", "spatial-first"] | None,
-        typer.Option(help="What varies fastest in the scan."),
-    ] = None,
-    scan_path: Annotated[
-        Literal["rowwise", "colwise"] | None, typer.Option(help="What the first block pools.")
-    ] = None,
-    mask_ratio: Annotated[
-        float | None, typer.Option(help="Share of hidden patches, for masked models.")
-    ] = None,
-    image_px: Annotated[
-        str | None, typer.Option(help="Side of the training images, or HEIGHTxWIDTH.")
-    ] = None,
-    ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Use averaged weights, if there are any.")
-    ] = True,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Turn published weights that you have into a model for `embed`. Nothing in FILE is ever run.
-
-    The licence of the weights stays the one of their authors.
-
-    **Examples**
-
-    `cellvim import-checkpoint fastchannelvim_small.ckpt --out fastchannelvim --channels DNA,ER,RNA,AGP,Mito`
-
-    `cellvim import-checkpoint fastmaskvim_base.ckpt --out fastmaskvim --mask-ratio 0.75`
-    """
-    from cellvim.model.importing import import_checkpoint as run_import
-
-    flags = {
-        "file": file, "out": out, "channels": _split_names(channels), "pool": pool, "scan_order": scan_order,
-        "scan_path": scan_path, "mask_ratio": mask_ratio, "image_px": _parse_size(image_px), "use_ema": ema,
-        "overwrite": overwrite,
-    }  # fmt: skip
-    show(run_import(ImportSettings.checked(flags)), as_json=as_json)
-
-
-@app.command()
-def doctor(
-    *,
-    as_json: Json = False,
-) -> None:
-    """Show what this machine offers and what cellvim will use."""
-    from cellvim.model import describe_backend
-    from cellvim.provenance import package_versions
-
-    facts = {"cellvim": __version__, "versions": package_versions(), "compute": describe_backend()}
-    show_dict(facts, as_json=as_json)
-
-
-def _given(**flags: Any) -> dict[str, Any]:
-    """Keep what the user said; the rest is for the settings to fill."""
-    return {key: value for key, value in flags.items() if value is not None}
-
-
-def _split_names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
-
-
-def _parse_size(text: str | None) -> tuple[str, ...] | None:
-    """Height and width; pydantic says whether they are numbers."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    return (sides[0], sides[0]) if len(sides) == 1 else tuple(sides)

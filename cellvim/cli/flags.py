@@ -1,0 +1,26 @@
+"""Flags that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Plates = Annotated[list[Path], typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.  [default: auto]")
+]
+PlateMap = Annotated[
+    Path | None,
+    typer.Option(help="CSV, TSV or Parquet that says what is in each well (JUMP, pycytominer or plain)."),
+]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """Keep what the user said; the rest is for the settings to fill."""
+    return {key: value for key, value in flags.items() if value is not None}
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
