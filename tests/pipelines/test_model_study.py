@@ -10,13 +10,13 @@ import torch
 from cellvim.atomic import read_json
 from cellvim.config import EmbedSettings, PretrainSettings
 from cellvim.embed import embed_plates
-from pipelines.model_study import list_runs, run_study, write_page
-from pipelines.model_study_plates import SyntheticSize, list_compounds, novel_compounds, synthetic_plates
-from pipelines.model_study_reconstruction import Crops, linear_errors, share_by_stain, share_explained
-from pipelines.model_study_results import METRICS, Comparison, StudyResults
-from pipelines.model_study_run import CONFIG, Study, average_stains, cut_block, finish_variant
-from pipelines.model_study_statistics import Difference, holm, paired_difference
-from pipelines.model_study_variants import BLOCKS, DEFAULT, VARIANTS, rows_of, variants_of
+from pipelines.model_study.jobs import list_runs, run_study, write_page
+from pipelines.model_study.plates import SyntheticSize, list_compounds, novel_compounds, synthetic_plates
+from pipelines.model_study.reconstruction import Crops, linear_errors, share_by_stain, share_explained
+from pipelines.model_study.results import METRICS, Comparison, StudyResults
+from pipelines.model_study.run import CONFIG, Study, average_stains, cut_block, finish_variant
+from pipelines.model_study.statistics import Difference, holm, paired_difference
+from pipelines.model_study.variants import BLOCKS, DEFAULT, VARIANTS, rows_of, variants_of
 
 SEEDS, UNITS, TRIALS = 3, 24, 400
 # Three standard errors of a share of 5 % among 400 trials, rounded up, above the 5 % that is promised.

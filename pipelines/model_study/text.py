@@ -1,6 +1,6 @@
 """Words of the model study's page: what was done and how to read it. Numbers of results are no part of it."""
 
-from pipelines.model_study_variants import DataName
+from pipelines.model_study.variants import DataName
 
 DATA_TITLES: dict[DataName, str] = {"synthetic": "Synthetic plates", "bbbc013": "BBBC013"}
 METRIC_NAMES = {
@@ -12,6 +12,17 @@ METRIC_NAMES = {
     "separation": "separation",
     "trend": "trend",
 }
+
+DEFAULT_CHOICES = {
+    "masking": "half of the steps hide patches, half whole channels",
+    "channel order": "channel-first",
+    "pooling divisor": "count",
+    "backward rows": "corrected",
+    "backbone": "fast_channel_vim",
+    "objective": "mae",
+    "features of the same weights": "per channel, final norm",
+}
+"""What each factor is by default."""
 
 INTRODUCTION = """# Which settings of the model make better profiles?
 

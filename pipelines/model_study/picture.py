@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from cellvim.atomic import write_atomically
-from pipelines.model_study_results import METRICS, Comparison, StudyResults
-from pipelines.model_study_variants import DataName
+from pipelines.model_study.results import METRICS, Comparison, StudyResults
+from pipelines.model_study.variants import DataName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

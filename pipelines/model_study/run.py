@@ -14,24 +14,24 @@ from cellvim.pretrain import load_autoencoder, pretrain
 from cellvim.store import PlateReader
 from pipelines.baselines import intensity_statistics, write_baseline_table
 from pipelines.bbbc013 import ingest_plate
-from pipelines.model_study_measures import Measures, bbbc013_measures, synthetic_measures
-from pipelines.model_study_plates import (
+from pipelines.model_study.measures import Measures, bbbc013_measures, synthetic_measures
+from pipelines.model_study.plates import (
     StudyPlates,
     SyntheticSize,
     bbbc013_plates,
     make_synthetic_plates,
     synthetic_plates,
 )
-from pipelines.model_study_reconstruction import (
+from pipelines.model_study.reconstruction import (
     hidden_stain_errors,
     linear_errors,
     read_crops,
     share_by_stain,
     share_explained,
 )
-from pipelines.model_study_variants import BLOCKS, INTENSITY, UNTRAINED, DataName, Reading, Variant
+from pipelines.model_study.variants import BLOCKS, INTENSITY, UNTRAINED, DataName, Reading, Variant
 
-CONFIG = Path(__file__).parents[1] / "configs" / "model_study.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "model_study.yaml"
 
 
 @dataclass(frozen=True)

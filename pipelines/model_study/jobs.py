@@ -1,14 +1,5 @@
-"""Which settings of the model make better profiles? One factor at a time from the default, three seeds, with intervals.
+"""Do all jobs of the study in a few processes, and write the page of what is finished."""
 
-On synthetic plates with known truth and on BBBC013, all variants with the same data, recipe and number of steps. One
-command, from the root of the project; about an hour on two cores:
-
-    python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study --docs docs/model_study.md
-
-Finished runs are kept, and an interrupted one goes on at its last checkpoint: run the same command again.
-"""
-
-import argparse
 import logging
 import multiprocessing
 import os
@@ -19,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellvim.atomic import write_text
-from pipelines.model_study_page import results_page
-from pipelines.model_study_picture import draw_differences
-from pipelines.model_study_results import StudyResults
-from pipelines.model_study_run import Study, finish_baseline, finish_variant, make_plates
-from pipelines.model_study_variants import DEFAULT, UNTRAINED, DataName, variants_of
+from pipelines.model_study.page import results_page
+from pipelines.model_study.picture import draw_differences
+from pipelines.model_study.results import StudyResults
+from pipelines.model_study.run import Study, finish_baseline, finish_variant, make_plates
+from pipelines.model_study.variants import DEFAULT, UNTRAINED, DataName, variants_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,26 +117,3 @@ def _compute_alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of BBBC013; synthetic plates only if absent")
-    parser.add_argument("--out", type=Path, default=Path("out/model_study"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/model_study.md"), help="page to write")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
-    parser.add_argument("--page", action="store_true", help="run nothing; write the page of what is finished")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    study = Study(given.out, given.source, tuple(given.seeds))
-    if not given.page:
-        run_study(study, workers=given.workers, only=given.only)
-    write_page(study, given.docs)
-
-
-if __name__ == "__main__":
-    main()

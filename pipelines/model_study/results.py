@@ -10,9 +10,9 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from cellvim.atomic import read_json
-from pipelines.model_study_run import Study
-from pipelines.model_study_statistics import Difference, holm, paired_difference
-from pipelines.model_study_variants import (
+from pipelines.model_study.run import Study
+from pipelines.model_study.statistics import Difference, holm, paired_difference
+from pipelines.model_study.variants import (
     DEFAULT,
     INTENSITY,
     UNTRAINED,

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pipelines.model_study_plates import novel_compounds
-from pipelines.model_study_results import LEVEL, METRICS, Comparison, StudyResults
-from pipelines.model_study_text import CAVEATS, DATA_TITLES, DESIGN, INTRODUCTION, METRIC_NAMES, READING
-from pipelines.model_study_variants import (
+from pipelines.model_study.findings import describe_findings, format_difference
+from pipelines.model_study.plates import novel_compounds
+from pipelines.model_study.results import METRICS, Comparison, StudyResults
+from pipelines.model_study.text import CAVEATS, DATA_TITLES, DESIGN, INTRODUCTION, METRIC_NAMES, READING
+from pipelines.model_study.variants import (
     DEFAULT,
     INTENSITY,
     UNTRAINED,
     VARIANTS,
     DataName,
     readings_without_training,
-    rows_of,
     variants_of,
 )
 
@@ -28,7 +28,7 @@ def results_page(results: StudyResults, pictures: Mapping[DataName, str]) -> str
         results: All finished runs.
         pictures: Link to the picture of each data set.
     """
-    parts = [INTRODUCTION, "## What the study says\n", *_findings(results), DESIGN]
+    parts = [INTRODUCTION, "## What the study says\n", *describe_findings(results), DESIGN]
     for data in results.contents:
         parts += [f"## {DATA_TITLES[data]}\n", f"![Differences from the default]({pictures[data]})\n"]
         parts += ["### Values\n", _values_table(results, data), _values_note(results, data)]
@@ -38,63 +38,6 @@ def results_page(results: StudyResults, pictures: Mapping[DataName, str]) -> str
         if data == "synthetic":
             parts += ["### Alignment, on compounds it never saw\n", _novel_table(results)]
     return "\n".join([*parts, READING, CAVEATS])
-
-
-def _findings(results: StudyResults) -> list[str]:
-    """One line per variant and per reading, by the rule; then what to expect of chance."""
-    lines = [f"- **{row}**: {_sentence(results, row)}" for row in _compared_rows()]
-    tried = [
-        comparison
-        for families in (results.against_default, results.other_readings)
-        for metrics in families.values()
-        for found in metrics.values()
-        for comparison in found.values()
-        if comparison.difference.p is not None
-    ]
-    excluding = sum(comparison.difference.excludes_zero for comparison in tried)
-    kept = sum(comparison.finding in ("better", "worse") for comparison in tried)
-    chance = (
-        f"{len(tried)} comparisons were made. If nothing differed, about {LEVEL * len(tried):.0f} of their "
-        f"intervals would exclude 0; {excluding} do. {kept} are left when p-values are adjusted for the number of "
-        'rows: only those are called better or worse. "Suggested" is an interval that excludes 0 and may be chance.\n'
-    )
-    return ["Against the default, by the rule below:\n", *lines, "", chance, _training_sentence(results)]
-
-
-def _compared_rows() -> list[str]:
-    rows = [*rows_of("synthetic"), *rows_of("bbbc013"), *readings_without_training()]
-    return list(dict.fromkeys(rows))
-
-
-def _sentence(results: StudyResults, row: str) -> str:
-    by_finding: dict[str, list[str]] = {}
-    noise = 0
-    for families in (results.against_default, results.other_readings):
-        for data, metrics in families.items():
-            for metric, found in metrics.items():
-                if row not in found:
-                    continue
-                if found[row].finding == "noise":
-                    noise += 1
-                    continue
-                what = f"{METRIC_NAMES[metric]} on {data} {_difference(found[row], is_marked=False)}"
-                by_finding.setdefault(found[row].finding, []).append(what)
-    order = ("better", "worse", "suggested better", "suggested worse")
-    parts = [f"{name} by {', '.join(by_finding[name])}" for name in order if name in by_finding]
-    if not parts:
-        return f"no difference beyond noise ({noise} comparisons)."
-    return "; ".join(parts) + (f"; the other {noise} comparisons are noise." if noise else ".")
-
-
-def _training_sentence(results: StudyResults) -> str:
-    """What training itself brings, which is the scale for everything else."""
-    parts = [
-        f"{METRIC_NAMES[metric]} on {data} {_difference(found[UNTRAINED], is_marked=False, sign=-1)}"
-        for data, metrics in results.references.items()
-        for metric, found in metrics.items()
-        if UNTRAINED in found
-    ]
-    return f"For scale, what training brings, default minus untrained: {', '.join(parts)}.\n"
 
 
 def _values_table(results: StudyResults, data: DataName) -> str:
@@ -194,13 +137,9 @@ def _comparison_table(
     return _table(("minus default", *(METRIC_NAMES[metric] for metric in metrics)), lines)
 
 
-def _difference(comparison: Comparison, *, is_marked: bool = True, sign: int = 1) -> str:
-    difference = comparison.difference
-    text = f"{sign * difference.value:+.3f}"
-    if difference.low is not None and difference.high is not None:
-        ends = sorted((sign * difference.low, sign * difference.high))
-        text += f" ({ends[0]:+.3f} to {ends[1]:+.3f})"
-    if not is_marked or comparison.finding == "noise":
+def _difference(comparison: Comparison) -> str:
+    text = format_difference(comparison.difference)
+    if comparison.finding == "noise":
         return text
     return f"**{text}**" if comparison.finding in ("better", "worse") else f"*{text}*"
 
