@@ -137,7 +137,6 @@ def test_the_study_runs_through_and_its_page_shows_every_row(small: Study, tmp_p
     page = (tmp_path / "study.md").read_text()
     for row in (
         DEFAULT,
-        "untrained",
         "divisor: width, dense scale 0.25",
         "default, block 6",
         "intensity statistics",
