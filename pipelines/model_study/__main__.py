@@ -13,8 +13,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.model_study.jobs import run_study, write_page
+from pipelines.model_study.jobs import BASELINE, run_study, write_page
 from pipelines.model_study.run import Study
+from pipelines.model_study.variants import CONFIRMED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,12 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
+    parser.add_argument(
+        "--confirm", action="store_true", help="then train what was ahead for longer, on fresh seeds"
+    )
     parser.add_argument("--page", action="store_true", help="run nothing; write the page of what is finished")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     study = Study(given.out, given.source, tuple(given.seeds))
     if not given.page:
         run_study(study, workers=given.workers, only=given.only)
+    if given.confirm and not given.page:
+        run_study(study.confirmation, workers=given.workers, only=[*CONFIRMED, BASELINE])
     write_page(study, given.docs)
 
 

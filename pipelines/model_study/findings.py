@@ -6,6 +6,8 @@ from pipelines.model_study.results import LEVEL, Comparison, StudyResults
 from pipelines.model_study.statistics import Difference
 from pipelines.model_study.text import DEFAULT_CHOICES, METRIC_NAMES
 from pipelines.model_study.variants import (
+    CONFIRMED,
+    INTENSITY,
     UNTRAINED,
     VARIANTS,
     DataName,
@@ -15,7 +17,7 @@ from pipelines.model_study.variants import (
 FEATURES = "features of the same weights"
 
 
-def describe_findings(results: StudyResults) -> list[str]:
+def describe_findings(results: StudyResults, confirmed: StudyResults) -> list[str]:
     """Verdict on each default, then a line per row, then what to expect of chance and what training brings."""
     factors = _rows_by_factor()
     verdicts = [
@@ -29,8 +31,23 @@ def describe_findings(results: StudyResults) -> list[str]:
         "\nAgainst the default, by the rule below:\n",
         *lines,
         "",
+        *_unfinished(results),
         _chance(results),
         _training(results),
+        *_describe_confirmed(confirmed),
+    ]
+
+
+def _describe_confirmed(confirmed: StudyResults) -> list[str]:
+    rows = [row for row in CONFIRMED if any(_comparisons(confirmed, row))]
+    if not rows:
+        return []
+    lines = [f"- **{row}**: {_sentence(confirmed, row)}" for row in rows]
+    return [
+        "Trained twice as long, on other plates and seeds, against a default trained as long:\n",
+        *lines,
+        "",
+        _training(confirmed),
     ]
 
 
@@ -98,6 +115,20 @@ def _sentence(results: StudyResults, row: str) -> str:
     if not parts:
         return f"no difference beyond noise in {noise} comparisons."
     return "; ".join(parts) + (f"; noise in {noise} more." if noise else ".")
+
+
+def _unfinished(results: StudyResults) -> list[str]:
+    """Warn of intervals that know nothing of seeds, or of fewer than the study has."""
+    lacking = {
+        f"{name} on {data}": len(runs)
+        for data, by_variant in results.runs.items()
+        for name, runs in by_variant.items()
+        if len(runs) < len(results.seeds) and name != INTENSITY
+    }
+    if not lacking:
+        return []
+    rows = ", ".join(f"{row} ({count})" for row, count in lacking.items())
+    return [f"**Not finished**: {len(results.seeds)} seeds are planned, and these rows have fewer: {rows}.\n"]
 
 
 def _chance(results: StudyResults) -> str:

@@ -67,13 +67,13 @@ def list_runs(study: Study) -> list[Job]:
 
 def write_page(study: Study, docs: Path) -> None:
     """Write the page from the runs that are finished, and its pictures into `images/` beside it."""
-    results = StudyResults.read(study)
+    results, confirmed = StudyResults.read(study), StudyResults.read(study.confirmation)
     pictures = {}
     for data in study.data:
         pictures[data] = docs.parent / "images" / f"{docs.stem}_{data}.png"
         draw_differences(results, data, pictures[data])
     links = {data: path.relative_to(docs.parent).as_posix() for data, path in pictures.items()}
-    write_text(docs, results_page(results, links))
+    write_text(docs, results_page(results, links, confirmed))
 
 
 def finish(study: Study, job: Job) -> Path | None:

@@ -7,7 +7,15 @@ import numpy as np
 from pipelines.model_study.findings import describe_findings, format_difference
 from pipelines.model_study.plates import novel_compounds
 from pipelines.model_study.results import METRICS, Comparison, StudyResults
-from pipelines.model_study.text import CAVEATS, DATA_TITLES, DESIGN, INTRODUCTION, METRIC_NAMES, READING
+from pipelines.model_study.text import (
+    CAVEATS,
+    CONFIRMATION,
+    DATA_TITLES,
+    DESIGN,
+    INTRODUCTION,
+    METRIC_NAMES,
+    READING,
+)
 from pipelines.model_study.variants import (
     DEFAULT,
     INTENSITY,
@@ -21,14 +29,15 @@ from pipelines.model_study.variants import (
 ALIGNED = ("objective: align, replicates", "objective: align, one well")
 
 
-def results_page(results: StudyResults, pictures: Mapping[DataName, str]) -> str:
+def results_page(results: StudyResults, pictures: Mapping[DataName, str], confirmed: StudyResults) -> str:
     """Lay out the whole page.
 
     Args:
         results: All finished runs.
         pictures: Link to the picture of each data set.
+        confirmed: Finished runs of the second stage; there may be none.
     """
-    parts = [INTRODUCTION, "## What the study says\n", *describe_findings(results), DESIGN]
+    parts = [INTRODUCTION, "## What the study says\n", *describe_findings(results, confirmed), DESIGN]
     for data in results.contents:
         parts += [f"## {DATA_TITLES[data]}\n", f"![Differences from the default]({pictures[data]})\n"]
         parts += ["### Values\n", _values_table(results, data), _values_note(results, data)]
@@ -37,6 +46,9 @@ def results_page(results: StudyResults, pictures: Mapping[DataName, str]) -> str
         parts += ["### Which stain can be told from the others\n", _stains_table(results, data)]
         if data == "synthetic":
             parts += ["### Alignment, on compounds it never saw\n", _novel_table(results)]
+    if DEFAULT in confirmed.contents["synthetic"]:
+        parts += [CONFIRMATION, "### Values\n", _values_table(confirmed, "synthetic")]
+        parts += ["### Differences from the default\n", _differences_table(confirmed, "synthetic")]
     return "\n".join([*parts, READING, CAVEATS])
 
 

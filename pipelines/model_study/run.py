@@ -1,6 +1,6 @@
 """One training of the model study: pretrain, embed, measure, and write down what was found."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,19 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     size: SyntheticSize = field(default_factory=SyntheticSize)
     recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def confirmation(self) -> "Study":
+        """The second stage: twice the steps, on synthetic plates of seeds that nothing was chosen by."""
+        fresh = tuple(max(self.seeds) + 1 + number for number in range(len(self.seeds)))
+        steps = 2 * PretrainSettings.from_yaml(CONFIG, **self.recipe).steps
+        return replace(
+            self,
+            out=self.out / "confirmation",
+            source=None,
+            seeds=fresh,
+            recipe={**self.recipe, "steps": steps},
+        )
 
     @property
     def data(self) -> tuple[DataName, ...]:

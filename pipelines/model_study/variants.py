@@ -90,6 +90,16 @@ VARIANTS: tuple[Variant, ...] = (
 )
 
 
+CONFIRMED = (
+    DEFAULT,
+    UNTRAINED,
+    "masking: channels only",
+    "backbone: bag of channels",
+    "backbone: channel ViT",
+)
+"""Trained again for longer, on other seeds: what was ahead of the default in the first stage, which chose them."""
+
+
 def variants_of(data: DataName) -> tuple[Variant, ...]:
     return tuple(variant for variant in VARIANTS if data in variant.data)
 
