@@ -90,6 +90,12 @@ class Grid:
 
 @cache
 def grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
+    # The tables outlive the call: made under inference mode, they could never take part in training.
+    with torch.inference_mode(mode=False):
+        return _grid_tables(grid)
+
+
+def _grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
     memory = torch.arange(grid.length).view(grid.rows, grid.cols, grid.channels)
     sequence = memory.permute(grid.permutation).reshape(-1)
     if not grid.is_pooled:

@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels import BackwardRows, Divisor, Grid, Kept, Layout, MixerWeights, Order, Pool
+from cellvim_kernels import (
+    BackwardRows,
+    Divisor,
+    Grid,
+    Kept,
+    Layout,
+    MixerWeights,
+    Order,
+    Pool,
+    grid_tables,
+)
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major, token_major_pooled_mixer
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
@@ -309,6 +319,21 @@ def test_empty_cells_still_take_a_scan_step() -> None:
     far = token_major_pooled_mixer(xz, weights, apart)
     assert not torch.allclose(near, far)
     torch.testing.assert_close(far, naive_pooled_mixer(xz, weights, apart))
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("mixer", [naive_pooled_mixer, token_major_pooled_mixer])
+def test_a_grid_first_met_in_inference_can_be_trained_on(mixer: Mixer, is_masked: bool) -> None:
+    grid_tables.cache_clear()
+    grid = Grid(2, 3, 2, "wrc")
+    xz, weights = draw_tokens(2, 6 if is_masked else 12, 6), draw_weights(6)
+    with torch.inference_mode():
+        seen = mixer(xz, weights, keep(grid, batch=2, ratio=0.5) if is_masked else grid, "mean")
+    # Kept tokens are chosen anew in each batch: only the tables of the grid outlive inference.
+    layout = keep(grid, batch=2, ratio=0.5) if is_masked else grid
+    out, *gradients = outputs_and_gradients(mixer, xz, weights, layout)
+    assert torch.equal(out, seen)
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_two_runs_give_the_same_bits() -> None:

@@ -1,4 +1,8 @@
-"""From tokens to cells and back, dense by reshaping and masked by gathering. Deterministic, without atomics."""
+"""From tokens to cells and back, dense by reshaping and masked by gathering. Deterministic.
+
+Sums have a fixed order and use no atomics. The maximum over kept tokens is a scatter, which a GPU does with atomics:
+a maximum, and the count of its ties, by which the gradient is shared out, are the same in any order.
+"""
 
 from typing import Any
 
