@@ -135,7 +135,16 @@ class ChannelEncoder(nn.Module):
         stain_rows: Sequence[int],
         layers: tuple[int, ...] = (),
     ) -> list[Encoded]:
-        """Encode all patches of channels given by their row of the stain table, in the order given."""
+        """Encode all patches, none of them hidden.
+
+        Args:
+            patches: From `cut`, channels in the order of the arrangement.
+            stain_rows: Row of the stain table of each channel; not looked at where tokens show all channels.
+            layers: Blocks whose outputs are given, in this order; the final norm alone if empty.
+
+        Raises:
+            UsageError: No such block.
+        """
         batch, rows, cols, channels, _ = patches.shape
         tokens = self.projection(patches) + self.address(rows, cols, stain_rows)
         plan = grid_plan(self.settings, rows, cols, channels, batch=batch)
@@ -155,6 +164,9 @@ class ChannelEncoder(nn.Module):
             patches: All patches, channels in the order of the arrangement.
             stain_rows: Row of the stain table of each channel.
             hidden: Equally many in each sample; whole channels, or equally many of each channel.
+
+        Raises:
+            AssertionError: Samples hide unequally many tokens, or whole channels.
         """
         batch, rows, cols, channels, pixels = patches.shape
         kept = kept_ids(hidden)

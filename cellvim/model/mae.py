@@ -25,7 +25,8 @@ class Reconstruction:
         loss: What training minimises.
         pixel_loss: Mean squared error over the pixels of hidden patches.
         fourier_loss: Mean absolute difference of Fourier magnitudes over hidden patches, unweighted.
-        hidden: True where a patch was hidden.
+        hidden: True where a patch was hidden, channels in the order of the image; the same in all channels where
+            tokens show all of them.
         latent: Encoder's output for the visible tokens, in memory order (row, column, channel of the model).
         patches: Predicted pixels of all patches, channels in the model's order.
         restore: Index into the model's order of each channel of the image.
@@ -76,6 +77,11 @@ class MaskedAutoencoder(nn.Module):
             mask: From `draw_mask`, for the same batch, channels and grid. Tokens that show all channels are hidden
                 where the first one is.
             fourier_weight: Weight of `fourier_loss` in `loss`.
+
+        Raises:
+            InputError: Channel names repeat, or are not those that joint tokens need, or the image is smaller than
+                a patch.
+            AssertionError: The mask hides unequally many tokens, or whole channels, in the samples.
         """
         arrangement = self.encoder.arrange(channels, unnamed=mask.unnamed.tolist())
         patches = self.encoder.cut(image, arrangement)
@@ -87,11 +93,12 @@ class MaskedAutoencoder(nn.Module):
         pixel_loss, fourier_loss = reconstruction_losses(
             prediction[hidden].view(-1, side_px**2), patches[hidden].view(-1, side_px**2)
         )
+        shown = hidden.permute(0, 3, 1, 2).expand(-1, len(channels), -1, -1)
         return Reconstruction(
             loss=pixel_loss + fourier_weight * fourier_loss,
             pixel_loss=pixel_loss,
             fourier_loss=fourier_loss,
-            hidden=mask.hidden,
+            hidden=reorder_channels(shown, arrangement.restore),
             latent=latent,
             patches=prediction.detach().reshape(*hidden.shape[:3], len(channels), -1),
             restore=arrangement.restore,
@@ -162,10 +169,11 @@ def reconstruction_losses(
     prediction, target = prediction.to(dtype), target.to(dtype)
     side = math.isqrt(target.shape[-1])
     distance = (_half_spectrum(prediction, side) - _half_spectrum(target, side)).abs()
-    # Real input: the other half mirrors this one, except the first and (for even sides) the last column.
+    # Real input: the other half mirrors this one, except the first and, for even sides, the last column.
     weight = torch.full((distance.shape[-1],), 2.0, dtype=dtype, device=target.device)
+    if side % 2 == 0:
+        weight[-1] = 1
     weight[0] = 1
-    weight[-1] = 1 if side % 2 == 0 else 2
     fourier = (distance * weight).sum() / target.numel()
     return (prediction - target).square().mean(), fourier
 

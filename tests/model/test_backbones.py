@@ -172,11 +172,13 @@ def test_joint_tokens_show_all_channels_in_the_order_of_the_model(
         model.encoder.tokens(image[:, :4], STAINS[:4])
     masking = MaskingSettings(channel_steps=0.0)
     mask = draw_mask(masking, batch=3, channels=5, grid=(4, 6), seed=0, step=0)
-    result = model(image, STAINS, mask, 0.01)
+    shuffled = image[:, order]
+    result = model(shuffled, [STAINS[i] for i in order], mask, 0.01)
     assert result.prediction.shape == image.shape
-    hidden = mask.hidden[:, :1].expand_as(mask.hidden)
-    is_hidden = hidden.repeat_interleave(8, 2).repeat_interleave(8, 3)
-    expected = (result.prediction - image).square()[is_hidden].mean()
+    # Hidden where the first channel of the model is, which is the second of this image.
+    assert torch.equal(result.hidden, mask.hidden[:, 1:2].expand_as(mask.hidden))
+    is_hidden = result.hidden.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    expected = (result.prediction - shuffled).square()[is_hidden].mean()
     torch.testing.assert_close(result.pixel_loss, expected)
 
 

@@ -57,11 +57,12 @@ def test_the_loss_depends_on_hidden_patches_only(
     expected = (result.prediction - image)[where].square().mean()
     torch.testing.assert_close(result.pixel_loss.detach(), expected)
     torch.testing.assert_close(result.loss, result.pixel_loss + 0.01 * result.fourier_loss)
+    assert torch.equal(result.hidden, mask.hidden)
 
 
 def test_the_fourier_loss_is_that_of_the_whole_spectrum() -> None:
     generator = torch.Generator().manual_seed(0)
-    for side in (5, 8):
+    for side in (1, 2, 5, 8):
         prediction = torch.randn(7, side * side, generator=generator, dtype=torch.float64)
         target = torch.randn(7, side * side, generator=generator, dtype=torch.float64)
         spectra = [torch.fft.fft2(patches.view(7, side, side)).abs() for patches in (prediction, target)]
@@ -79,6 +80,7 @@ def test_permuting_channels_with_names_and_mask_changes_nothing_but_order(
     permuted = autoencoder(image[:, order], [STAINS[i] for i in order], permuted_mask, 0.01)
     torch.testing.assert_close(permuted.loss, result.loss)
     torch.testing.assert_close(permuted.prediction, result.prediction[:, order])
+    assert torch.equal(permuted.hidden, permuted_mask.hidden)
 
 
 def test_a_batch_of_one_equals_a_batch_of_many(
