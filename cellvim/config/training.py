@@ -15,7 +15,8 @@ class MaskingSettings(Settings):
     mask_ratio: Share = 0.75
     """Share of patches hidden, drawn independently in each channel."""
     channel_steps: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of steps that hide whole channels instead, so that one stain is predicted from the others."""
+    """Share of steps that draw k of 0 to T - 1 channels and hide those whole, so that one stain is predicted from
+    the others. k = 0 leaves nothing to predict and hides patches: (T - 1) / T of this share hide channels."""
     fourier_weight: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the L1 distance between the Fourier magnitudes of hidden patches and their reconstruction."""
     name_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -58,8 +59,9 @@ class SupervisedSettings(Settings):
 
     label: str = "Metadata_Perturbation"
     """Column of the plate map that is predicted, with or without `Metadata_`, in any case."""
-    group: str = "Metadata_Perturbation"
-    """Column whose values are held out whole in the perturbation-held-out split; the same as `label` leaves that
+    group: str | None = None
+    """Column whose values are held out whole in the perturbation-held-out split. If None, the compound where the
+    plate map names one, so that all its doses are on one side, else the perturbation. The same as `label` leaves that
     split undefined, as nobody can name what they never saw."""
     held_out_plates: tuple[str, ...] = ()
     """Plates never trained on; if empty, about a fifth of them by hash, one at least where there are two."""
@@ -68,7 +70,7 @@ class SupervisedSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channel_sampling: bool = True
     """Show a random number of channels in each step (hierarchical channel sampling), as in the paper; nothing else
-    is hidden, and `masking` plays no part. A model of joint tokens is always shown all of them."""
+    is hidden, and of `masking` only `name_dropout` plays a part. A model of joint tokens is always shown all."""
 
 
 class AlignmentSettings(Settings):

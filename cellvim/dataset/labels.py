@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from cellvim.errors import InputError
-from cellvim.store import PlateReader
+from cellvim.store import PlateReader, find_compound_column
 
 PREFIX = "Metadata_"
 WELL, PERTURBATION, CONTROL_TYPE = "Metadata_Well", "Metadata_Perturbation", "Metadata_ControlType"
@@ -21,6 +21,11 @@ def find_column(plates: Sequence[PlateReader], name: str) -> str | None:
     columns = {column.casefold(): column for column in _columns(plates)}
     wanted = (name, f"{PREFIX}{name}")
     return next((columns[spelt.casefold()] for spelt in wanted if spelt.casefold() in columns), None)
+
+
+def find_compound(plates: Sequence[PlateReader]) -> str | None:
+    """Column that names compounds whatever their dose; None if no plate map has one."""
+    return find_compound_column(_columns(plates))
 
 
 def require_column(plates: Sequence[PlateReader], name: str, *, asked_by: str) -> str:

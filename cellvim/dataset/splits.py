@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 
 from cellvim.config import SupervisedSettings
 from cellvim.dataset.index import TrainingIndex, Window
-from cellvim.dataset.labels import find_column, require_column, values_by_well
+from cellvim.dataset.labels import (
+    CONTROL_TYPE,
+    PERTURBATION,
+    find_column,
+    find_compound,
+    require_column,
+    values_by_well,
+)
 from cellvim.errors import InputError, UsageError
 from cellvim.folds import fold_of, hash_of
 from cellvim.store import FieldKey, PlateReader
@@ -94,12 +101,17 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
         UsageError: A plate that shall be held out is not there, or no other is left.
     """
     label = require_column(index.plates, settings.label, asked_by="supervised.label")
-    group = find_column(index.plates, settings.group) or settings.group
+    group = name_group(index.plates, settings)
     wells, unlabelled = label_wells(index, label, group)
     plates = choose_plates(sorted({well.plate.name for well in wells}), settings)
     here = [well for well in wells if well.plate.name not in plates]
     elsewhere = [well for well in wells if well.plate.name in plates]
-    groups, no_groups = choose_groups(here, index.plates, settings)
+    has_groups = find_column(index.plates, group) is not None
+    groups, no_groups = (
+        choose_groups(here, label=label, group=group, folds=settings.folds)
+        if has_groups
+        else (frozenset(), f"the plate maps have no column {group}")
+    )
     trained = [well for well in here if well.group not in groups]
     classes = tuple(sorted({well.label for well in trained}))
     if len(classes) < 2:
@@ -138,13 +150,14 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
 
 
 def label_wells(index: TrainingIndex, label: str, group: str) -> tuple[list[LabelledWell], int]:
-    """Usable wells with a label, with whole fields; and the number of those without."""
+    """Usable wells with a label, with whole fields; and the number of those without. An empty well shows no label."""
     wells, unlabelled = [], 0
     for plate, fields_of_wells in index.plates_and_wells():
         labels, groups = values_by_well(plate, label), values_by_well(plate, group)
+        controls = values_by_well(plate, CONTROL_TYPE)
         for fields in fields_of_wells:
             name = fields[0].well
-            if name not in labels:
+            if name not in labels or controls.get(name) == "empty":
                 unlabelled += 1
                 continue
             parts = tuple(FieldPart(field, Window(0, 0, *plate.shape(field))) for field in fields)
@@ -175,8 +188,15 @@ def choose_plates(names: Sequence[str], settings: SupervisedSettings) -> tuple[s
     return tuple(sorted(chosen[: len(names) - 1]))
 
 
+def name_group(plates: Sequence[PlateReader], settings: SupervisedSettings) -> str:
+    """Column whose values are held out whole, by its full name where a plate map has it."""
+    if settings.group is not None:
+        return find_column(plates, settings.group) or settings.group
+    return find_compound(plates) or PERTURBATION
+
+
 def choose_groups(
-    wells: Sequence[LabelledWell], plates: Sequence[PlateReader], settings: SupervisedSettings
+    wells: Sequence[LabelledWell], *, label: str, group: str, folds: int
 ) -> tuple[frozenset[str], str | None]:
     """Values to hold out, one fold of them by hash, so that each label keeps one to be learned from.
 
@@ -184,22 +204,20 @@ def choose_groups(
 
     Args:
         wells: Labelled wells on plates that are trained on.
+        label: Column that is predicted.
+        group: Column of the values.
+        folds: One fold of this many is held out.
 
     Returns:
         The values; and why there are none, if there are none.
     """
-    column = find_column(plates, settings.group)
-    if column is None:
-        return frozenset(), f"the plate maps have no column {settings.group}"
-    if column == find_column(plates, settings.label):
+    if group == label:
         return frozenset(), "the label is the perturbation, and nobody can name one that they never saw"
     labels_of: dict[str, set[str]] = defaultdict(set)
     for well in wells:
         if well.group is not None:
             labels_of[well.group].add(well.label)
-    due = {
-        value for value in labels_of if fold_of(value, folds=settings.folds, salt=PERTURBATION_HELD_OUT) == 0
-    }
+    due = {value for value in labels_of if fold_of(value, folds=folds, salt=PERTURBATION_HELD_OUT) == 0}
     ranked = sorted(
         labels_of, key=lambda value: (value not in due, hash_of(value, salt=PERTURBATION_HELD_OUT))
     )
@@ -213,7 +231,7 @@ def choose_groups(
             asked |= labels
             spare.subtract(labels)
     if len(asked) < 2:
-        return frozenset(), f"fewer than two labels are shared by two values of {settings.group} or more"
+        return frozenset(), f"fewer than two labels are shared by two values of {group} or more"
     return frozenset(chosen), None
 
 

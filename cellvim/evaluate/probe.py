@@ -19,6 +19,7 @@ from cellvim.folds import fold_of
 from cellvim.profiles import Profiles, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
 from cellvim.statistics import generator_for, score_predictions
+from cellvim.store import find_compound_column
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class ProbeWells:
         features: Normalised profiles.
         label: Code of the label.
         plate: Name of the plate.
-        perturbation: Name of the perturbation.
+        perturbation: Name of the compound, whatever its dose, where the table has one; else of the perturbation.
         well: Name of the plate and the well.
     """
 
@@ -76,6 +77,7 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
         ``unlearnable_wells``.
     """
     column = require_column(profiles, settings.label) if settings.label else PERTURBATION
+    compound = find_compound_column(profiles.metadata.columns)
     wells = labelled_wells(profiles, column)
     metrics: dict[str, Any] = {
         "label": column,
@@ -84,7 +86,7 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
     }
     splits = {"plate_held_out": wells.plate, "perturbation_held_out": wells.perturbation, LEAKY: wells.well}
     for name, units in splits.items():
-        is_circular = name == "perturbation_held_out" and column == PERTURBATION
+        is_circular = name == "perturbation_held_out" and column in (PERTURBATION, compound)
         metrics[name] = (
             {"reason": LABEL_IS_PERTURBATION} if is_circular else judged_split(name, wells, units, settings)
         )
@@ -103,11 +105,14 @@ def labelled_wells(profiles: Profiles, column: str) -> ProbeWells:
     common = counts.filter(pl.col("count") >= FEWEST_WELLS_PER_LABEL)["label"].implode()
     rows = np.flatnonzero((is_treated & metadata["label"].is_in(common).fill_null(value=False)).to_numpy())
     kept = metadata[rows]
+    compound = find_compound_column(kept.columns)
+    # Doses of a compound share what they do: one of them in training would give the others away.
+    held_out = pl.coalesce(PERTURBATION if compound is None else compound, PERTURBATION)
     return ProbeWells(
         features=profiles.features[rows],
         label=np.unique(kept["label"].to_numpy().astype(str), return_inverse=True)[1],
         plate=kept[PLATE].to_numpy().astype(str),
-        perturbation=kept[PERTURBATION].to_numpy().astype(str),
+        perturbation=kept.select(held_out.cast(pl.String)).to_series().to_numpy().astype(str),
         well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_numpy().astype(str),
     )
 

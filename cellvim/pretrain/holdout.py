@@ -10,7 +10,13 @@ from numpy import ndarray
 
 from cellvim.config import PretrainSettings
 from cellvim.dataset import prefetched
-from cellvim.dataset.splits import Division, LabelledWell
+from cellvim.dataset.splits import (
+    LEAKY,
+    PERTURBATION_HELD_OUT,
+    PLATE_HELD_OUT,
+    Division,
+    LabelledWell,
+)
 from cellvim.dataset.views import read_views
 from cellvim.statistics import Estimate, score_predictions
 
@@ -38,7 +44,8 @@ def judge_held_out(
     for name, held_out in division.held_out.items():
         if held_out.reason is None:
             truth, log_probabilities, well = predict_crops(objective, held_out.wells, division, settings)
-            scores = score_split(truth, log_probabilities, well, seed=settings.seed, name=name)
+            unit = units_of(name, held_out.wells)
+            scores = score_split(truth, log_probabilities, well, unit, seed=settings.seed, name=name)
         else:
             scores = {"reason": held_out.reason}
         splits[name] = {**scores, "unlearnable_wells": held_out.unlearnable_wells}
@@ -108,20 +115,32 @@ def predict_crops(
     return truth, np.concatenate(rows), np.array(owner)
 
 
+def units_of(name: str, wells: Sequence[LabelledWell]) -> Int[ndarray, " wells"]:
+    """Number of what was held out as one: a plate, a value of the group, or a well. Its wells resemble each other."""
+    of_well = {
+        PLATE_HELD_OUT: lambda well: well.plate.name,
+        PERTURBATION_HELD_OUT: lambda well: well.group,
+        LEAKY: lambda well: f"{well.plate.name}/{well.well}",
+    }[name]
+    return np.unique([str(of_well(well)) for well in wells], return_inverse=True)[1]
+
+
 def score_split(
     truth: Int[ndarray, " wells"],
     log_probabilities: Float[ndarray, "crops classes"],
     well: Int[ndarray, " crops"],
+    unit: Int[ndarray, " wells"],
     *,
     seed: int,
     name: str,
 ) -> dict[str, Any]:
-    """Score crops, and wells by the mean log-probabilities of their crops; intervals are over wells.
+    """Score crops, and wells by the mean log-probabilities of their crops; intervals are over units.
 
     Args:
         truth: Class of each well.
         log_probabilities: Of each crop.
         well: Number of each crop's well, from 0.
+        unit: Number of what each well was held out with, from 0. A single unit leaves no interval.
         seed: With `name` it decides the resamples.
         name: Name of the set.
     """
@@ -133,20 +152,19 @@ def score_split(
     by_crop = score_predictions(
         truth[well],
         log_probabilities.argmax(axis=1),
-        well,
+        unit[well],
         resamples=RESAMPLES,
         seed=seed,
         name=f"{name}/crop",
     )
-    by_well = score_predictions(
-        truth, called, np.arange(wells), resamples=RESAMPLES, seed=seed, name=f"{name}/well"
-    )
+    by_well = score_predictions(truth, called, unit, resamples=RESAMPLES, seed=seed, name=f"{name}/well")
     return {
         "accuracy_per_well": by_well["accuracy"].as_metric(),
         "macro_f1_per_well": by_well["macro_f1"].as_metric(),
         "accuracy_per_crop": by_crop["accuracy"].as_metric(),
         "chance_commonest": float(np.bincount(truth).max() / wells),
         "chance_uniform": 1 / classes,
+        "units": int(unit.max()) + 1,
         "wells": wells,
         "crops": int(well.size),
         "classes": int(np.unique(truth).size),

@@ -10,6 +10,7 @@ from cellvim.store.naming import (
     well_name,
     well_position,
 )
+from cellvim.store.platemap import find_compound_column
 from cellvim.store.reader import PlateReader, find_plates
 from cellvim.store.records import SourceFile
 from cellvim.store.writer import PlateWriter
@@ -21,6 +22,7 @@ __all__ = [
     "PlateWriter",
     "SourceFile",
     "describe_plate",
+    "find_compound_column",
     "find_plates",
     "parse_well",
     "safe_name",

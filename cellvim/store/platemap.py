@@ -38,6 +38,11 @@ _CONTROLS = {
 _HINT = "a plate map needs one row per well, with a column `well` (B07) and one such as `perturbation`"
 
 
+def find_compound_column(columns: Sequence[str]) -> str | None:
+    """The column that names compounds whatever their dose, where perturbations may be doses; None if there is none."""
+    return next(iter(_find_all(columns, _COMPOUND_NAMES)), None)
+
+
 def read_platemap(path: Path) -> pl.DataFrame:
     """Read a CSV, TSV or Parquet plate map; JUMP, LINCS, pycytominer and plain columns are understood.
 
@@ -214,7 +219,7 @@ def _with_controls(table: pl.DataFrame) -> pl.DataFrame:
     known = {spelling: control for control, spellings in _CONTROLS.items() for spelling in spellings}
     given = [
         pl.Series([known.get(_plain(str(value))) for value in table[name]], dtype=pl.String)
-        for name in _find_all(table, _CONTROL_NAMES)
+        for name in _find_all(table.columns, _CONTROL_NAMES)
     ]
     solvent, perturbation = _find(table, _SOLVENT_NAMES), _find(table, _PERTURBATION_NAMES)
     if perturbation is not None:
@@ -265,11 +270,11 @@ def _refuse_doubled_wells(table: pl.DataFrame, path: Path) -> None:
 
 
 def _find(table: pl.DataFrame, names: Sequence[str]) -> str | None:
-    return next(iter(_find_all(table, names)), None)
+    return next(iter(_find_all(table.columns, names)), None)
 
 
-def _find_all(table: pl.DataFrame, names: Sequence[str]) -> list[str]:
-    present = {_plain(column.removeprefix("Metadata_")): column for column in table.columns}
+def _find_all(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    present = {_plain(column.removeprefix("Metadata_")): column for column in columns}
     return [present[name] for name in names if name in present]
 
 

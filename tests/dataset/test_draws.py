@@ -62,12 +62,15 @@ def test_without_a_replicate_the_partner_is_of_the_same_well(make_plate: Any) ->
     plates = [
         make_plate("P1", platemap=platemap("DMSO", "only here", None, "twice here")),
         make_plate("P2", sites=1, platemap=platemap("DMSO", "DMSO")),
+        *(make_plate(name, wells=("A01",), platemap=platemap("elsewhere")) for name in ("P3", "P4")),
     ]
     draws = draw(plates)
-    for first, second in drawn_pairs(draws):
+    alone = [pair for pair in drawn_pairs(draws) if pair[0].plate.name in ("P1", "P2")]
+    for first, second in alone:
         assert (first.plate.name, first.field.well) == (second.plate.name, second.field.well)
         assert (first.field == second.field) == (first.plate.name == "P2")
-    assert draws.count_kinds() == {"replicate": 0, "field": 4, "crop": 4}
+    assert {first.plate.name for first, _ in alone} == {"P1", "P2"}
+    assert draws.count_kinds() == {"replicate": 2, "field": 4, "crop": 4}
 
 
 def test_wells_of_one_perturbation_share_a_label_and_others_do_not(make_plate: Any) -> None:
@@ -87,7 +90,18 @@ def test_plates_of_other_channels_are_no_partners(make_plate: Any) -> None:
         make_plate("P1", platemap=platemap("a", "b")),
         make_plate("P2", channels=("ER", "AGP"), platemap=platemap("a", "b")),
     ]
-    assert draw(plates).count_kinds()["replicate"] == 0
+    with pytest.raises(InputError, match="no perturbation is on two plates with the same channels"):
+        draw(plates)
+
+
+def test_without_control_types_a_warning_says_what_that_means(
+    make_plate: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = platemap("DMSO", "a")
+    draw([make_plate(name, platemap=layout) for name in ("P1", "P2")])
+    assert not caplog.records
+    draw([make_plate(name, platemap=layout.drop("Metadata_ControlType")) for name in ("P3", "P4")])
+    assert "untreated wells are drawn towards each other" in caplog.text
 
 
 def test_pairs_of_a_well_need_no_labels(make_plate: Any) -> None:

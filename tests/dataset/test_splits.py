@@ -230,3 +230,31 @@ def test_a_well_is_judged_by_crops_that_do_not_overlap(make_plate: Any) -> None:
         assert len(covered) == count * crop_px**2
         assert covered <= pixels_of([well])
         assert read_views(well, crop_px=crop_px).shape == (count, 3, crop_px, crop_px)
+
+
+def test_all_doses_of_a_compound_are_on_one_side(make_plate: Any) -> None:
+    """Three compounds of each mechanism, each at three doses: perturbations of their own, the same chemistry."""
+    doses = [number // 6 for number in range(len(WELLS))]
+    layout = platemap().with_columns(
+        pl.col("Metadata_Perturbation").alias("Metadata_Compound"),
+        pl.Series("Metadata_Perturbation", [f"drug {n % 6}@{doses[n]} uM" for n in range(len(WELLS))]),
+    )
+    plate = make_plate("P1", wells=WELLS, sites=1, platemap=layout)
+    division = divide([plate], MOA)
+    judged = {well.group for well in division.held_out[PERTURBATION_HELD_OUT].wells}
+    assert division.group == "Metadata_Compound"
+    assert judged
+    assert judged.isdisjoint({well.group for well in division.training})
+    by_dose = divide([plate], MOA.model_copy(update={"group": "perturbation"}))
+    trained = {str(well.group).split("@")[0] for well in by_dose.training}
+    assert trained & {str(well.group).split("@")[0] for well in by_dose.held_out[PERTURBATION_HELD_OUT].wells}
+
+
+def test_an_empty_well_shows_no_label(make_plate: Any) -> None:
+    controls = ["empty", "negcon", *[None] * (len(WELLS) - 2)]
+    layout = platemap().with_columns(pl.Series("Metadata_ControlType", controls, dtype=pl.String))
+    division = divide([make_plate("P1", wells=WELLS, sites=1, platemap=layout)], MOA)
+    assert division.counts["wells_without_label"] == 1
+    places = {well.well for split in division.held_out.values() for well in split.wells}
+    assert {WELLS[0]}.isdisjoint(places | {well.well for well in division.training})
+    assert WELLS[1] in places | {well.well for well in division.training}
