@@ -1,5 +1,6 @@
 """Samples that come in pairs: two views of the same biology."""
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,8 +9,17 @@ import numpy as np
 
 from cellvim.dataset.draws import SampleKey
 from cellvim.dataset.index import DrawnField, PlateGroup, TrainingIndex
-from cellvim.dataset.labels import CONTROL_TYPE, PERTURBATION, require_column, values_by_well
+from cellvim.dataset.labels import (
+    CONTROL_TYPE,
+    PERTURBATION,
+    find_column,
+    require_column,
+    values_by_well,
+)
+from cellvim.errors import InputError
 from cellvim.store import FieldKey, PlateReader
+
+logger = logging.getLogger(__name__)
 
 STREAM = 0x70616972  # "pair": keeps these draws apart from those of crops
 
@@ -42,7 +52,7 @@ class PairedDraws:
         positives: `well` takes no labels: every partner is of the same well.
 
     Raises:
-        InputError: Replicates are asked for, and the plates have no plate map.
+        InputError: Replicates are asked for, and the plates have no plate map, or no well has one.
     """
 
     samples_together = 2
@@ -61,6 +71,10 @@ class PairedDraws:
                 self._wells[place] = well = PairWell(plate, fields, identity)
                 if is_treated:
                     self._replicates[plate.channels, identity].append(well)
+        if positives == "replicate" and not self.count_kinds()["replicate"]:
+            found = "no perturbation is on two plates with the same channels, so no well has a replicate elsewhere"
+            hint = "give more plates, or set alignment.positives to well, which takes no labels"
+            raise InputError(found, hint=hint)
 
     def count_kinds(self) -> dict[Kind, int]:
         """How many wells have a partner of each kind."""
@@ -108,6 +122,11 @@ def _perturbations(index: TrainingIndex) -> dict[tuple[PlateReader, str], tuple[
     """Perturbation of each well that has one, and whether it is a treatment."""
     column = require_column(index.plates, PERTURBATION, asked_by="alignment.positives: replicate")
     found = {}
+    if find_column(index.plates, CONTROL_TYPE) is None:
+        logger.warning(
+            "no plate map has %s: untreated wells are drawn towards each other like any treatment",
+            CONTROL_TYPE,
+        )
     for plate in index.plates:
         controls = values_by_well(plate, CONTROL_TYPE)
         for well, name in values_by_well(plate, column).items():

@@ -6,7 +6,7 @@ from cellvim.model.dense import dense_tokens
 from cellvim.model.device import choose_device, describe_backend, explain_out_of_memory
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
-from cellvim.model.masking import Mask, draw_channels, draw_mask
+from cellvim.model.masking import Mask, draw_channels, draw_mask, draw_names
 from cellvim.model.mixer import weight_decay_groups
 from cellvim.model.threads import compute_with
 
@@ -23,6 +23,7 @@ __all__ = [
     "describe_backend",
     "draw_channels",
     "draw_mask",
+    "draw_names",
     "explain_out_of_memory",
     "load_encoder",
     "save_encoder",

@@ -1,5 +1,6 @@
 """What the encoder does not see: dynamic channel-patch masking, a function of seed and step alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,8 @@ from cellvim.errors import UsageError
 
 STREAM = 0x6D61736B
 CHANNEL_STREAM = 0x6368616E
-"""Keep the draws of masks and of channels apart, and from others made from the same seed and step."""
+NAME_STREAM = 0x6E616D65
+"""Keep the draws of masks, channels and names apart, and from others made from the same seed and step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,24 @@ def draw_channels(settings: MaskingSettings, *, channels: int, seed: int, step: 
     generator = np.random.default_rng((CHANNEL_STREAM, seed, step))
     count = int(generator.integers(1, channels + 1))
     return tuple(sorted(generator.permutation(channels)[:count].tolist()))
+
+
+def draw_names(
+    settings: MaskingSettings, channels: Sequence[str], *, seed: int, step: int
+) -> tuple[str, ...]:
+    """Draw which channels of an unmasked step go by a name that no table has, so that the row `unknown` is learned.
+
+    Args:
+        settings: Chance of it.
+        channels: Names of the channels shown.
+        seed: Seed of the run.
+        step: Number of the step; the same seed and step give the same names.
+    """
+    chances = np.random.default_rng((NAME_STREAM, seed, step)).random(len(channels))
+    return tuple(
+        f"{name} (unnamed)" if chance < settings.name_dropout else name
+        for name, chance in zip(channels, chances, strict=True)
+    )
 
 
 def _lowest(noise: Shaped[ndarray, "*groups n"], count: int) -> Shaped[ndarray, "*groups n"]:

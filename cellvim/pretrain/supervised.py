@@ -12,7 +12,7 @@ from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource
 from cellvim.dataset.labelled import LabelledDraws
 from cellvim.dataset.splits import Division
-from cellvim.model import ChannelEncoder, draw_channels
+from cellvim.model import ChannelEncoder, draw_channels, draw_names
 from cellvim.model.classifier import ClassifierCard, ClassifierHead, save_classifier
 from cellvim.pretrain.holdout import judge_held_out
 from cellvim.pretrain.objective import Objective
@@ -21,7 +21,7 @@ HOLDOUT_NAME = "holdout.json"
 
 
 class ClassifierObjective(Objective):
-    """Cross-entropy of a linear head on the mean over all tokens; nothing is hidden, channels are sampled.
+    """Cross-entropy of a linear head on the mean over all tokens; no pixel is hidden, channels are sampled.
 
     Args:
         settings: The run.
@@ -54,7 +54,10 @@ class ClassifierObjective(Objective):
             msg = "a batch for the classifier has no labels"
             raise ValueError(msg)
         shown = draw_channels(self.sampling, channels=len(batch.channels), seed=self.seed, step=batch.step)
-        logits = self.classify(batch.images[:, list(shown)], [batch.channels[channel] for channel in shown])
+        names = [batch.channels[channel] for channel in shown]
+        if not self.encoder.needs_all_channels:
+            names = list(draw_names(self.sampling, names, seed=self.seed, step=batch.step))
+        logits = self.classify(batch.images[:, list(shown)], names)
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         hits = logits.detach().argmax(dim=1) == batch.labels
         return {"loss": loss, "accuracy": hits.to(loss.dtype).mean()}
