@@ -153,13 +153,23 @@ def torture_pretraining(out: Path, *, kills: int, seed: int) -> Campaign:
         for _ in range(min(int(generator.integers(1, MOST_KILLS + 1)), kills - len(campaign.kills))):
             if not _is_killed([*command, str(run)], run, campaign, generator):
                 break
-        subprocess.run([*command, str(run)], check=True, env=_environment(), stdout=subprocess.DEVNULL)  # noqa: S603
+        finish_run([*command, str(run)], campaign)
         campaign.differing_bytes += differing_bytes(whole, run)
         if hash_files(run) == wanted:
             shutil.rmtree(run)
         campaign.runs += 1
         logger.info("%d of %d kills, %d bytes differ", len(campaign.kills), kills, campaign.differing_bytes)
     return campaign
+
+
+def finish_run(command: list[str], campaign: Campaign) -> None:
+    """Start a killed run again and let it end; the campaign remembers if it did not."""
+    resumed = subprocess.run(  # noqa: S603
+        command, check=False, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if resumed.returncode:
+        end = resumed.stderr.decode().strip()[-500:]
+        campaign.unexpected.append(f"resumed, exit {resumed.returncode}: {end}")
 
 
 def reliability_page(campaigns: Sequence[Campaign], line: str) -> str:
@@ -214,9 +224,13 @@ def write_plate(folder: Path) -> Path:
 
 
 def hash_files(run: Path) -> dict[str, str]:
-    """SHA-256 of every result of a run that two runs must have in common."""
-    files = sorted(path for path in run.iterdir() if path.is_file() and path.name not in WITH_TIMES)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """SHA-256 of every result of a run that two runs must have in common, its last checkpoint among them."""
+    results = [path for path in run.iterdir() if path.is_file() and path.name not in WITH_TIMES]
+    checkpoints = sorted(run.glob("checkpoints/step-*.safetensors"))[-1:]
+    return {
+        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted([*results, *checkpoints])
+    }
 
 
 def differing_bytes(left: Path, right: Path) -> int:

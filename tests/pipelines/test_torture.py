@@ -1,11 +1,20 @@
 """A small sample of the kill campaign, and that its judge can say no."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipelines.torture import Campaign, Kill, differing_bytes, phase_of, reliability_page, torture_pretraining
+from pipelines.torture import (
+    Campaign,
+    Kill,
+    differing_bytes,
+    finish_run,
+    phase_of,
+    reliability_page,
+    torture_pretraining,
+)
 
 
 @pytest.mark.slow
@@ -14,6 +23,7 @@ def test_pretraining_killed_at_two_random_moments_leaves_the_same_bytes(tmp_path
     assert len(campaign.kills) >= 2
     assert campaign.is_passed, campaign
     assert {"model.safetensors", "metrics.jsonl", "loss.png", "summary.json"} <= set(campaign.compared)
+    assert "checkpoints/step-00000120.safetensors" in campaign.compared
 
 
 def test_every_byte_that_differs_is_counted(tmp_path: Path) -> None:
@@ -29,6 +39,19 @@ def test_every_byte_that_differs_is_counted(tmp_path: Path) -> None:
     assert differing_bytes(left, right) == 2
     (right / "metrics.jsonl").unlink()
     assert differing_bytes(left, right) == differing_bytes(right, left) == 7
+    for folder, content in ((left, b"\0\0"), (right, b"\0\1")):
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints/step-00000010.safetensors").write_bytes(b"early" + content)
+        (folder / "checkpoints/step-00000020.safetensors").write_bytes(content)
+    assert differing_bytes(left, right) == 8
+
+
+def test_a_run_that_does_not_resume_fails_the_campaign() -> None:
+    broken = [sys.executable, "-c", "import sys; sys.exit('no way back')"]
+    campaign = Campaign("pretrain", "cellvim pretrain", 8.0)
+    finish_run(broken, campaign)
+    assert not campaign.is_passed
+    assert campaign.unexpected == ["resumed, exit 1: no way back"]
 
 
 def test_the_folder_of_a_dead_run_tells_what_it_had_been_at(tmp_path: Path) -> None:
