@@ -108,7 +108,7 @@ def pretrain(
 ) -> None:
     """Train a channel-aware FastVim on plates, without labels unless the objective asks for them.
 
-    Killed at any moment, the same command goes on and ends with the same bytes.
+    Killed at any moment, the same command goes on; on a CPU it ends with the same bytes.
 
     **Examples**
 
