@@ -1,4 +1,7 @@
-"""The laws that every member of the family obeys, over all combinations of the settings that change the scan."""
+"""The laws that every member of the family obeys, over all combinations of the settings that change the scan.
+
+They are tested here and nowhere else for the variants; what only one variant does is in `test_backbones.py`.
+"""
 
 from itertools import product
 from typing import Any
@@ -13,8 +16,9 @@ from cellvim.model.channel_embed import to_patches
 
 STAINS = ("DNA", "ER", "Mito")
 BACKBONES = ("fast_channel_vim", "bag_of_channels", "channel_vim", "channel_vit")
-BF16_BOUND = 0.02
-"""Relative error (2-norm) of features under bf16: 8 bits are one part in 256 per product, over a few blocks."""
+BF16_BOUND = 0.006
+"""Relative error (2-norm) under bf16. Rounding to 8 bits is 2e-3 at most per product, over a few blocks: 0.0027 to
+0.0036 were found, over 14 variants and six seeds."""
 
 POOLED = [
     {"pool": pool, "pool_divisor": divisor, "backward_rows": rows, "scan_order": order, "scan_path": path}
@@ -30,7 +34,13 @@ OTHERS = [
     {"backbone": backbone, "scan_order": order, "scan_path": path}
     for backbone, order, path in product(BACKBONES[1:], ("channel-first", "spatial-first"), ("rowwise", "colwise"))
 ]  # fmt: skip
-ALL = [*POOLED, {"is_rotated": False}, *OTHERS]
+LONE = [
+    {"is_rotated": False},
+    {"has_inner_norm": False},
+    {"position_grid": (2, 3)},
+    {"backbone": "bag_of_channels", "scan_path": "colwise", "pool": "max"},
+]
+ALL = [*POOLED, *LONE, *OTHERS]
 OURS_AND_PUBLISHED = [
     changes
     for changes in ALL
@@ -42,7 +52,8 @@ OURS_AND_PUBLISHED = [
 def encoder_of(**changes: Any) -> ChannelEncoder:
     """A toy encoder in float64, weights large enough that no term hides."""
     depth = 4 if changes.get("scan_order") == "alternating" else 2
-    model = ModelSettings(width=8, depth=depth, patch_px=8, state_size=3, position_grid=4, **changes)
+    size = {"width": 8, "depth": depth, "patch_px": 8, "state_size": 3, "position_grid": 4}
+    model = ModelSettings.checked(size | changes)
     generator = torch.Generator().manual_seed(5)
     encoder = ChannelEncoder(model, STAINS, generator=generator).double()
     with torch.no_grad():
@@ -52,7 +63,14 @@ def encoder_of(**changes: Any) -> ChannelEncoder:
 
 
 def named(changes: dict[str, Any]) -> str:
-    return "-".join(map(str, changes.values()))
+    settings = (name if value is False else f"{value}" for name, value in changes.items())
+    return "-".join(settings)
+
+
+def some_hidden() -> Tensor:
+    """Hide 9 of 15 patches of each channel, others in each sample."""
+    noise = torch.rand(2, 15, 3, generator=torch.Generator().manual_seed(7))
+    return (noise.argsort(1).argsort(1) < 9).view(2, 3, 5, 3)
 
 
 @pytest.fixture(params=OURS_AND_PUBLISHED, ids=named)
@@ -92,8 +110,7 @@ def test_a_subset_of_channels_equals_the_same_subset_fed_alone(member: ChannelEn
 
 
 def test_a_batch_of_one_equals_a_batch_of_many(member: ChannelEncoder, image: Tensor) -> None:
-    hidden = torch.rand(2, 15, 3, generator=torch.Generator().manual_seed(7)).argsort(1).argsort(1) < 9
-    hidden = hidden.view(2, 3, 5, 3)
+    hidden = some_hidden()
     patches = to_patches(image, 8)
     together = member.encode_kept(patches, range(3), hidden)
     for sample in range(2):
@@ -119,13 +136,23 @@ def test_any_size_works_and_the_mirrored_margin_is_that_of_the_completed_image(
     assert torch.equal(encoder.tokens(completed, STAINS[:2]), tokens)
 
 
-@pytest.mark.parametrize("changes", [{"backbone": name} for name in BACKBONES] + [{"pool": "max"}], ids=named)
-def test_bf16_stays_within_its_bound_of_fp32(changes: dict[str, Any], image: Tensor) -> None:
-    model = ModelSettings(width=48, depth=6, patch_px=8, position_grid=4, **changes)
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{"backbone": name} for name in BACKBONES] + [{"pool": "max"}, *LONE], ids=named
+)
+def test_bf16_stays_within_its_bound_of_fp32(changes: dict[str, Any], is_masked: bool, image: Tensor) -> None:
+    model = ModelSettings.checked({"width": 48, "depth": 6, "patch_px": 8, "position_grid": 4} | changes)
     encoder = ChannelEncoder(model, STAINS, generator=torch.Generator().manual_seed(5))
-    exact = encoder.features(image.float(), STAINS)
+    single = image.float()
+
+    def encode() -> Tensor:
+        if is_masked:
+            return encoder.encode_kept(to_patches(single, 8), range(3), some_hidden())
+        return encoder.features(single, STAINS)
+
+    exact = encode()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = encoder.features(image.float(), STAINS)
+        rough = encode()
     assert rough.dtype == torch.float32
     error = (rough - exact).norm() / exact.norm()
     assert 0 < error < BF16_BOUND

@@ -5,4 +5,11 @@ from cellvim_kernels.pooled_mixer.naive import naive_pooled_mixer
 from cellvim_kernels.pooled_mixer.token_major import token_major_pooled_mixer
 from cellvim_kernels.pooled_mixer.weights import NORM_EPS, MixerWeights, Pool
 
-__all__ = ["NORM_EPS", "MixerWeights", "Pool", "naive_pooled_mixer", "take_tokens", "token_major_pooled_mixer"]
+__all__ = [
+    "NORM_EPS",
+    "MixerWeights",
+    "Pool",
+    "naive_pooled_mixer",
+    "take_tokens",
+    "token_major_pooled_mixer",
+]
