@@ -161,4 +161,7 @@ class PretrainSettings(Settings):
         if self.model.tokenization == "joint" and self.masking.channel_steps > 0:
             msg = "tokens over all channels cannot hide one of them: set masking.channel_steps to 0"
             raise ValueError(msg)
+        if self.model.tokenization == "joint" and self.masking.channel_sampling:
+            msg = "tokens over all channels cannot leave one out: set masking.channel_sampling to false"
+            raise ValueError(msg)
         return self
