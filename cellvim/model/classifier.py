@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cellvim.config import Settings
 from cellvim.errors import InputError, NotFoundError
 from cellvim.model.initialize import linear, truncated_normal_
-from cellvim.model.tensors import read_tensors, write_tensors
+from cellvim.model.tensors import differences, read_tensors, shapes_of, write_tensors
 
 CLASSIFIER_NAME = "classifier.safetensors"
 HINT = "give a run folder of `cellvim pretrain` with objective: supervised"
@@ -77,8 +77,12 @@ def load_classifier(path: Path) -> tuple[ClassifierHead, ClassifierCard]:
     try:
         card = ClassifierCard.model_validate_json(header or "null")
         head = ClassifierHead(card.width, len(card.classes), generator=torch.Generator())
-        head.load_state_dict(state, strict=True)
     except (ValidationError, RuntimeError) as error:
         found = f"{file} is not a classifier head of this version: {str(error).splitlines()[0]}"
         raise InputError(found, hint=HINT) from error
+    differing = differences(shapes_of(head.state_dict()), shapes_of(state))
+    if differing:
+        found = f"{file} is not a classifier head of this version: {differing}"
+        raise InputError(found, hint=HINT)
+    head.load_state_dict(state, strict=True)
     return head.eval(), card

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,55 @@ from cellvim.errors import DiskError, InputError
 
 HEADER_KEY = "cellvim"
 """The only metadata key: safetensors writes several in random order."""
+
+SHOWN = 4
+"""Differences that a message names."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How names and shapes of tensors differ from those expected; false where they do not.
+
+    Args:
+        missing: Expected, not found; in the order of what is expected.
+        unexpected: Found, not expected; in the order of what was found.
+        misshapen: What was found and what was expected instead, by name.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+    def __str__(self) -> str:
+        problems = [f"{name} is missing" for name in self.missing]
+        problems += [f"{name} is not expected" for name in self.unexpected]
+        problems += [
+            f"{name} is {found} instead of {shape}" for name, (found, shape) in self.misshapen.items()
+        ]
+        rest = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        return "; ".join(problems[:SHOWN]) + rest
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def differences(expected: Shapes, found: Shapes) -> Differences:
+    """Compare names and shapes of tensors, one by one."""
+    return Differences(
+        missing=tuple(name for name in expected if name not in found),
+        unexpected=tuple(name for name in found if name not in expected),
+        misshapen={
+            name: (found[name], shape)
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        },
+    )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, header: Mapping[str, Any]) -> None:
