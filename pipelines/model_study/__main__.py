@@ -1,9 +1,10 @@
-"""Which settings of the model make better profiles? One factor at a time from the default, three seeds, with intervals.
+r"""Which settings of the model make better profiles? One factor at a time from the default, over several seeds.
 
 On synthetic plates with known truth and on BBBC013, all variants with the same data, recipe and number of steps. One
-command, from the root of the project; about an hour on two cores:
+command, from the root of the project, is what `make study` runs; about an hour and a quarter on two cores:
 
-    python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study --docs docs/model_study.md
+    python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study \
+        --docs docs/model_study.md --workers 2 --confirm
 
 Finished runs are kept, and an interrupted one goes on at its last checkpoint: run the same command again.
 """
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
     parser.add_argument(
-        "--confirm", action="store_true", help="then train what was ahead for longer, on fresh seeds"
+        "--confirm", action="store_true", help="then train some rows for longer, on fresh seeds"
     )
     parser.add_argument("--page", action="store_true", help="run nothing; write the page of what is finished")
     given = parser.parse_args(arguments)

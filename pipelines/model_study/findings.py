@@ -3,18 +3,25 @@
 from collections.abc import Iterator
 
 from pipelines.model_study.results import LEVEL, Comparison, StudyResults
+from pipelines.model_study.run import LONGER
 from pipelines.model_study.statistics import Difference
-from pipelines.model_study.text import DEFAULT_CHOICES, METRIC_NAMES
+from pipelines.model_study.text import DEFAULT_CHOICES, METRIC_NAMES, count
 from pipelines.model_study.variants import (
     CONFIRMED,
+    DEFAULT,
     INTENSITY,
     UNTRAINED,
     VARIANTS,
     DataName,
+    checks_of,
     readings_without_training,
 )
 
 FEATURES = "features of the same weights"
+VERDICT_WORDS = (
+    "\nThe words say what the rule below found, and no more. *Questioned*: an alternative is better by some metric and "
+    "worse by none. *Supported*: worse by some and better by none. *A trade*: both.\n"
+)
 
 
 def describe_findings(results: StudyResults, confirmed: StudyResults) -> list[str]:
@@ -28,9 +35,11 @@ def describe_findings(results: StudyResults, confirmed: StudyResults) -> list[st
     return [
         "| factor | default | verdict |\n| --- | --- | --- |",
         *verdicts,
-        "\nAgainst the default, by the rule below:\n",
+        VERDICT_WORDS,
+        "Against the default, by the rule below:\n",
         *lines,
         "",
+        *_describe_checks(results),
         *_unfinished(results),
         _chance(results),
         _training(results),
@@ -44,11 +53,29 @@ def _describe_confirmed(confirmed: StudyResults) -> list[str]:
         return []
     lines = [f"- **{row}**: {_sentence(confirmed, row)}" for row in rows]
     return [
-        "Trained twice as long, on other plates and seeds, against a default trained as long:\n",
+        f"Trained {LONGER} times as long, on other plates and seeds, against a default trained as long:\n",
         *lines,
         "",
+        *_describe_checks(confirmed),
+        *_unfinished(confirmed),
+        _chance(confirmed),
         _training(confirmed),
     ]
+
+
+def describe_first_stage(results: StudyResults) -> str:
+    """Say of each row of the second stage by which metrics its mean was above the default's in the first one."""
+    lines = []
+    for row in CONFIRMED:
+        if row in (DEFAULT, UNTRAINED):
+            continue
+        sides: dict[bool, list[str]] = {True: [], False: []}
+        for data, metric, comparison in _comparisons(results, row):
+            sides[comparison.difference.value > 0].append(f"{METRIC_NAMES[metric]} on {data}")
+        ahead, behind = (", ".join(sides[side]) or "nothing" for side in (True, False))
+        finished = f"mean above the default's by {ahead}; not by {behind}."
+        lines.append(f"- **{row}**: {finished if any(sides.values()) else 'not finished.'}")
+    return "\n".join([*lines, "", *_unfinished(results)])
 
 
 def format_difference(difference: Difference, *, sign: int = 1) -> str:
@@ -74,27 +101,44 @@ def _rows_by_factor() -> dict[str, list[str]]:
 
 
 def _verdict(results: StudyResults, rows: list[str]) -> str:
-    """Whether the alternatives to a default are distinguishably better or worse by any metric on any data."""
-    sides: dict[str, list[str]] = {"better": [], "worse": [], "mixed": [], "even": []}
-    for row in rows:
-        found = {comparison.finding for _, _, comparison in _comparisons(results, row)}
-        if found:
-            is_better, is_worse = "better" in found, "worse" in found
-            side = {(True, False): "better", (False, True): "worse", (True, True): "mixed"}
-            sides[side.get((is_better, is_worse), "even")].append(row)
-    words = {
-        "better": "questioned: better by some metric and worse by none",
-        "mixed": "a trade: better by some metrics, worse by others",
-        "worse": "supported: worse by some metric and better by none",
-        "even": "cannot be told apart",
+    """What the rule found of the alternatives to a default, and how many metrics on how many data sets say so."""
+    sides: dict[str, list[str]] = {
+        "questioned": [],
+        "a trade": [],
+        "supported": [],
+        "cannot be told apart": [],
     }
+    for row in rows:
+        found = [comparison.finding for _, _, comparison in _comparisons(results, row)]
+        better, worse = found.count("better"), found.count("worse")
+        names = {(True, False): "questioned", (True, True): "a trade", (False, True): "supported"}
+        if found:
+            side = names.get((better > 0, worse > 0), "cannot be told apart")
+            sides[side].append(row + _support(better, worse, len(found)))
     return (
-        "; ".join(f"{words[side]}: {', '.join(sides[side])}" for side in words if sides[side])
-        or "not finished"
+        "; ".join(f"{side}: {', '.join(named)}" for side, named in sides.items() if named) or "not finished"
     )
 
 
+def _support(better: int, worse: int, compared: int) -> str:
+    parts = [
+        f"{side} by one metric on one data set"
+        if number == 1
+        else f"{side} in {number} of {compared} comparisons"
+        for side, number in (("better", better), ("worse", worse))
+        if number
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def _comparisons(results: StudyResults, row: str) -> Iterator[tuple[DataName, str, Comparison]]:
+    """Comparisons that the verdict rests on."""
+    for data, metric, comparison in _all_comparisons(results, row):
+        if metric not in checks_of(row):
+            yield data, metric, comparison
+
+
+def _all_comparisons(results: StudyResults, row: str) -> Iterator[tuple[DataName, str, Comparison]]:
     for families in (results.against_default, results.other_readings):
         for data, metrics in families.items():
             for metric, found in metrics.items():
@@ -113,8 +157,26 @@ def _sentence(results: StudyResults, row: str) -> str:
     parts = [f"{name} by {', '.join(by_finding[name])}" for name in order if name in by_finding]
     noise = len(by_finding.get("noise", []))
     if not parts:
-        return f"no difference beyond noise in {noise} comparisons."
+        return f"no difference beyond noise in {count(noise, 'comparison')}."
     return "; ".join(parts) + (f"; noise in {noise} more." if noise else ".")
+
+
+def _describe_checks(results: StudyResults) -> list[str]:
+    """Show what is no part of a verdict, as it is the task that one side of the comparison trains on."""
+    parts = [
+        f"{row}: {METRIC_NAMES[metric]} on {data} {format_difference(comparison.difference)}"
+        for variant in VARIANTS
+        for row in [variant.name]
+        for data, metric, comparison in _all_comparisons(results, row)
+        if metric in checks_of(row)
+    ]
+    if not parts:
+        return []
+    check = (
+        "Predicting a wholly hidden stain is what channel steps train, and patch steps never do. So for masking it is "
+        "left out of the verdict, and only checks that the setting did what it says; minus the default: "
+    )
+    return [f"{check}{'; '.join(parts)}.\n"]
 
 
 def _unfinished(results: StudyResults) -> list[str]:
@@ -132,20 +194,24 @@ def _unfinished(results: StudyResults) -> list[str]:
 
 
 def _chance(results: StudyResults) -> str:
-    tried = [
-        comparison
-        for families in (results.against_default, results.other_readings)
-        for metrics in families.values()
+    families = [
+        tried
+        for kinds in (results.against_default, results.other_readings)
+        for metrics in kinds.values()
         for found in metrics.values()
-        for comparison in found.values()
-        if comparison.difference.p is not None
+        if (tried := [each for each in found.values() if each.difference.p is not None])
     ]
+    tried = [comparison for family in families for comparison in family]
     excluding = sum(comparison.difference.excludes_zero for comparison in tried)
     kept = sum(comparison.finding in ("better", "worse") for comparison in tried)
     return (
-        f"{len(tried)} comparisons were made. If nothing differed, about {LEVEL * len(tried):.0f} of their "
-        f"intervals would exclude 0; {excluding} do. {kept} are left when p-values are adjusted for the number of "
-        'rows: only those are called better or worse. "Suggested" is an interval that excludes 0 and may be chance.\n'
+        f"{count(len(tried), 'comparison')} with an interval, in {len(families)} families (one metric on one data set; "
+        "other trainings and other features apart). If nothing differed, "
+        f"about {LEVEL * len(tried):.1f} of the intervals would exclude 0; {excluding} do. {kept} are left when "
+        "p-values are adjusted within each family: only those are called better or worse. Each family may still hold "
+        f"a false one with a chance of up to {100 * LEVEL:.0f} %, so that up to {LEVEL * len(families):.1f} of the "
+        f'{len(families)} families would be expected to. "Suggested" is an interval that excludes 0 and may be '
+        "chance.\n"
     )
 
 

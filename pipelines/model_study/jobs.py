@@ -73,7 +73,7 @@ def write_page(study: Study, docs: Path) -> None:
         pictures[data] = docs.parent / "images" / f"{docs.stem}_{data}.png"
         draw_differences(results, data, pictures[data])
     links = {data: path.relative_to(docs.parent).as_posix() for data, path in pictures.items()}
-    write_text(docs, results_page(results, links, confirmed))
+    write_text(docs, results_page(study, results, links, confirmed))
 
 
 def finish(study: Study, job: Job) -> Path | None:

@@ -26,9 +26,9 @@ WHOLE = "all"
 def synthetic_measures(table: Path) -> Measures:
     """Activity, retrieval across plates, and the mechanism as a linear probe reads it on plates held out.
 
-    Inert perturbations are kept apart, as `inert_activity`: they must be at chance.
+    Inert perturbations are kept apart, as `inert_activity`: the negative control.
     """
-    evaluated = _evaluated(table)
+    evaluated = evaluated_table(table)
     activity = _by_perturbation(evaluated, "activity")
     retrieval = _by_perturbation(evaluated, "replicate_retrieval")
     inert = {name for name in activity if name.startswith(INERT)}
@@ -43,7 +43,7 @@ def synthetic_measures(table: Path) -> Measures:
 
 def bbbc013_measures(table: Path) -> Measures:
     """Activity by dose, high doses among all wells, separation of the controls, and trend with the dose."""
-    evaluated = _evaluated(table, tasks=("activity",))
+    evaluated = evaluated_table(table, tasks=("activity",))
     response = dose_response(table)
     trends = [trend["spearman"]["value"] for trend in response["compounds"].values()]
     return {
@@ -70,7 +70,7 @@ def high_dose_precision(profiles: Profiles) -> dict[str, float]:
     return _mean_by(names, member_precisions(features, is_member))
 
 
-def _evaluated(
+def evaluated_table(
     table: Path, *, tasks: tuple[str, ...] = ("activity", "replicate_retrieval")
 ) -> EvaluatedTable:
     # No p-value or interval of a single table is used, so that few random lists will do.

@@ -4,17 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pipelines.model_study.findings import describe_findings, format_difference
-from pipelines.model_study.plates import novel_compounds
+from pipelines.model_study.chance import chance_levels
+from pipelines.model_study.findings import describe_findings, describe_first_stage, format_difference
+from pipelines.model_study.plates import list_compounds, novel_compounds
 from pipelines.model_study.results import METRICS, Comparison, StudyResults
+from pipelines.model_study.run import Study
 from pipelines.model_study.text import (
     CAVEATS,
-    CONFIRMATION,
     DATA_TITLES,
-    DESIGN,
-    INTRODUCTION,
     METRIC_NAMES,
     READING,
+    SAME_PLATE,
+    confirmation,
+    count,
+    design,
+    introduction,
 )
 from pipelines.model_study.variants import (
     DEFAULT,
@@ -29,25 +33,34 @@ from pipelines.model_study.variants import (
 ALIGNED = ("objective: align, replicates", "objective: align, one well")
 
 
-def results_page(results: StudyResults, pictures: Mapping[DataName, str], confirmed: StudyResults) -> str:
+def results_page(
+    study: Study, results: StudyResults, pictures: Mapping[DataName, str], confirmed: StudyResults
+) -> str:
     """Lay out the whole page.
 
     Args:
+        study: What was planned.
         results: All finished runs.
         pictures: Link to the picture of each data set.
         confirmed: Finished runs of the second stage; there may be none.
     """
-    parts = [INTRODUCTION, "## What the study says\n", *describe_findings(results, confirmed), DESIGN]
+    stains = {data: len(results.stains(data)) for data in results.contents}
+    parts = [introduction(study), "## What the study says\n", *describe_findings(results, confirmed)]
+    parts.append(design(study, stains))
     for data in results.contents:
         parts += [f"## {DATA_TITLES[data]}\n", f"![Differences from the default]({pictures[data]})\n"]
-        parts += ["### Values\n", _values_table(results, data), _values_note(results, data)]
+        parts += ["### Values\n", _values_table(results, data), _values_note(study, results, data)]
         parts += ["### Differences from the default\n", _differences_table(results, data)]
         parts += ["### Features of the same weights\n", _readings_table(results, data)]
         parts += ["### Which stain can be told from the others\n", _stains_table(results, data)]
         if data == "synthetic":
             parts += ["### Alignment, on compounds it never saw\n", _novel_table(results)]
     if DEFAULT in confirmed.contents["synthetic"]:
-        parts += [CONFIRMATION, "### Values\n", _values_table(confirmed, "synthetic")]
+        parts += [confirmation(describe_first_stage(results)), "### Values\n"]
+        parts += [
+            _values_table(confirmed, "synthetic"),
+            _values_note(study.confirmation, confirmed, "synthetic"),
+        ]
         parts += ["### Differences from the default\n", _differences_table(confirmed, "synthetic")]
     return "\n".join([*parts, READING, CAVEATS])
 
@@ -68,14 +81,20 @@ def _values_table(results: StudyResults, data: DataName) -> str:
     return _table(heads, rows)
 
 
-def _values_note(results: StudyResults, data: DataName) -> str:
+def _values_note(study: Study, results: StudyResults, data: DataName) -> str:
     note = "Mean over seeds, and standard deviation over seeds: the default's is the yardstick of noise.\n"
-    if data != "synthetic" or not results.has(data, DEFAULT, "inert_activity"):
+    if data == "bbbc013":
+        return f"{note}\n{SAME_PLATE}\n"
+    chance = chance_levels(study.size)
+    levels = ", ".join(f"{METRIC_NAMES[metric]} {level:.3f}" for metric, level in chance.items())
+    note += f"\nChance level: {levels}, hidden stain 0.\n"
+    if not results.has(data, DEFAULT, "inert_activity"):
         return note
-    inert = results.by_seed(data, DEFAULT, "inert_activity").mean()
+    inert = results.by_seed(data, DEFAULT, "inert_activity")
     return (
-        note
-        + f"\nNegative control: the inert perturbations have an activity of {inert:.3f} by the default.\n"
+        f"{note}\nNegative control: the inert perturbations have an activity of {inert.mean():.3f} by the default "
+        f"({count(inert.size, 'seed')}), where a random order gives {chance['activity']:.3f}. Above that would mean "
+        "that something else than the treatment is found. Why it lies below, where it does, was not looked into.\n"
     )
 
 
@@ -121,8 +140,8 @@ def _novel_table(results: StudyResults) -> str:
     novel = novel_compounds()
     metrics = ("activity", "retrieval", "probe")
     units = {"compounds never seen": novel}
-    known = set(results.contents["synthetic"][DEFAULT]["activity"][results.seeds[0]]) - novel
-    units["compounds on the learned plates"] = frozenset(known)
+    known = frozenset(compound.name for compound in list_compounds(1.0)) - novel
+    units["compounds on the learned plates"] = known
     rows = []
     for title, chosen in units.items():
         found = {metric: results.compare("synthetic", ALIGNED, metric, units=chosen) for metric in metrics}
@@ -131,7 +150,10 @@ def _novel_table(results: StudyResults) -> str:
             for row in ALIGNED
             if row in found["activity"]
         ]
-    return _table(("aligned minus default", *(METRIC_NAMES[metric] for metric in metrics)), rows)
+    note = "These are parts of comparisons above, and are not counted among the families.\n"
+    return (
+        note + "\n" + _table(("aligned minus default", *(METRIC_NAMES[metric] for metric in metrics)), rows)
+    )
 
 
 def _comparison_table(
@@ -172,5 +194,7 @@ def _costs(results: StudyResults, data: DataName, row: str) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
+    if not (found := list(rows)):
+        return "Nothing is finished yet.\n"
+    lines = [heads, ["---"] * len(heads), *found]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

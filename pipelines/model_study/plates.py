@@ -27,6 +27,10 @@ STRENGTHS = (1.0, 0.8, 0.65, 0.5)
 """Of the four compounds of a mechanism."""
 LEARNED = (0, 2)
 """Which of them are on the plates that encoders learn from; the others appear on judged plates only."""
+INERT = 2
+"""Perturbations that do nothing, on the judged plates; one of them is on the plates learned from."""
+LEARNED_REPLICATES, JUDGED_REPLICATES = 4, 2
+"""Wells of each perturbation on a plate; all other wells are controls."""
 STUDIED_MECHANISMS = {
     **MECHANISMS,
     "bright nucleoli": {"nucleolus_brightness": 1.5, "nucleolus_radius_px": 1.35, "chromatin_contrast": 0.7},
@@ -60,6 +64,16 @@ class SyntheticSize:
     effect: float = EFFECT
 
     @property
+    def wells(self) -> int:
+        """Wells of each plate."""
+        return len(ROWS) * len(COLUMNS)
+
+    @property
+    def judged_controls(self) -> int:
+        """Controls on each judged plate."""
+        return self.wells - JUDGED_REPLICATES * (len(list_compounds(self.effect)) + INERT)
+
+    @property
     def learned_names(self) -> tuple[str, ...]:
         return tuple(f"LEARN{number + 1}" for number in range(self.learned))
 
@@ -72,11 +86,13 @@ def make_synthetic_plates(out: Path, size: SyntheticSize, *, seed: int) -> None:
     """Draw and ingest the plates of one seed; what is there already is kept."""
     compounds, novel = list_compounds(size.effect), novel_compounds()
     familiar = [compound for compound in compounds if compound.name not in novel]
-    inert = [Perturbation(f"inert-{number}", "inert", "none", 0.0, _untreated()) for number in (1, 2)]
+    inert = [
+        Perturbation(f"inert-{number + 1}", "inert", "none", 0.0, _untreated()) for number in range(INERT)
+    ]
     generator = np.random.default_rng([seed, 1])
     layouts = tuple(
-        [_layout(name, [*familiar, inert[0]], 4, generator) for name in size.learned_names]
-        + [_layout(name, [*compounds, *inert], 2, generator) for name in size.judged_names]
+        [_layout(name, [*familiar, inert[0]], LEARNED_REPLICATES, generator) for name in size.learned_names]
+        + [_layout(name, [*compounds, *inert], JUDGED_REPLICATES, generator) for name in size.judged_names]
     )
     every = [_control(), *compounds, *inert]
     written = write_layouts(out, layouts, every, Acquisition(size.side_px, size.sites), seed=seed)

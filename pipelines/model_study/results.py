@@ -84,6 +84,11 @@ class StudyResults:
     def has(self, data: DataName, row: str, metric: str) -> bool:
         return metric in self.contents[data].get(row, {})
 
+    def stains(self, data: DataName) -> tuple[str, ...]:
+        """Stains of the data set; none while no run is finished."""
+        found = (tuple(run["stains"]) for runs in self.runs[data].values() for run in runs if run["stains"])
+        return next(found, ())
+
     def by_seed(
         self, data: DataName, row: str, metric: str, units: frozenset[str] | None = None
     ) -> Float64[ndarray, " seed"]:
@@ -108,7 +113,7 @@ class StudyResults:
         found = {
             row: paired_difference(self._differences(data, row, reference, metric, units))
             for row in rows
-            if self.has(data, row, metric) and self.has(data, reference, metric)
+            if self._shared_seeds(data, row, reference, metric)
         }
         adjusted = holm([difference.p for difference in found.values()])
         return {
@@ -148,13 +153,20 @@ class StudyResults:
             for data in self.contents
         }
 
+    def _shared_seeds(self, data: DataName, row: str, reference: str, metric: str) -> list[int]:
+        """Seeds that both rows are finished for; none if a row lacks the metric."""
+        if not (self.has(data, row, metric) and self.has(data, reference, metric)):
+            return []
+        # The baselines of BBBC013 know of no seed: their single value stands against every seed.
+        is_seedless = data == "bbbc013" and row == INTENSITY
+        ours, theirs = self.contents[data][row][metric], self.contents[data][reference][metric]
+        return [seed for seed in theirs if seed in ours or is_seedless]
+
     def _differences(
         self, data: DataName, row: str, reference: str, metric: str, units: frozenset[str] | None
     ) -> Float64[ndarray, "seed unit"]:
         ours, theirs = self.contents[data][row][metric], self.contents[data][reference][metric]
-        # The baselines of BBBC013 know of no seed: their single value stands against every seed.
-        is_seedless = data == "bbbc013" and row == INTENSITY
-        seeds = [seed for seed in theirs if seed in ours or is_seedless]
+        seeds = self._shared_seeds(data, row, reference, metric)
         any_of_ours = next(iter(ours.values()))
         names = [name for name in theirs[seeds[0]] if units is None or name in units]
         return np.array(

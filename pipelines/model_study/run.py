@@ -31,6 +31,8 @@ from pipelines.model_study.reconstruction import (
 )
 from pipelines.model_study.variants import BLOCKS, INTENSITY, UNTRAINED, DataName, Reading, Variant
 
+LONGER = 2
+"""How many times as many steps the second stage trains for."""
 CONFIG = Path(__file__).parents[2] / "configs" / "model_study.yaml"
 
 
@@ -54,9 +56,9 @@ class Study:
 
     @property
     def confirmation(self) -> "Study":
-        """The second stage: twice the steps, on synthetic plates of seeds that nothing was chosen by."""
+        """The second stage: more steps, on synthetic plates of seeds that nothing was chosen by."""
         fresh = tuple(max(self.seeds) + 1 + number for number in range(len(self.seeds)))
-        steps = 2 * PretrainSettings.from_yaml(CONFIG, **self.recipe).steps
+        steps = LONGER * PretrainSettings.from_yaml(CONFIG, **self.recipe).steps
         return replace(
             self,
             out=self.out / "confirmation",
