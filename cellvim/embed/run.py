@@ -76,15 +76,15 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
     A finished plate is kept beside the output until all are done, so that an interrupted run resumes there.
 
     Raises:
-        InputError: Plates of one name, or with different channels where features are kept per channel.
+        InputError: Plates of one name, with different channels where features are kept per channel, or with
+            stains that the model cannot know.
         OutputExistsError: The output was made from other plates, settings or weights.
     """
     run = Run("embed", settings)
     device = choose_device(settings.device)
     encoder, card = load_encoder(settings.model, device)
     plates = open_plates(settings)
-    for plate in plates:
-        encoder.arrange(plate.channels)
+    unknown_stains = _find_unknown_stains(plates, encoder, card)
     identity = _identity(settings, plates, run)
     if _is_done(settings, identity):
         return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
@@ -106,9 +106,10 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
             "embedded": summary.embedded,
             **{name: len(lost) for name, lost in books(parts).items()},
         }
-        run.facts = {**books(parts), "model": card.model_dump(mode="json")}
+        provenance = _provenance(settings, card, plates, run, identity) | {"unknown_stains": unknown_stains}
+        run.facts = {**books(parts), "model": provenance["model"], "unknown_stains": unknown_stains}
         run.write(settings.out.with_suffix(".run.json"))
-        write_table(settings.out, parts, _provenance(settings, card, plates, run, identity))
+        write_table(settings.out, parts, provenance)
         remove_leftovers(parts_folder)
         for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
             part.unlink()
@@ -149,6 +150,26 @@ def require_complete(summary: EmbedSummary) -> None:
         where, why = next(iter(lost.items()))
         found = f"{len(summary.failed)} wells and {len(summary.left_out)} fields failed, first {where}: {why}"
         raise SomeFailedError(found, hint=f"the other {summary.embedded} are in {summary.out}")
+
+
+def _find_unknown_stains(
+    plates: Sequence[PlateReader], encoder: ChannelEncoder, card: ModelCard
+) -> list[str]:
+    """Stains of the plates that the model has no row for; a warning names them.
+
+    Raises:
+        InputError: The model cannot be shown such stains.
+    """
+    for plate in plates:
+        encoder.arrange(plate.channels)
+    unknown = list(dict.fromkeys(name for plate in plates for name in encoder.unmatched(plate.channels)))
+    if unknown:
+        knows = f"the model knows {', '.join(card.channels)}"
+        if not card.is_unknown_trained:
+            found = f"{knows}, and never learned what any other stain is like: {', '.join(unknown)}"
+            raise InputError(found, hint="if only the names differ, ingest again with --channels")
+        logger.warning("%s; all others go by one name, `unknown`: %s", knows, ", ".join(unknown))
+    return unknown
 
 
 def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) -> str:

@@ -87,6 +87,12 @@ def arrange_jointly(known: Sequence[str], channels: Sequence[str]) -> Arrangemen
     return Arrangement(rows=(), order=tuple(names.index(name) for name in wanted))
 
 
+def unmatched_stains(known: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
+    """Channels that have no row of their own in a table of stains, in the order given."""
+    names = {_key(name) for name in known}
+    return tuple(channel for channel in channels if _key(channel) not in names)
+
+
 def _key(name: str) -> str:
     return name.strip().casefold()
 

@@ -1,17 +1,18 @@
 """The files of a trained encoder: weights with a card inside, and a page for people."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import ValidationError, model_serializer, model_validator
 from torch import Tensor
 
 from cellvim.atomic import write_text
 from cellvim.config import ModelSettings, Settings
 from cellvim.errors import InputError, NotFoundError
 from cellvim.model.encoder import ChannelEncoder
-from cellvim.model.tensors import read_tensors, write_tensors
+from cellvim.model.tensors import differences, read_tensors, shapes_of, write_tensors
 from cellvim.provenance import sha256_of_file
 
 WEIGHTS_NAME = "model.safetensors"
@@ -46,7 +47,24 @@ class ModelCard(Settings):
     """What was done to the pixels, and must be done again."""
     origin: str | None = None
     """File that the weights were imported from, its SHA-256 and licence; None for weights trained here."""
+    is_unknown_trained: bool = True
+    """Whether the row that all other stains share was trained; written only if it was not."""
     format_version: int = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_have_learned_no_unknown_row(cls, content: Any) -> Any:
+        # Published models have no such row, and untrained ones have learned none; older cards do not say so.
+        if isinstance(content, dict) and (content.get("origin") or content.get("is_trained") is False):
+            return {**content, "is_unknown_trained": False}
+        return content
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        content = serialize(self)
+        if self.is_unknown_trained:
+            del content["is_unknown_trained"]
+        return content
 
 
 def save_encoder(folder: Path, encoder_state: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -102,18 +120,9 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
 
 
 def _check_keys(file: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    problems = [f"{name} is missing" for name in sorted(shapes.keys() - found_shapes.keys())]
-    problems += [f"{name} is not expected" for name in sorted(found_shapes.keys() - shapes.keys())]
-    problems += [
-        f"{name} is {found_shapes[name]} instead of {shape}"
-        for name, shape in sorted(shapes.items())
-        if found_shapes.get(name, shape) != shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        found = f"{file} does not fit its own model card: {shown}"
+    differing = differences(shapes_of(expected), shapes_of(state))
+    if differing:
+        found = f"{file} does not fit its own model card: {differing}"
         raise InputError(found, hint="the file was changed after it was written; make it again")
 
 
@@ -123,9 +132,6 @@ def _page(card: ModelCard, parameters: int) -> str:
         "the number of tokens present"
         if model.pool_divisor == "count"
         else f"the length of the row (times {model.dense_pool_scale:g} in whole images)"
-    )
-    rest = (
-        "any other uses the `unknown` row" if model.tokenization == "per-channel" else "all of them together"
     )
     stains = ", ".join(card.channels)
     plates = ", ".join(card.plates) or "not recorded"
@@ -139,7 +145,7 @@ FastVim ({model.backbone}), {_history(card)}.
 | parameters | {parameters:,} |
 | width, blocks, patch | {model.width}, {model.depth}, {model.patch_px} px |
 | scan | {model.scan_order}, rows pooled by {model.pool}, divided by {divisor} |
-| stains | {stains}; {rest} |
+| stains | {stains}; {_other_stains(card)} |
 | training crop | {card.crop_px} px, {card.mask_ratio:.0%} of the patches hidden |
 | plates | {plates} |
 | learned | {card.objective}, {labels} |
@@ -148,6 +154,14 @@ FastVim ({model.backbone}), {_history(card)}.
 Use: `cellvim embed PLATE --model {WEIGHTS_NAME} --out embeddings.parquet`.
 Stains match by name, ignoring case. Any image of at least one patch works; positions are interpolated.
 """
+
+
+def _other_stains(card: ModelCard) -> str:
+    if card.model.tokenization == "joint":
+        return "all of them together"
+    if card.is_unknown_trained:
+        return "any other uses the `unknown` row, which was trained without names"
+    return "no other, as the `unknown` row was not trained"
 
 
 def _history(card: ModelCard) -> str:

@@ -22,6 +22,7 @@ from cellvim.model.channel_embed import (
     arrange_jointly,
     reorder_channels,
     to_patches,
+    unmatched_stains,
 )
 from cellvim.model.device import choose_backend
 from cellvim.model.initialize import truncated_normal_
@@ -185,6 +186,10 @@ class ChannelEncoder(nn.Module):
         if self.needs_all_channels:
             return arrange_jointly(self.channels, channels)
         return arrange_channels(self.channels, channels, unnamed=unnamed)
+
+    def unmatched(self, channels: Sequence[str]) -> tuple[str, ...]:
+        """Channels that go by `unknown`, in the order given; none with joint tokens, which `arrange` refuses."""
+        return () if self.needs_all_channels else unmatched_stains(self.channels, channels)
 
     def cut(
         self, image: Float[Tensor, "b c y x"], arrangement: Arrangement

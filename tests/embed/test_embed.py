@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from cellvim.config import EmbedSettings, ModelSettings
 from cellvim.dataset import normalize_pixels
 from cellvim.embed import embed_plates, require_complete
-from cellvim.errors import InputError, OutputExistsError, SomeFailedError
+from cellvim.errors import ExitCode, InputError, OutputExistsError, SomeFailedError
 from cellvim.model import ModelCard, load_encoder, save_encoder
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.store import FieldKey, PlateReader
@@ -35,6 +36,11 @@ def model(tmp_path: Path) -> Path:
     )
     save_encoder(tmp_path / "run", encoder.state_dict(), card)
     return tmp_path / "run"
+
+
+def rewrite_card(run: Path, **changes: Any) -> None:
+    encoder, card = load_encoder(run)
+    save_encoder(run, encoder.state_dict(), ModelCard.checked({**card.model_dump(), **changes}))
 
 
 def settings_for(plates: list[PlateReader], model: Path, out: Path, **changes: Any) -> EmbedSettings:
@@ -225,3 +231,47 @@ def test_plates_that_cannot_share_a_table_are_refused(make_plate: Any, model: Pa
     with pytest.raises(InputError, match="per-channel features would not line up"):
         embed_plates(settings_for(plates, model, tmp_path / "e.parquet"))
     assert embed_plates(settings_for(plates, model, tmp_path / "e.parquet", pool="all")).embedded == 8
+
+
+UNTRAINED_ROWS: dict[str, dict[str, Any]] = {
+    "untrained": {},
+    "imported": {"is_trained": True, "steps": 5, "origin": "file.ckpt"},
+    "names never dropped": {"is_trained": True, "steps": 5, "is_unknown_trained": False},
+}
+
+
+@pytest.mark.parametrize("changes", UNTRAINED_ROWS.values(), ids=UNTRAINED_ROWS)
+def test_a_stain_that_the_model_cannot_know_is_refused(
+    make_plate: Any, model: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    rewrite_card(model, **changes)
+    plates = [make_plate("P1"), make_plate("P2", channels=("DNA", "Hoechst", "ConA"))]
+    settings = settings_for(plates, model, tmp_path / "e.parquet", pool="all")
+    with pytest.raises(
+        InputError, match=r"knows DNA, ER, Mito, and never learned .*: Hoechst, ConA"
+    ) as refused:
+        embed_plates(settings)
+    assert refused.value.exit_code == ExitCode.BAD_INPUT == 3
+    assert "--channels" in str(refused.value.hint)
+    assert not settings.out.exists()
+    assert embed_plates(settings.model_copy(update={"plates": (plates[0].path,)})).embedded == 4
+
+
+def test_a_stain_unknown_to_a_model_that_learned_such_is_embedded_and_named(
+    make_plate: Any, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewrite_card(model, is_trained=True, steps=5, is_unknown_trained=True)
+    plates = [make_plate(name, channels=("dna", "Hoechst", "Mito")) for name in ("P1", "P2")]
+    out = tmp_path / "e.parquet"
+    with caplog.at_level(logging.WARNING, logger="cellvim"):
+        assert embed_plates(settings_for(plates, model, out)).embedded == 8
+    assert [record.getMessage() for record in caplog.records] == [
+        "the model knows DNA, ER, Mito; all others go by one name, `unknown`: Hoechst"
+    ]
+    assert json.loads(pq.read_schema(out).metadata[b"cellvim"])["unknown_stains"] == ["Hoechst"]
+    assert json.loads((tmp_path / "e.run.json").read_text())["facts"]["unknown_stains"] == ["Hoechst"]
+    caplog.clear()
+    known = tmp_path / "known.parquet"
+    embed_plates(settings_for([make_plate("P3")], model, known))
+    assert not caplog.records
+    assert json.loads(pq.read_schema(known).metadata[b"cellvim"])["unknown_stains"] == []

@@ -83,6 +83,33 @@ def test_the_page_says_what_a_reader_needs(run: Path) -> None:
     assert "75%" in page
 
 
+def test_a_row_that_was_not_trained_is_said_to_be(
+    run: Path, trained: ChannelEncoder, card: ModelCard
+) -> None:
+    assert "any other uses the `unknown` row" in (run / "README.md").read_text()
+    # Files of the usual case hold what they always did.
+    assert "is_unknown_trained" not in read(run)[1]["cellvim"]
+    for changes in ({"is_unknown_trained": False}, {"is_trained": False}, {"origin": "a file"}):
+        untrained = ModelCard.checked({**card.model_dump(), **changes})
+        save_encoder(run, trained.state_dict(), untrained)
+        found = load_encoder(run)[1]
+        assert found == untrained
+        assert not found.is_unknown_trained
+        assert "no other, as the `unknown` row was not trained" in (run / "README.md").read_text()
+
+
+def test_older_cards_are_read_as_what_they_are(run: Path, card: ModelCard) -> None:
+    tensors, metadata = read(run)
+    for changes, is_trained in (({}, True), ({"origin": "a file"}, False), ({"is_trained": False}, False)):
+        old = json.loads(metadata["cellvim"]) | changes
+        assert "is_unknown_trained" not in old
+        _, found = load_encoder(rewrite(run, tensors, {"cellvim": json.dumps(old)}))
+        assert found.is_unknown_trained is is_trained
+        assert found.model_copy(update={**changes, "is_unknown_trained": True}) == card.model_copy(
+            update=changes
+        )
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no model weights"):
         load_encoder(tmp_path)
