@@ -176,8 +176,8 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ModelSettings.checked({"has_class_token": True})
     with pytest.raises(UsageError, match=r"set masking\.channel_steps to 0"):
         PretrainSettings.checked({"model": {"tokenization": "joint"}})
+    sampled = {"channel_steps": 0, "channel_sampling": True}
     with pytest.raises(UsageError, match=r"set masking\.channel_sampling to false"):
-        sampled = {"channel_steps": 0, "channel_sampling": True}
         PretrainSettings.checked({"model": {"tokenization": "joint"}, "masking": sampled})
     with pytest.raises(UsageError, match="a model with a class token cannot do"):
         PretrainSettings.checked({"model": {"backbone": "channel_vim", "has_class_token": True}})
