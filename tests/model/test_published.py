@@ -1,5 +1,6 @@
 """Variants of the published models without a file of their own, against their definition in straight lines."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -141,7 +142,24 @@ def test_names_shapes_and_values_are_those_of_the_file(config: dict[str, Any]) -
     assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
 
 
-def test_an_odd_patch_more_keeps_the_channel_ids_apart_from_the_image() -> None:
+@pytest.mark.parametrize("prefix", ["module.", "state/module.backbone.", "_orig_mod."])
+def test_a_prefix_of_all_names_is_dropped(prefix: str) -> None:
+    state = random_state(CHANNEL)
+    model = published.build(CHANNEL, {f"{prefix}{name}": tensor for name, tensor in state.items()})
+    assert model.state_dict().keys() == state.keys()
+
+
+def test_a_prefix_of_some_names_hides_nothing() -> None:
+    state = {f"module.{name}": tensor for name, tensor in random_state(CHANNEL).items()}
+    with pytest.raises(
+        InputError, match=r"1 names lack the prefix module\. of the model, such as loss\.weight"
+    ):
+        published.build(CHANNEL, state | {"loss.weight": torch.ones(2)})
+    with pytest.raises(InputError, match="loss is a dict, a tensor is expected"):
+        published.build(CHANNEL, state | {"loss": {}})
+
+
+def test_channel_ids_choose_rows_of_the_table() -> None:
     model = published.build(CHANNEL, random_state(CHANNEL))
     image = random_image(CHANNEL, 2)
     assert not torch.allclose(model(image, (0, 1)), model(image, (4, 5)))
@@ -153,6 +171,14 @@ def test_ids_that_address_nothing_are_refused(ids: tuple[int, ...]) -> None:
     model = published.build(CHANNEL, random_state(CHANNEL))
     with pytest.raises(InputError, match="do not address 2 channels in a table of 6"):
         model(random_image(CHANNEL, 2), ids)
+
+
+@pytest.mark.parametrize("ids", [(0, 0), torch.tensor([5, 5])])
+def test_a_channel_cannot_come_twice(ids: Any) -> None:
+    model = published.build(CHANNEL, random_state(CHANNEL))
+    for call in (model, model.features, model.tokens):
+        with pytest.raises(InputError, match="name a row of the table twice"):
+            call(random_image(CHANNEL, 2), ids)
 
 
 def test_an_image_model_takes_all_colours_and_no_ids() -> None:
@@ -170,6 +196,23 @@ def test_noise_of_another_grid_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "ratio", "message"),
+    [
+        ((4, 32, 32), 0.75, "3 colours was given 4 channels"),
+        ((3, 36, 36), 0.75, "36 x 36 px are no whole number of patches of 8 px"),
+        ((3, 32, 36), 0.75, "32 x 36 px are no whole number of patches"),
+        ((3, 32, 32), 0.95, "keeps none of 4 x 4 patches"),
+    ],
+)
+def test_images_that_a_masked_model_cannot_take_are_refused(
+    shape: tuple[int, ...], ratio: float, message: str
+) -> None:
+    model = published.build({**MASKED, "mask_ratio": ratio}, random_state(MASKED))
+    with pytest.raises(InputError, match=message):
+        model(torch.zeros(2, *shape, dtype=torch.float64), noise=torch.rand(2, 16))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model": "Mamba2D"}, "model: 'Mamba2D' is none of"),
@@ -180,7 +223,16 @@ def test_noise_of_another_grid_is_refused() -> None:
         ({"scanpath_type": "diagonal"}, "scanpath_type: 'diagonal'"),
         ({"stride": 4}, "stride is 4 in the configuration, but 8 in the tensors"),
         ({"depth": 3}, "depth is 3"),
-        ({"mask_ratio": 1.5}, "mask_ratio is 1.5"),
+        ({"depth": "two"}, "depth is 'two' in the configuration, but 2 in the tensors"),
+        ({"depth": True}, "depth is True"),
+        ({"embed_dim": 20.5}, "embed_dim is 20.5"),
+        ({"rotate_every_block": "no"}, "rotate_every_block: 'no' is neither true nor false"),
+        ({"if_abs_pos_embed": 2}, "if_abs_pos_embed: 2 is neither"),
+        ({"if_rope": "True"}, "if_rope: 'True' is a model that cellvim does not have"),
+        ({"scan_order": 10**5000}, "scan_order: a int of too many digits is none of"),
+        ({"depth": 10**5000}, "depth is a int of too many digits"),
+        ({"img_size": 10**5000}, "img_size: a int of too many digits is neither"),
+        ({"img_size": [32, 32, 32]}, r"img_size: \[32, 32, 32\] is neither"),
         ({"img_size": [64, 64]}, r"pos_embed \(1, 16, 20\) instead of \(1, 64, 20\)"),
         ({"img_size": "large"}, "img_size: 'large' is neither"),
         ({"use_norm_after_ssm": False}, r"not expected: layers\.0\.mixer\.layernorm\.weight"),
@@ -190,6 +242,53 @@ def test_noise_of_another_grid_is_refused() -> None:
 def test_words_that_ask_for_other_equations_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         published.build({**CHANNEL, **change}, random_state(CHANNEL))
+
+
+@pytest.mark.parametrize(
+    "ratio", [1.5, 0, 1, "most", [0.5], True, float("nan"), pytest.param(10**5000, id="long")]
+)
+def test_only_a_masked_model_needs_a_mask_ratio(ratio: Any) -> None:
+    with pytest.raises(InputError, match="a number between 0 and 1 is expected"):
+        published.build({**MASKED, "mask_ratio": ratio}, random_state(MASKED))
+    # Trained further under labels, it keeps the word and hides nothing.
+    words_left = {"mask_ratio": ratio, "norm_pix_loss": "?"}
+    assert published.build({**CHANNEL, **words_left}, random_state(CHANNEL)).description.mask_ratio == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        (
+            CHANNEL,
+            {"depth": "2", "embed_dim": 20.0, "patch_size": [8, 8.0], "img_size": "32", "channels": "6"},
+        ),
+        (CHANNEL, {"img_size": ["32", 32.0], "if_cls_token": "False", "rms_norm": "true", "if_rope": 0}),
+        (CHANNEL, {"use_norm_after_ssm": 1, "rotate_every_block": "TRUE"}),
+        (MASKED, {"mask_ratio": "0.75", "norm_pix_loss": "True"}),
+    ],
+)
+def test_words_mean_the_same_however_they_are_written(kind: dict[str, Any], written: dict[str, Any]) -> None:
+    state = random_state(kind)
+    expected = published.build(kind, state).description
+    assert published.build({**kind, **written}, state).description == expected
+
+
+def test_false_is_false_in_any_spelling() -> None:
+    for value in (False, 0, 0.0, "false", "False", "FALSE"):
+        config = {**CHANNEL, "rotate_every_block": value}
+        assert not published.build(config, random_state(CHANNEL)).description.is_rotated
+
+
+@pytest.mark.parametrize(
+    "name", ["head.weight", "pos_embed", "patch_embed.channel_embed.weight", "layers.0.mixer.A_log"]
+)
+def test_tensors_without_an_axis_or_without_values_are_named(name: str) -> None:
+    state = random_state(CHANNEL)
+    with pytest.raises(InputError, match=rf"{name} has shape \(\), \d dimensions") as caught:
+        published.build({}, state | {name: torch.tensor(1.0)})
+    assert "patch_embed.proj" not in caught.value.hint
+    with pytest.raises(InputError, match=rf"{name} has shape .*, which holds no values"):
+        published.build({}, state | {name: state[name][..., :0]})
 
 
 def test_differences_of_names_are_readable() -> None:
@@ -216,6 +315,7 @@ def test_what_the_configuration_leaves_out_is_read_from_the_tensors() -> None:
 @pytest.mark.parametrize(
     ("preset", "millions", "kind"),
     [
+        ("nano", 0.55, CHANNEL),
         ("tiny", 7.2, IMAGE),
         ("small", 25.8, IMAGE),
         ("small", 25.3, CHANNEL),
@@ -231,23 +331,35 @@ def test_presets_have_as_many_parameters_as_the_published_models(
     outputs = {"channels": 3, "num_classes": 1000} if kind is IMAGE else {"channels": 8, "num_classes": 161}
     config = {
         "model": kind["model"], "img_size": 224, "patch_size": size["patch_px"], "embed_dim": size["width"],
-        "depth": size["depth"], "state": 16, **outputs,
+        "state": 16, **outputs,
     }  # fmt: skip
-    one, two = (count_parameters({**config, "depth": depth}) for depth in (1, 2))
-    found = one + (config["depth"] - 1) * (two - one)
-    assert found / 1e6 == pytest.approx(millions, abs=0.5 if millions > 100 else 0.05)
-
-    if size["depth"] > 24:
-        # Minutes for what two blocks have told.
-        return
-    assert found == count_parameters(config)
     settings = ModelSettings(**size, tokenization="joint" if kind is IMAGE else "per-channel")
-    with torch.device("meta"):
-        stains = [str(number) for number in range(outputs["channels"])]
-        encoder = ChannelEncoder(settings, stains, generator=torch.Generator())
-    ours = sum(parameter.numel() for parameter in encoder.parameters())
+
+    def count_published(depth: int) -> int:
+        return count_parameters({**config, "depth": depth})
+
+    def count_ours(depth: int) -> int:
+        return count_encoder(settings.model_copy(update={"depth": depth}), outputs["channels"])
+
+    theirs, ours = at_depth(settings.depth, count_published), at_depth(settings.depth, count_ours)
+    assert theirs / 1e6 == pytest.approx(millions, abs=0.5 if millions > 100 else 0.05)
     unknown_stain = 0 if kind is IMAGE else settings.width
-    assert ours - unknown_stain + (settings.width + 1) * outputs["num_classes"] == found
+    assert ours - unknown_stain + (settings.width + 1) * outputs["num_classes"] == theirs
+    if preset == "nano":
+        assert (theirs, ours) == (count_published(settings.depth), count_ours(settings.depth))
+
+
+def at_depth(depth: int, count: Callable[[int], int]) -> int:
+    """Parameters of a deep model from those of one and two blocks: 64 take minutes to make."""
+    one, two = count(1), count(2)
+    return one + (depth - 1) * (two - one)
+
+
+def count_encoder(settings: ModelSettings, channels: int) -> int:
+    stains = [str(number) for number in range(channels)]
+    with torch.device("meta"):
+        encoder = ChannelEncoder(settings, stains, generator=torch.Generator())
+    return sum(parameter.numel() for parameter in encoder.parameters())
 
 
 def count_parameters(config: dict[str, Any]) -> int:

@@ -46,7 +46,7 @@ class PublishedClassifier(PublishedModel):
 
         Args:
             image: Pixels as the model was trained on.
-            channel_ids: Row of the channel table of each channel; the first ones if absent.
+            channel_ids: Row of the channel table of each channel, none twice; the first ones if absent.
 
         Raises:
             InputError: The channels are not those of the model.
@@ -60,14 +60,33 @@ class PublishedClassifier(PublishedModel):
     def features(
         self, image: Float[Tensor, "b c y x"], channel_ids: ChannelIds | None = None
     ) -> Float[Tensor, "b d"]:
-        """Average the tokens of an image, or give its class token in models that have one."""
+        """Average the tokens of an image, or give its class token in models that have one.
+
+        Args:
+            image: Pixels as the model was trained on.
+            channel_ids: Row of the channel table of each channel, none twice; the first ones if absent.
+
+        Raises:
+            InputError: The channels are not those of the model.
+        """
         encoded = self._encode(image, channel_ids)
         return encoded.maps.mean((1, 2, 3)) if encoded.class_token is None else encoded.class_token
 
     def tokens(
         self, image: Float[Tensor, "b c y x"], channel_ids: ChannelIds | None = None
-    ) -> Float[Tensor, "b L d"]:
-        """Give all tokens after the final norm, in the order in which the model's first block reads them."""
+    ) -> Float[Tensor, "b tokens d"]:
+        """Give all tokens after the final norm, in the order in which the model's first block reads them.
+
+        Args:
+            image: Pixels as the model was trained on.
+            channel_ids: Row of the channel table of each channel, none twice; the first ones if absent.
+
+        Returns:
+            One token per patch, or per patch and channel. Models with a class token have one more, at `L // 2`.
+
+        Raises:
+            InputError: The channels are not those of the model.
+        """
         encoded = self._encode(image, channel_ids)
         axes = SEQUENCE_AXES[self.description.scan_order, self.description.scan_path]
         sequence = encoded.maps.permute(axes).flatten(1, 3)
@@ -96,6 +115,9 @@ class PublishedClassifier(PublishedModel):
         if len(rows) != channels or not all(0 <= row < table for row in rows):
             found = f"channel_ids {rows} do not address {channels} channels in a table of {table}"
             raise InputError(found, hint="give one id per channel of the image, counted from 0")
+        if len(set(rows)) < len(rows):
+            found = f"channel_ids {rows} name a row of the table twice"
+            raise InputError(found, hint="give each channel of the image a row of its own")
         return rows
 
 

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
 
 from cellvim.config import ModelSettings
 from cellvim.errors import InputError
+from cellvim.model.published.words import HINT, MOST_DIGITS, choose, flag, ratio, shown, sides_px, whole
 
 Kind = Literal["image", "channel", "masked"]
-Choice = TypeVar("Choice", bound=str)
 State = Mapping[str, Shaped[Tensor, "..."]]
 
 KINDS: dict[str, Kind] = {"fastvim": "image", "fastchannelvim": "channel", "fastmaskvimmae": "masked"}
@@ -36,7 +36,8 @@ OFFERED: dict[str, tuple[object, ...]] = {
 """Words that would change the equations, and the values with which they do not."""
 
 DEFAULT_MASK_RATIO = 0.75
-HINT = "use the configuration that the weights were trained with"
+FOREIGN_HINT = "give the weights of a FastVim, FastChannelVim or FastMaskVim model"
+DIMENSIONS_HINT = "image models have 4 in patch_embed.proj.weight, channel models 5"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Description:
         grid: Rows and columns of the stored positions, before the transpose of `colwise`.
         spare_positions: 1 where the table of positions has an entry for the class token, else 0.
         classes: Outputs of the head; 0 without one.
+        mask_ratio: Share of hidden patches; 0 for models that hide none.
         decoder_width: 0 without a decoder.
     """
 
@@ -112,11 +114,14 @@ def describe(config: Mapping[str, Any], state: State) -> Description:
     """
     words = {word: value for word, value in config.items() if value is not None}
     kind = _kind(words, state)
-    has_class_token = bool(words.get("if_cls_token", "cls_token" in state))
+    has_class_token = flag(words, "if_cls_token", default="cls_token" in state)
     _refuse_other_equations(words, kind, has_class_token=has_class_token)
-    weight = _tensor(state, "patch_embed.proj.weight", dimensions=5 if kind == "channel" else 4)
+    is_channel, is_masked = kind == "channel", kind == "masked"
+    weight = _tensor(
+        state, "patch_embed.proj.weight", dimensions=5 if is_channel else 4, hint=DIMENSIONS_HINT
+    )
     patch_px = weight.shape[-1]
-    has_positions = bool(words.get("if_abs_pos_embed", "pos_embed" in state))
+    has_positions = flag(words, "if_abs_pos_embed", default="pos_embed" in state)
     table = _tensor(state, "pos_embed", dimensions=3).shape[1] if has_positions else 0
     grid = _grid(words, table, patch_px) if has_positions else (1, 1)
     found = Description(
@@ -124,22 +129,23 @@ def describe(config: Mapping[str, Any], state: State) -> Description:
         width=weight.shape[0],
         depth=_count_blocks(state, "layers."),
         patch_px=patch_px,
-        channels=len(state["patch_embed.channel_embed.weight"]) if kind == "channel" else weight.shape[1],
+        channels=_rows(state, "patch_embed.channel_embed.weight") if is_channel else weight.shape[1],
         state_size=_tensor(state, "layers.0.mixer.A_log", dimensions=2).shape[1],
-        classes=len(state["head.weight"]) if "head.weight" in state else 0,
+        classes=_rows(state, "head.weight") if "head.weight" in state else 0,
         grid=grid,
         spare_positions=int(has_positions and has_class_token and table == grid[0] * grid[1] + 1),
-        scan_order=_choose(words, "scan_order", ORDERS, "channel-first"),
-        scan_path=_choose(words, "scanpath_type", PATHS, "rowwise"),
-        pool="mean" if has_class_token else _choose(words, "collapse_method", POOLS, "mean"),
-        is_rotated=bool(words.get("rotate_every_block", True)),
+        scan_order=choose(words, "scan_order", ORDERS, "channel-first"),
+        scan_path=choose(words, "scanpath_type", PATHS, "rowwise"),
+        pool="mean" if has_class_token else choose(words, "collapse_method", POOLS, "mean"),
+        is_rotated=flag(words, "rotate_every_block", default=True),
         has_positions=has_positions,
         has_class_token=has_class_token,
-        has_inner_norm=bool(words.get("use_norm_after_ssm", "layers.0.mixer.layernorm.weight" in state)),
-        mask_ratio=float(words.get("mask_ratio", DEFAULT_MASK_RATIO)),
-        has_pixel_norm=bool(words.get("norm_pix_loss", False)),
-        decoder_width=_tensor(state, "mask_token", dimensions=3).shape[2] if kind == "masked" else 0,
-        decoder_depth=_count_blocks(state, "decoder_blocks.") if kind == "masked" else 0,
+        has_inner_norm=flag(words, "use_norm_after_ssm", default="layers.0.mixer.layernorm.weight" in state),
+        # Words of the objective are left in the configuration of models that were trained further with another.
+        mask_ratio=ratio(words, "mask_ratio", DEFAULT_MASK_RATIO) if is_masked else 0.0,
+        has_pixel_norm=is_masked and flag(words, "norm_pix_loss", default=False),
+        decoder_width=_tensor(state, "mask_token", dimensions=3).shape[2] if is_masked else 0,
+        decoder_depth=_count_blocks(state, "decoder_blocks.") if is_masked else 0,
     )
     _check_sizes(words, found)
     return found
@@ -148,7 +154,7 @@ def describe(config: Mapping[str, Any], state: State) -> Description:
 def _kind(words: Mapping[str, Any], state: State) -> Kind:
     name = words.get("model")
     if name is not None:
-        return _choose(words, "model", KINDS, "image")
+        return choose(words, "model", KINDS, "image")
     if any(name.startswith("decoder_") for name in state) or "mask_token" in state:
         return "masked"
     return "channel" if "patch_embed.channel_embed.weight" in state else "image"
@@ -162,36 +168,46 @@ def _refuse_other_equations(words: Mapping[str, Any], kind: Kind, *, has_class_t
     if kind == "masked":
         offered |= {"collapse_method": ("mean",), "if_cls_token": (False,)}
     for word, values in offered.items():
-        if word in words and words[word] not in values:
+        if word not in words:
+            continue
+        value = flag(words, word, default=True) if isinstance(values[0], bool) else words[word]
+        if value not in values:
             allowed = " or ".join(repr(value) for value in values[:2])
-            found = f"{word}: {words[word]!r} is a model that cellvim does not have, {allowed} is expected"
+            found = (
+                f"{word}: {shown(words[word])} is a model that cellvim does not have, {allowed} is expected"
+            )
             raise InputError(found, hint=HINT)
 
 
-def _choose(words: Mapping[str, Any], word: str, choices: Mapping[str, Choice], default: Choice) -> Choice:
-    if word not in words:
-        return default
-    chosen = choices.get(str(words[word]).lower())
-    if chosen is None:
-        found = f"{word}: {words[word]!r} is none of {', '.join(choices)}"
-        raise InputError(found, hint=HINT)
-    return chosen
-
-
-def _tensor(state: State, name: str, *, dimensions: int) -> Shaped[Tensor, "..."]:
+def _tensor(state: State, name: str, *, dimensions: int, hint: str = FOREIGN_HINT) -> Shaped[Tensor, "..."]:
     if name not in state:
         found = f"{name} is not among the {len(state)} tensors: no published FastVim model"
-        raise InputError(found, hint="give the weights of a FastVim, FastChannelVim or FastMaskVim model")
+        raise InputError(found, hint=FOREIGN_HINT)
     tensor = state[name]
     if tensor.dim() != dimensions:
         found = f"{name} has shape {tuple(tensor.shape)}, {dimensions} dimensions are expected"
-        raise InputError(found, hint="image models have 4 in patch_embed.proj.weight, channel models 5")
+        raise InputError(found, hint=hint)
+    if not tensor.numel():
+        found = f"{name} has shape {tuple(tensor.shape)}, which holds no values"
+        raise InputError(found, hint=FOREIGN_HINT)
     return tensor
 
 
+def _rows(state: State, name: str) -> int:
+    return _tensor(state, name, dimensions=2).shape[0]
+
+
 def _count_blocks(state: State, prefix: str) -> int:
+    """One more than the highest number; all that is computed for each block must stay in proportion to the file."""
     numbers = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)}
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+    read = {number: whole(number) for number in numbers if number.isdecimal()}
+    for number, value in read.items():
+        if value is None or value >= len(state):
+            found = (
+                f"{prefix}{number[:MOST_DIGITS]} is the number of a block, but there are {len(state)} tensors"
+            )
+            raise InputError(found, hint=FOREIGN_HINT)
+    return 1 + max((value for value in read.values() if value is not None), default=-1)
 
 
 def _grid(words: Mapping[str, Any], entries: int, patch_px: int) -> tuple[int, int]:
@@ -205,19 +221,6 @@ def _grid(words: Mapping[str, Any], entries: int, patch_px: int) -> tuple[int, i
         found = f"pos_embed has {entries} positions, which are no square grid"
         raise InputError(found, hint="give the image size, (height, width), as img_size")
     return side, side
-
-
-def sides_px(size: Any) -> tuple[int, int]:
-    """Height and width of an image size written as one number or two.
-
-    Raises:
-        InputError: It is neither.
-    """
-    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        found = f"img_size: {size!r} is neither a side in pixels nor a height and a width"
-        raise InputError(found, hint=HINT)
-    return sides[0], sides[1]
 
 
 def _check_sizes(words: Mapping[str, Any], found: Description) -> None:
@@ -236,9 +239,7 @@ def _check_sizes(words: Mapping[str, Any], found: Description) -> None:
         del sizes["num_classes"]
     for word, size in sizes.items():
         stated = words.get(word, size)
-        if stated != size and tuple(stated if isinstance(stated, list | tuple) else ()) != (size, size):
-            message = f"{word} is {stated} in the configuration, but {size} in the tensors"
+        sides = stated if isinstance(stated, list | tuple) and len(stated) == 2 else (stated,)
+        if {whole(side) for side in sides} != {size}:
+            message = f"{word} is {shown(stated)} in the configuration, but {size} in the tensors"
             raise InputError(message, hint=HINT)
-    if not 0 < found.mask_ratio < 1:
-        message = f"mask_ratio is {found.mask_ratio}, between 0 and 1 is expected"
-        raise InputError(message, hint=HINT)

@@ -30,7 +30,8 @@ class PublishedReconstruction:
         loss: Mean squared error over hidden patches.
         prediction: Pixels of every patch, row by row, colour last.
         mask: 1 where a patch was hidden.
-        latent: Encoder's output for the patches that were not, in raster order, after the final norm.
+        latent: Encoder's output for the patches that were not, after the final norm; row by row in the grid that the
+            sequence reads, which for `colwise` is column by column in the image.
     """
 
     loss: Float[Tensor, ""]
@@ -63,7 +64,8 @@ class PublishedAutoencoder(PublishedModel):
             noise: One number per patch; the patches of the smallest are kept.
 
         Raises:
-            InputError: The noise does not fit the image.
+            InputError: The image has other colours, or is no whole number of patches; the noise does not fit it; or
+                no patch would be kept.
         """
         hidden = self._hide(image, noise)
         latent, patches = self._reconstruct(image, hidden)
@@ -85,12 +87,23 @@ class PublishedAutoencoder(PublishedModel):
     def _hide(
         self, image: Float[Tensor, "b c y x"], noise: Float[Tensor, "b L"]
     ) -> Bool[Tensor, "b rows cols"]:
-        batch, _, height, width = image.shape
-        rows, cols = height // self.description.patch_px, width // self.description.patch_px
+        batch, colours, height, width = image.shape
+        if colours != self.description.channels:
+            found = f"a masked model of {self.description.channels} colours was given {colours} channels"
+            raise InputError(found, hint="give all colours, in the order of training")
+        side = self.description.patch_px
+        if height % side or width % side:
+            found = f"images of {height} x {width} px are no whole number of patches of {side} px"
+            raise InputError(found, hint=f"crop them to multiples of {side} px")
+        rows, cols = height // side, width // side
         if noise.shape != (batch, rows * cols):
             found = f"noise of shape {tuple(noise.shape)} for {batch} images of {rows} x {cols} patches"
             raise InputError(found, hint="draw one number per image and patch, (b, L)")
-        kept = noise.argsort(dim=1)[:, : int(rows * cols * (1 - self.description.mask_ratio))]
+        count = int(rows * cols * (1 - self.description.mask_ratio))
+        if not count:
+            found = f"mask_ratio {self.description.mask_ratio} keeps none of {rows} x {cols} patches"
+            raise InputError(found, hint="give a larger image, or a smaller mask_ratio")
+        kept = noise.argsort(dim=1)[:, :count]
         hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, kept, value=False)
         if self.description.scan_path == "rowwise":
             return hidden.view(batch, rows, cols)

@@ -6,13 +6,22 @@ from collections.abc import Callable, Iterable, Sequence
 from cellvim.errors import InputError
 from cellvim.model.mixer import CONV_TAPS, EXPANSION, STEP_RANK_DIVISOR
 from cellvim.model.published.description import Description, State
+from cellvim.model.tensors import differences, shapes_of
 
 Shapes = dict[str, tuple[int, ...]]
 
+ANCHOR = "patch_embed.proj.weight"
+"""Every published model has one tensor of this name."""
 SHOWN = 3
 """Names per kind of difference that an error shows."""
 SEARCHED = 500
 """Names that a misspelt one is compared with, which takes long in a foreign file of many."""
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
+    """What stands before the names of a published model, such as `module.`; one per model among the names."""
+    found = sorted({name.removesuffix(ANCHOR) for name in names if name.endswith(ANCHOR)})
+    return [prefix for prefix in found if not prefix or prefix.endswith(".")]
 
 
 def check_names(state: State, description: Description, *, what: str = "the state") -> None:
@@ -26,19 +35,16 @@ def check_names(state: State, description: Description, *, what: str = "the stat
     Raises:
         InputError: A tensor is missing, not expected, or of another shape.
     """
-    expected = published_shapes(description)
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    misshapen = [name for name, shape in expected.items() if found.get(name, shape) != shape]
-    if missing or unexpected or misshapen:
+    differing = differences(published_shapes(description), shapes_of(state))
+    if differing:
+        missing, unexpected, misshapen = differing.missing, differing.unexpected, differing.misshapen
         parts = [
             _some(missing, "missing", lambda name: name + _nearest(name, unexpected)),
             _some(unexpected, "not expected", lambda name: name + _nearest(name, missing)),
             _some(
-                misshapen,
+                tuple(misshapen),
                 "of another shape",
-                lambda name: f"{name} {found[name]} instead of {expected[name]}",
+                lambda name: "{} {} instead of {}".format(name, *misshapen[name]),
             ),
         ]
         kind = f"{description.kind} model of {description.depth} blocks, width {description.width}"
