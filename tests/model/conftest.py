@@ -1,11 +1,16 @@
-"""Toy models and images for the tests of the model."""
+"""Toy models and images for the tests of the model, and its command line."""
+
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from cellvim.cli import app
 from cellvim.config import ModelSettings
 from cellvim.model import ChannelEncoder, MaskedAutoencoder
+from cellvim.terminal import run_to_exit_code
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
@@ -40,3 +45,17 @@ def image() -> Tensor:
     """Three samples, five stains, 4 x 6 patches of 8 px."""
     generator = torch.Generator().manual_seed(9)
     return torch.randn(3, 5, 32, 48, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line, in this process; gives its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        monkeypatch.setattr(sys, "argv", ["cellvim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_to_exit_code(app)
+        return int(ended.value.code or 0)
+
+    return call

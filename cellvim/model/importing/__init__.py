@@ -1,20 +1,23 @@
 """`cellvim import-checkpoint`: published weights that a user has, as a model folder of ours."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvim.atomic import write_text
+from cellvim.atomic import TEMPORARY_MARK, locked, remove_leftovers, write_text
 from cellvim.config import ImportSettings
 from cellvim.errors import InputError, OutputExistsError, UsageError
 from cellvim.model.channel_embed import UNKNOWN
 from cellvim.model.checkpoint import WEIGHTS_NAME, ModelCard, load_encoder, save_encoder
 from cellvim.model.importing.hyperparameters import find_words, settle
 from cellvim.model.importing.unpickling import read_pickled
-from cellvim.model.importing.weights import Checkpoint, pick_weights
-from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description, State, describe, sides_px
+from cellvim.model.importing.weights import Checkpoint, as_float32, pick_weights
+from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description, State, describe
 from cellvim.model.published.names import check_names
 from cellvim.model.published.translate import translate_encoder
+from cellvim.model.published.words import sides_px
 from cellvim.provenance import Run, sha256_of_file
 
 __all__ = ["ImportSummary", "import_checkpoint"]
@@ -26,6 +29,8 @@ NORMALIZATION = (
 )
 COLOURS = ("red", "green", "blue")
 DEFAULT_IMAGE_PX = 224
+RUN_MARK = "checkpoints"
+"""Folder inside the output of `cellvim pretrain`, from its first moment."""
 FLAGS = {
     "collapse_method": "--pool",
     "scan_order": "--scan-order",
@@ -55,6 +60,7 @@ class ImportSummary:
         found: Words read from the file.
         given: Words decided by flags.
         assumed: Words that nothing told.
+        prefix: What stood before the names of the tensors.
         left_out: Tensors that an encoder does without.
     """
 
@@ -64,6 +70,7 @@ class ImportSummary:
     found: dict[str, Any]
     given: dict[str, Any]
     assumed: dict[str, Any]
+    prefix: str
     left_out: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +85,8 @@ class ImportSummary:
         for word, value in self.assumed.items():
             flag = f"; {FLAGS[word]} says otherwise" if word in FLAGS else ""
             lines.append(f"  assumed: {word} {value}{flag}")
+        if self.prefix:
+            lines.append(f"  prefix: {self.prefix} stood before the names of the tensors")
         if self.left_out:
             lines.append(f"  left out: {len(self.left_out)} tensors, such as {', '.join(self.left_out[:3])}")
         return "\n".join([*lines, f"  licence: {LICENCE}"])
@@ -90,36 +99,50 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
 
     Raises:
         NotFoundError: No checkpoint there.
-        InputError: The file holds more than weights, or no published model, or one that needs names of channels.
-        OutputExistsError: Another model lies in the output folder.
+        InputError: The file holds more than weights, or no published model.
+        UsageError: The model needs names of channels, or a flag can have no effect on it.
+        OutputExistsError: Something else than this model lies in the output folder.
+        LockedError: Another process writes there.
     """
     checkpoint = pick_weights(settings.file, read_pickled(settings.file), use_ema=settings.use_ema)
     given = _flags(settings)
-    found = _find(checkpoint, given)
-    description = describe(found | given, checkpoint.state)
+    with _named_in_errors(settings.file):
+        found = _find(checkpoint, given)
+        description = describe(found | given, checkpoint.state)
     check_names(checkpoint.state, description, what=str(settings.file))
+    _refuse_idle_flags(given, description)
     channels = _channels(settings, description)
-    encoder_state = translate_encoder(checkpoint.state, description)
+    encoder_state = translate_encoder(as_float32(settings.file, checkpoint.state), description)
     digest = sha256_of_file(settings.file)
-    origin = f"{settings.file.name} (sha256 {digest}); {LICENCE}"
+    origin = f"{settings.file.name} (sha256 {digest}), {_which_weights(checkpoint)}; {LICENCE}"
     card = _card(checkpoint, description, channels, origin)
-    _claim(settings, card)
-    save_encoder(settings.out, encoder_state, card)
-    write_text(settings.out / "settings.yaml", settings.to_yaml())
     matters = _words_that_matter(description)
     summary = ImportSummary(
         out=settings.out,
         model=_title(description, checkpoint),
         channels=channels,
         found={word: value for word, value in found.items() if word in matters},
-        given=given,
+        given={word: value for word, value in given.items() if word in matters},
         assumed=_assumed(description, found | given),
+        prefix=checkpoint.prefix,
         left_out=(*checkpoint.left_out, *_unused(checkpoint.state)),
     )
     run = Run("import-checkpoint", settings, facts=summary.as_dict())
     run.record_input(settings.file, digest)
-    run.write(settings.out / "run.json")
+    with _claimed(settings, card):
+        save_encoder(settings.out, encoder_state, card)
+        write_text(settings.out / "settings.yaml", settings.to_yaml())
+        run.write(settings.out / "run.json")
     return summary
+
+
+@contextmanager
+def _named_in_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        message = f"{file}: {error.found}"
+        raise InputError(message, hint=error.hint) from error
 
 
 def _flags(settings: ImportSettings) -> dict[str, Any]:
@@ -150,9 +173,12 @@ def _fits_table(size: Any, state: State) -> bool:
     except InputError:
         # Another meaning of the word, such as the name of a size.
         return False
-    patch_px = state["patch_embed.proj.weight"].shape[-1]
-    patches = (height // patch_px) * (width // patch_px)
-    return state["pos_embed"].shape[1] in {patches, patches + 1}
+    table, weight = state["pos_embed"], state["patch_embed.proj.weight"]
+    if table.dim() != 3 or not weight.dim() or not weight.shape[-1]:
+        # Refused by its own name, soon after.
+        return False
+    patches = (height // weight.shape[-1]) * (width // weight.shape[-1])
+    return table.shape[1] in {patches, patches + 1}
 
 
 def _words_that_matter(description: Description) -> set[str]:
@@ -162,6 +188,20 @@ def _words_that_matter(description: Description) -> set[str]:
     words |= set() if description.has_class_token else {"rotate_every_block"}
     words |= set() if description.has_class_token or description.kind == "masked" else {"collapse_method"}
     return words | ({"mask_ratio"} if description.kind == "masked" else set())
+
+
+def _refuse_idle_flags(given: dict[str, Any], description: Description) -> None:
+    """Refuse what the user decides about the model and the model does not have."""
+    lacks = {
+        "collapse_method": (description.has_class_token, "pools nothing"),
+        "mask_ratio": (description.kind != "masked", "hides nothing"),
+        "scan_order": (description.kind != "channel", "has one token per patch, whatever the channels"),
+        "img_size": (not description.has_positions, "has no table of positions"),
+    }
+    for word, (is_idle, reason) in lacks.items():
+        if is_idle and word in given:
+            message = f"this model {reason}, {FLAGS[word]} cannot change that"
+            raise UsageError(message, hint=f"drop {FLAGS[word]}")
 
 
 def _assumed(description: Description, known: dict[str, Any]) -> dict[str, Any]:
@@ -208,25 +248,49 @@ def _card(
     )
 
 
-def _claim(settings: ImportSettings, card: ModelCard) -> None:
-    """Refuse to replace another model; the same one is simply written again."""
-    if settings.overwrite or not (settings.out / WEIGHTS_NAME).exists():
+@contextmanager
+def _claimed(settings: ImportSettings, card: ModelCard) -> Iterator[None]:
+    """Hold the output folder, which has nothing in it but what may be replaced."""
+    out = settings.out
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(out, why="is a file", hint="choose another --out")
+    with ExitStack() as held:
+        held.enter_context(locked(out))
+        if (out / RUN_MARK).is_dir():
+            # A training run holds this lock as long as it lives.
+            held.enter_context(locked(out / RUN_MARK))
+        if not settings.overwrite:
+            _refuse_others(out, card)
+        remove_leftovers(out)
+        yield
+
+
+def _refuse_others(out: Path, card: ModelCard) -> None:
+    """Refuse to replace anything but the same model, which is simply written again."""
+    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMPORARY_MARK)} - {"lock"}
+    if RUN_MARK in names or (names and WEIGHTS_NAME not in names):
+        why = "is a training run" if RUN_MARK in names else "is not empty"
+        raise OutputExistsError(out, why=why)
+    if not names:
         return
     try:
-        _, present = load_encoder(settings.out)
+        _, present = load_encoder(out)
     except InputError as error:
-        raise OutputExistsError(settings.out, why="holds weights of another kind") from error
+        raise OutputExistsError(out, why="holds weights of another kind") from error
     if present != card:
-        raise OutputExistsError(settings.out, why="holds another model")
+        raise OutputExistsError(out, why="holds another model")
+
+
+def _which_weights(checkpoint: Checkpoint) -> str:
+    return "averaged weights" if checkpoint.is_averaged else "weights as trained"
 
 
 def _title(description: Description, checkpoint: Checkpoint) -> str:
     kind = f"unpooled {description.kind}" if description.has_class_token else description.kind
     millions = sum(tensor.numel() for tensor in checkpoint.state.values()) / 1e6
-    weights = "averaged weights" if checkpoint.is_averaged else "weights as trained"
     return (
         f"{kind} model of {description.depth} blocks, width {description.width}, patches of"
-        f" {description.patch_px} px, {millions:.1f} M parameters ({weights})"
+        f" {description.patch_px} px, {millions:.1f} M parameters ({_which_weights(checkpoint)})"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from cellvim.errors import InputError
 from cellvim.model.importing.unpickling import Inert
 from cellvim.model.published.description import OFFERED
+from cellvim.model.published.words import shown
 
 WORDS = (
     "scan_order",
@@ -18,6 +19,8 @@ WORDS = (
 )
 """What the tensors do not tell, or what would change the equations."""
 
+MOST_VALUES = 4
+"""Distinct values of a word that are kept; two are one too many."""
 VISITED = 100_000
 """Containers that are looked into; a file may refer to one of its own many times over."""
 
@@ -32,9 +35,11 @@ def find_words(tree: object) -> dict[str, list[Any]]:
             continue
         seen.add(id(node))
         for key, child in _children(node):
-            word, value = str(key).replace("/", ".").rpartition(".")[2], _plain(child)
-            if word in WORDS and value is not None and value not in found.setdefault(word, []):
-                found[word].append(value)
+            word = key.replace("/", ".").rpartition(".")[2] if isinstance(key, str) else ""
+            value = _plain(child) if word in WORDS else None
+            values = found.setdefault(word, []) if value is not None else []
+            if value is not None and len(values) < MOST_VALUES and value not in values:
+                values.append(value)
             if isinstance(child, dict | list | tuple | Inert):
                 waiting.append(child)
     return {word: values for word, values in found.items() if values}
@@ -52,7 +57,7 @@ def settle(found: Mapping[str, list[Any]], flags: Mapping[str, str]) -> dict[str
     """
     for word, values in found.items():
         if len(values) > 1:
-            message = f"the hyper-parameters say {word} more than once: {', '.join(map(str, values))}"
+            message = f"the hyper-parameters say {word} more than once: {', '.join(map(shown, values))}"
             flag = flags.get(word)
             hint = (
                 f"say which with {flag}" if flag else "no flag decides this; ask the authors of the weights"
@@ -76,7 +81,7 @@ def _plain(value: object) -> Any:
     value = _unwrap(value)
     if isinstance(value, list | tuple):
         parts = [_unwrap(part) for part in value[:3]]
-        return parts if len(parts) <= 2 and all(isinstance(part, int) for part in parts) else None
+        return parts if len(parts) <= 2 and all(isinstance(part, int | float) for part in parts) else None
     return value if isinstance(value, str | bool | int | float) else None
 
 

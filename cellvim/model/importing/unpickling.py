@@ -166,7 +166,7 @@ def _check_archive(path: Path, file: BinaryIO, size: int) -> None:
     try:
         members = zipfile.ZipFile(file).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        found = f"{path} is a damaged zip archive: {error}"
+        found = f"{path} is a damaged zip archive: {_first_line(str(error))}"
         raise InputError(found, hint="download it again, and compare its size or checksum") from error
     problems = [problem for member in members if (problem := _problem(member))]
     if problems:
@@ -178,25 +178,34 @@ def _check_archive(path: Path, file: BinaryIO, size: int) -> None:
         raise InputError(found, hint=HINT)
 
 
+def printable(text: str) -> str:
+    """Text out of a file as it may reach a terminal: control characters written out, and of bounded length."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[:SHOWN_CHARACTERS]
+    )
+    return shown if len(text) <= SHOWN_CHARACTERS else f"{shown}..."
+
+
 def _problem(member: zipfile.ZipInfo) -> str:
     name = PurePosixPath(member.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
-        return f"holds a member that points outside, {member.filename}"
+        return f"holds a member that points outside, {printable(member.filename)}"
     if name.name == PROGRAM_MEMBER:
         return "is a TorchScript program, no weights"
     if member.compress_type != zipfile.ZIP_STORED:
-        return f"holds a compressed member, {member.filename}, as torch.save never writes"
+        return f"holds a compressed member, {printable(member.filename)}, as torch.save never writes"
     return ""
 
 
 def _refusal(message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message)
     if named:
-        return f"asks for {named[1]}, which no weights need; nothing was run"
+        return f"asks for {printable(named[1])}, which no weights need; nothing was run"
     detail = message.rpartition("WeightsUnpickler error: ")[2]
     return f"holds more than weights, and nothing was run: {_first_line(detail)}"
 
 
 def _first_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line]
-    return lines[0][:SHOWN_CHARACTERS] if lines else "no reason given"
+    return printable(lines[0]) if lines else "no reason given"
