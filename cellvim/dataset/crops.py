@@ -77,6 +77,12 @@ class CropSource:
         crops = [self._sample(group, SampleKey(self.seed, step, sample)) for sample in chosen]
         return self._assemble(crops, group, step, chosen)
 
+    def name_fields(self, step: int, samples: Sequence[int]) -> list[str]:
+        """Say which field each of some samples of a step is cut from, without reading it."""
+        group = self._group(step)
+        drawn = [self._draw(group, SampleKey(self.seed, step, sample))[0] for sample in samples]
+        return [f"plate {at.plate.name} well {at.field.well} field {at.field.site}" for at in drawn]
+
     def begin(self, step: int, samples: range, pool: Executor) -> Callable[[], Batch]:
         """Let the threads of a pool cut the crops; what is returned waits for them."""
         group = self._group(step)
@@ -87,9 +93,13 @@ class CropSource:
         return self.draws.draw_group(np.random.default_rng((STREAM, self.seed, step)))
 
     def _sample(self, group: PlateGroup, key: SampleKey) -> tuple[Float[ndarray, "c y x"], int | None]:
-        generator = np.random.default_rng((STREAM, key.seed, key.step, key.sample))
-        drawn = self.draws.draw_field(group, key, generator)
+        drawn, generator = self._draw(group, key)
         return self._crop(drawn, generator), drawn.label
+
+    def _draw(self, group: PlateGroup, key: SampleKey) -> tuple[DrawnField, np.random.Generator]:
+        """Choose a sample's field; place and augmentation of its crop are drawn from what is returned with it."""
+        generator = np.random.default_rng((STREAM, key.seed, key.step, key.sample))
+        return self.draws.draw_field(group, key, generator), generator
 
     def _assemble(
         self,
