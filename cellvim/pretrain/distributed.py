@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -13,16 +13,29 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cellvim.errors import CellvimError, ExitCode, UsageError
-from cellvim.model import choose_device
+from cellvim.errors import CellvimError, ExitCode, KeyboardStop, UsageError
+from cellvim.model import choose_device, explain_out_of_memory
+from cellvim.terminal import _explain_os_error as explain_os_error
 
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LONGEST_WAIT = timedelta(hours=2)
 """How long a rank waits for another: the first one alone judges and writes the results."""
+LOST_WORDS = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "ncclRemoteError")
+"""How gloo and NCCL say, in a RuntimeError, that the other end is gone."""
 
 
 class FirstRankError(CellvimError):
     """The first rank, which alone reads and writes the run folder, could not go on."""
+
+
+class LostRankError(CellvimError, ConnectionError):
+    """Another rank is gone, and the step cannot be finished without it.
+
+    Its exit code is that of input and output, not of an interruption: a launcher that reports the largest code of
+    all ranks would otherwise start again and again what the lost one cannot do.
+    """
+
+    exit_code = ExitCode.DISK
 
 
 @dataclass(frozen=True)
@@ -40,9 +53,12 @@ class Ranks:
     def slices(self, batch_size: int, *, parts: int, together: int) -> list[range]:
         """Samples of a step that this rank takes, part by part.
 
+        A part is contiguous over all ranks: with pairs that are told apart from the others of their part, as in
+        `align`, the number of ranks must not decide which those are.
+
         Args:
             batch_size: Samples per step, over all ranks.
-            parts: Parts that each rank computes one after the other.
+            parts: Parts of a step, which all ranks compute together, one after the other.
             together: Successive samples that must stay in one part.
 
         Raises:
@@ -57,22 +73,28 @@ class Ranks:
             )
             raise UsageError(found, hint=f"take a multiple of {count * together} as --batch-size")
         length = batch_size // count
-        first = self.rank * parts
-        return [range(part * length, (part + 1) * length) for part in range(first, first + parts)]
+        starts = [(part * self.size + self.rank) * length for part in range(parts)]
+        return [range(start, start + length) for start in starts]
 
     def lead(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Let the first rank act while the others wait, and give its JSON-able result to all of them.
 
+        The others leave only when it is done: a launcher ends all ranks as soon as one of them is gone.
+
         Raises:
             FirstRankError: On the others, if it failed; the first one raises what happened.
+            OutOfMemoryError: There was no memory for it.
         """
         if not self.is_first:
             return _unpacked(_broadcast(None))
         try:
-            result = act()
-        except CellvimError as error:
+            with explain_out_of_memory():
+                result = act()
+        except BaseException as error:
+            # What happened here is told first, even if nobody is left to hear of it.
             if self.size > 1:
-                _broadcast({"found": error.found, "hint": error.hint, "exit_code": int(error.exit_code)})
+                with suppress(RuntimeError):
+                    _broadcast(_retold(error))
             raise
         return _unpacked(_broadcast({"result": result})) if self.size > 1 else result
 
@@ -85,13 +107,18 @@ class Ranks:
         mean: list[float] = (total / self.size).tolist()
         return mean
 
+    def flagged(self, slices: Sequence[range], flags: Sequence[bool]) -> list[range]:
+        """Slices of the step whose flag is up, on whatever rank; `slices` are all those of this one."""
+        length = len(slices[0])
+        raised = [0.0] * (self.size * len(slices))
+        for samples, flag in zip(slices, flags, strict=True):
+            raised[samples.start // length] = float(flag)
+        starts = [place * length for place, share in enumerate(self.mean(raised)) if share > 0]
+        return [range(start, start + length) for start in starts]
+
     def any(self, *, flag: bool) -> bool:
         """Whether the flag is up on any rank."""
         return self.mean([float(flag)])[0] > 0
-
-    def wait(self) -> None:
-        """Go on when all ranks are here."""
-        self.any(flag=False)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Average gradients over ranks on the way back."""
@@ -114,6 +141,7 @@ def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks
 
     Raises:
         UsageError: There are more ranks on this machine than GPUs.
+        LostRankError: Another rank stopped while this one waited for it, wherever in the block that was.
     """
     device = choose_device(wanted)
     size = int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
@@ -123,13 +151,14 @@ def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks
     if device.type == "cuda":
         device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
-    if not is_first_rank():
-        logging.getLogger("cellvim").setLevel(logging.ERROR)
-    try:
-        yield Ranks(distributed.get_rank(), size), device
-    finally:
-        distributed.destroy_process_group()
+    with _explain_lost_rank():
+        distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+        if not is_first_rank():
+            logging.getLogger("cellvim").setLevel(logging.ERROR)
+        try:
+            yield Ranks(distributed.get_rank(), size), device
+        finally:
+            distributed.destroy_process_group()
 
 
 def is_first_rank() -> bool:
@@ -148,6 +177,34 @@ def _own_gpu(local_rank: int) -> torch.device:
         raise UsageError(found, hint=f"start {count} processes with torchrun --nproc-per-node")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def _explain_lost_rank() -> Iterator[None]:
+    """Turn a broken connection to another rank, in whatever asked for it, into an error that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_network = isinstance(error, distributed.DistNetworkError)
+        if not is_network and not any(words in str(error) for words in LOST_WORDS):
+            raise
+        found = "another rank stopped or cannot be reached, and this one cannot go on alone"
+        hint = "see the message of that rank; the same command goes on from the last checkpoint"
+        raise LostRankError(found, hint=hint) from error
+
+
+def _retold(error: BaseException) -> dict[str, Any]:
+    """What the other ranks say of a failure of the first one: what the command line says there."""
+    if isinstance(error, CellvimError):
+        found, hint, code = error.found, error.hint, error.exit_code
+    elif isinstance(error, KeyboardStop):
+        found, hint, code = error.found, error.hint, ExitCode.KEYBOARD
+    elif isinstance(error, OSError):
+        found, hint = explain_os_error(error)
+        code = ExitCode.DISK
+    else:
+        found, hint, code = type(error).__name__, "see the message of the first rank", ExitCode.INTERNAL
+    return {"found": found, "hint": hint, "exit_code": int(code)}
 
 
 def _broadcast(content: dict[str, Any] | None) -> dict[str, Any]:

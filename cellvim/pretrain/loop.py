@@ -4,8 +4,9 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,14 @@ from cellvim.pretrain.interrupt import StopRequest
 from cellvim.pretrain.metrics import Metrics
 from cellvim.pretrain.objective import Objective
 from cellvim.pretrain.schedule import ema_decay, learning_rate
-from cellvim.pretrain.state import TrainingState, update_ema
+from cellvim.pretrain.state import TrainingState, list_checkpoints, update_ema
 from cellvim.pretrain.tensorboard import ScalarLog
 from cellvim.progress import progress_bar
 
 logger = logging.getLogger(__name__)
+
+SHOWN_SAMPLES = 12
+"""Samples that are named, with their field, when the loss is not finite."""
 
 
 class Trainer:
@@ -85,6 +89,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite; nothing is saved over the last checkpoint.
+            FirstRankError: The first rank could not save the state; that one raises what happened.
             InterruptedRunError: Asked to stop, on this rank or another; the state is saved first.
         """
         self._resume()
@@ -135,25 +140,23 @@ class Trainer:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
-        losses = self._compute_gradients(batches)
+        parts = self._compute_gradients(batches)
+        losses = self._mean_over_slices(parts)
         norm = clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm).item()
         if not (math.isfinite(losses["loss"]) and math.isfinite(norm)):
+            bad = self.ranks.flagged(self.slices, [not math.isfinite(loss) for loss in parts["loss"]])
             found = f"at step {state.step} the loss is {losses['loss']} and the norm of its gradient {norm}"
-            hint = f"the last good checkpoint is kept in {self.folder}; lower optimizer.base_learning_rate"
-            raise NonFiniteLossError(found, hint=hint)
+            raise explain_non_finite(found, self.source, state.step, bad, self.folder)
         state.optimizer.step()
         update_ema(state.ema, state.model, ema_decay(settings.optimizer, step=state.step))
         metrics.write({"step": state.step, **losses, "gradient_norm": norm, "learning_rate": rate})
         state.step += 1
         self.steps_taken += 1
 
-    def _compute_gradients(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Go through this rank's slices of a step; return the losses of the whole step.
-
-        A slice whose loss is NaN or infinite makes the loss of the step so, on every rank.
-        """
-        total: Tensor | None = None
+    def _compute_gradients(self, batches: Iterator[Batch]) -> dict[str, list[float]]:
+        """Go through this rank's slices of a step; return the losses of each."""
         names: tuple[str, ...] = ()
+        values: list[Tensor] = []
         for part in range(len(self.slices)):
             batch = self._next(batches).to(self.device)
             is_last = part + 1 == len(self.slices)
@@ -162,10 +165,13 @@ class Trainer:
                     losses: dict[str, Tensor] = self.model(batch)
                 (losses["loss"] / len(self.slices)).backward()
             names = tuple(losses)
-            values = torch.stack([value.detach().double() for value in losses.values()])
-            total = values if total is None else total + values
-        own = [] if total is None else (total / len(self.slices)).tolist()
-        return dict(zip(names, self.ranks.mean(own), strict=True))
+            values.append(torch.stack([value.detach().double() for value in losses.values()]))
+        return dict(zip(names, torch.stack(values, dim=1).tolist(), strict=True))
+
+    def _mean_over_slices(self, parts: dict[str, list[float]]) -> dict[str, float]:
+        """Losses of the whole step, over parts and ranks: not finite, on every rank, if those of any slice are not."""
+        own = torch.tensor(list(parts.values()), dtype=torch.float64).mean(dim=1).tolist()
+        return dict(zip(parts, self.ranks.mean(own), strict=True))
 
     def _gradients_stay_here(self) -> AbstractContextManager[None]:
         """Do not average over ranks what the next slice is added to."""
@@ -181,11 +187,7 @@ class Trainer:
         settings, done = self.settings, step + 1
         is_last = done == settings.steps
         if done % settings.checkpoint_every == 0 or is_last or is_stopping:
-            if self.ranks.is_first:
-                metrics.secure()
-                self.state.save(self.folder, identity=self.identity)
-            # The launcher ends all ranks as soon as one is gone: nobody leaves while the first one writes.
-            self.ranks.wait()
+            self.ranks.lead(lambda: self._save(metrics))
         if done % settings.log_every == 0 or is_last:
             metrics.flush()
             logger.info(
@@ -195,6 +197,10 @@ class Trainer:
                 self.crops_per_second or 0.0,
                 100 * (self.data_wait_share or 0.0),
             )
+
+    def _save(self, metrics: Metrics) -> dict[str, Any]:
+        metrics.secure()
+        return {"checkpoint": self.state.save(self.folder, identity=self.identity).name}
 
     def _open_metrics(self) -> Metrics:
         settings, first = self.settings, self.state.step
@@ -244,3 +250,34 @@ def make_optimizer(objective: Objective, settings: PretrainSettings) -> AdamW:
         lr=0.0,
         betas=(settings.optimizer.beta1, settings.optimizer.beta2),
     )
+
+
+def explain_non_finite(
+    found: str, source: CropSource, step: int, slices: Sequence[range], folder: Path
+) -> NonFiniteLossError:
+    """Say which samples a loss that is not finite came from, what is kept, and how to go on.
+
+    Args:
+        found: What is not finite.
+        source: Crops of the step.
+        step: Which one.
+        slices: Samples whose loss is not finite; none if only the gradient is.
+        folder: Of the checkpoints.
+    """
+    size = source.batch_size
+    samples = [sample for part in slices for sample in part] or list(range(size))
+    spans = ", ".join(f"{part.start} to {part.stop - 1}" for part in slices)
+    where = f"samples {spans}" if len(samples) < size else "all samples"
+    kept = list_checkpoints(folder)
+    state = f"the last good checkpoint is kept: {kept[-1]}" if kept else "no checkpoint had been written yet"
+    hint = (
+        f"{state}; the same command would come to the same step again: start over with a lower "
+        "optimizer.base_learning_rate and another --out, which keeps this run, or --overwrite, which deletes it"
+    )
+    error = NonFiniteLossError(f"{found}, from {where} of the {size} in the batch", hint=hint)
+    shown = samples[:SHOWN_SAMPLES]
+    fields = source.name_fields(step, shown)
+    named = [f"sample {sample}: {field}" for sample, field in zip(shown, fields, strict=True)]
+    rest = len(samples) - len(named)
+    error.details = (*named, f"... and {rest} more") if rest else tuple(named)
+    return error

@@ -37,7 +37,10 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute "loss" and its parts, each a mean over the samples of the batch.
 
-        A step's batch may come in slices of equal size: the mean over slices is the loss of the step.
+        A step's batch may come in slices of equal size, one after the other and dealt out to ranks: the loss of
+        the step is the mean over slices. It is the loss of the whole batch only if that of a sample asks for no
+        other sample; one that relates samples, as `align` does, must gather a slice's views over ranks, and
+        relates those of one part of the step only.
         """
 
     def write_results(self, source: CropSource, settings: PretrainSettings) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
         OutputExistsError: The folder holds another run, or files of somebody else.
         NonFiniteLossError: The loss became NaN or infinite; the last checkpoint stays.
         InterruptedRunError: SIGTERM arrived; the run was saved and can be resumed.
+        FirstRankError: The first rank failed; that one raises what happened.
+        LostRankError: Another rank is gone, and said why itself if it could.
         UsageError: A step cannot be dealt out evenly, or something is missing that the settings ask for.
     """
     run = Run("pretrain", settings)

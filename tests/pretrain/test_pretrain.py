@@ -1,7 +1,9 @@
 """A run is exact: killed anywhere and resumed, its bytes are those of a run that nobody disturbed."""
 
+import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,9 +15,13 @@ import pytest
 import torch
 
 from cellvim.config import PretrainSettings
+from cellvim.dataset import CropSource, TrainingIndex
 from cellvim.errors import InputError, NonFiniteLossError, NotFoundError, OutputExistsError
-from cellvim.model import load_encoder
+from cellvim.model import MaskedAutoencoder, load_encoder
+from cellvim.model.tensors import read_tensors
 from cellvim.pretrain import load_autoencoder, loop, pretrain
+from cellvim.pretrain.build import build_objective
+from cellvim.pretrain.metrics import Metrics
 from cellvim.pretrain.state import list_checkpoints
 from cellvim.store import PlateReader
 
@@ -154,19 +160,45 @@ def test_a_finished_run_is_not_repeated_and_not_overwritten(make_plate: Any, tmp
     assert hashes(tmp_path / "run")["model.safetensors"] != first.weights_sha256
 
 
-def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(make_plate: Any, tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(make_plate: Any, tmp_path: Path) -> None:
     wild = settings_for(
         make_plate(),
         tmp_path / "run",
         checkpoint_every=1,
         optimizer={"base_learning_rate": 1e30, "warmup_share": 0},
     )
-    with pytest.raises(NonFiniteLossError, match="at step") as caught:
+    with pytest.raises(NonFiniteLossError, match=r"from all samples of the 4 in the batch") as caught:
         pretrain(wild)
-    assert "last good checkpoint" in caught.value.hint
+    bad = int(re.findall(r"at step (\d+)", caught.value.found)[0])
     kept = list_checkpoints(tmp_path / "run/checkpoints")
-    assert kept
+    assert f"the last good checkpoint is kept: {kept[-1]}" in caught.value.hint
+    header, tensors = read_tensors(kept[-1], hint="")
+    assert header is not None
+    assert json.loads(header)["step"] == bad
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    autoencoder = MaskedAutoencoder(wild.model, ("DNA", "ER", "Mito"), seed=wild.seed)
+    own = {name.removeprefix("ema/autoencoder."): value for name, value in tensors.items() if "ema/" in name}
+    autoencoder.load_state_dict(own)
     assert not (tmp_path / "run/model.safetensors").exists()
+    with pytest.raises(NonFiniteLossError) as again:
+        pretrain(wild)
+    assert again.value.args == caught.value.args, "the hint says that the same command meets it again"
+
+
+def test_a_slice_whose_loss_is_not_finite_is_named_with_its_fields(make_plate: Any, tmp_path: Path) -> None:
+    settings = settings_for(make_plate(), tmp_path / "run", batch_size=8, engine={"accumulate": 2})
+    index = TrainingIndex.open(settings.plates, crop_px=32)
+    source = CropSource(index, settings.crops, batch_size=8, seed=settings.seed)
+    broken = dataclasses.replace(source.batch(0, range(4, 8)), images=torch.full((4, 3, 32, 32), torch.nan))
+    trainer = loop.Trainer(settings, build_objective(settings, index), source, identity="")
+    before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match=r"from samples 4 to 7 of the 8 in the batch") as caught:
+        trainer._take_step(iter([source.batch(0, range(4)), broken]), Metrics(None, first=0))
+    assert "no checkpoint had been written yet" in caught.value.hint
+    assert [line.partition(":")[0] for line in caught.value.details] == [f"sample {n}" for n in range(4, 8)]
+    assert all(re.search(r": plate P1 well [AB]0[12] field [12]$", line) for line in caught.value.details)
+    for name, value in trainer.state.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_crop_larger_than_the_field_is_refused_before_anything_is_written(
