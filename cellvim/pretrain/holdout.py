@@ -117,12 +117,12 @@ def predict_crops(
 
 def units_of(name: str, wells: Sequence[LabelledWell]) -> Int[ndarray, " wells"]:
     """Number of what was held out as one: a plate, a value of the group, or a well. Its wells resemble each other."""
-    of_well = {
-        PLATE_HELD_OUT: lambda well: well.plate.name,
-        PERTURBATION_HELD_OUT: lambda well: well.group,
-        LEAKY: lambda well: f"{well.plate.name}/{well.well}",
+    names = {
+        PLATE_HELD_OUT: [well.plate.name for well in wells],
+        PERTURBATION_HELD_OUT: [well.group or "" for well in wells],
+        LEAKY: [f"{well.plate.name}/{well.well}" for well in wells],
     }[name]
-    return np.unique([str(of_well(well)) for well in wells], return_inverse=True)[1]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def score_split(

@@ -152,6 +152,7 @@ def _write_results(
         steps=settings.steps,
         seed=settings.seed,
         is_trained=settings.steps > 0,
+        is_unknown_trained=settings.steps > 0 and settings.masking.name_dropout > 0,
         plates=tuple(sorted(plate.name for plate in trainer.source.draws.plates)) if settings.steps else (),
         objective=settings.objective,
         labels_used=trainer.state.ema.labels_used if settings.steps else None,
