@@ -40,7 +40,7 @@ test: $(VENV)/.installed $(JUDGES)/.installed lint  ## Everything that must hold
 bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: needs ../shared/data/bbbc013, takes a quarter of an hour.
 	$(BIN)/python -m pipelines.bbbc013 --source ../shared/data/bbbc013 --out out/bbbc013 --seeds 0 1 2 --docs docs/bbbc013.md
 
-study: $(VENV)/.installed  ## Which settings of the model matter: about 70 nano trainings, an hour on two cores; needs ../shared/data/bbbc013.
+study: $(VENV)/.installed  ## Which settings of the model matter: about 80 nano trainings, an hour and a quarter on two cores; needs ../shared/data/bbbc013.
 	$(BIN)/python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study --docs docs/model_study.md --workers 2 --confirm
 
 bench: $(VENV)/.installed  ## Speed and memory tables.

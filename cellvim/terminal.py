@@ -39,7 +39,7 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     except MemoryError:
         _fail("out of memory", "use a smaller batch, or fewer workers", ExitCode.MEMORY)
     except OSError as error:
-        _fail(*_explain_os_error(error), ExitCode.DISK)
+        _fail(*explain_os_error(error), ExitCode.DISK)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         kind = f"{type(error).__name__}: {error}".splitlines()[0]
         hint = "CELLVIM_DEBUG=1 shows the traceback"
@@ -74,7 +74,8 @@ def _global_flags_first(arguments: list[str]) -> list[str]:
     return sorted(arguments, key=lambda argument: argument not in flags)
 
 
-def _explain_os_error(error: OSError) -> tuple[str, str]:
+def explain_os_error(error: OSError) -> tuple[str, str]:
+    """What a failing disk or path means, and what to do about it."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return (

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cellvim.errors import CellvimError, ExitCode, KeyboardStop, UsageError
 from cellvim.model import choose_device, explain_out_of_memory
-from cellvim.terminal import _explain_os_error as explain_os_error
+from cellvim.terminal import explain_os_error
 
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LONGEST_WAIT = timedelta(hours=2)

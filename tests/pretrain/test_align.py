@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from torch import multiprocessing
 
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, TrainingIndex
@@ -126,31 +123,6 @@ def test_a_resumed_run_ends_with_the_same_bytes(plates: list[PlateReader], tmp_p
     (tmp_path / "run/model.safetensors").unlink()
     pretrain(settings)
     assert [(tmp_path / "run" / name).read_bytes() for name in names] == wanted
-
-
-def train_rank(rank: int, port: int, settings: PretrainSettings) -> None:
-    launched = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": 2,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    os.environ.update({name: str(value) for name, value in launched.items()})
-    pretrain(settings)
-
-
-def test_two_ranks_learn_what_one_does(plates: list[PlateReader], tmp_path: Path) -> None:
-    pretrain(settings_for(plates, tmp_path / "one"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(train_rank, args=(port, settings_for(plates, tmp_path / "two")), nprocs=2)
-    one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
-    assert len(one) == len(two) == 7
-    for alone, shared in zip(one, two, strict=True):
-        for name in ("loss", "alignment_loss"):
-            assert shared[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("engine", [{"accumulate": 2}, {"precision": "bf16"}])
