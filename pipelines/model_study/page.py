@@ -94,7 +94,9 @@ def _values_note(study: Study, results: StudyResults, data: DataName) -> str:
     return (
         f"{note}\nNegative control: the inert perturbations have an activity of {inert.mean():.3f} by the default "
         f"({count(inert.size, 'seed')}), where a random order gives {chance['activity']:.3f}. Above that would mean "
-        "that something else than the treatment is found. Why it lies below, where it does, was not looked into.\n"
+        "that something else than the treatment is found. Below it is where such a well belongs: it and the controls of "
+        "its plate are normalised by the same few controls and share the error of that, its replicates on other plates "
+        "do not. Controls that are given a name on several plates come out below it too, on one plate they do not.\n"
     )
 
 

@@ -118,8 +118,9 @@ def confirmation(wins: str) -> str:
 
 A row that is ahead of the default above might be quicker rather than better, or lucky: the best of many rows looks
 better than it is. So some rows were trained again beside the default, {LONGER} times as many steps, on new synthetic
-plates and seeds that nothing had been chosen by. The list of rows was fixed in the code when only the first seed of
-the first stage was known. What the first stage says of them now:
+plates and seeds that nothing had been chosen by. The list of rows was fixed in the code before any of these plates
+existed: when only the first seed of the first stage was known, or two of them (*align, one well*). What the first
+stage says of them now:
 
 {wins}
 Same rule, with families of its own.
