@@ -12,7 +12,9 @@ from pipelines.model_study.run import Study
 from pipelines.model_study.text import (
     CAVEATS,
     DATA_TITLES,
+    LEGEND,
     METRIC_NAMES,
+    PICTURE,
     READING,
     SAME_PLATE,
     confirmation,
@@ -48,7 +50,7 @@ def results_page(
     parts = [introduction(study), "## What the study says\n", *describe_findings(results, confirmed)]
     parts.append(design(study, stains))
     for data in results.contents:
-        parts += [f"## {DATA_TITLES[data]}\n", f"![Differences from the default]({pictures[data]})\n"]
+        parts += [f"## {DATA_TITLES[data]}\n", f"![{PICTURE}]({pictures[data]})\n", LEGEND]
         parts += ["### Values\n", _values_table(results, data), _values_note(study, results, data)]
         parts += ["### Differences from the default\n", _differences_table(results, data)]
         parts += ["### Features of the same weights\n", _readings_table(results, data)]

@@ -36,6 +36,10 @@ DEFAULT_CHOICES = {
 }
 """What each factor is by default."""
 
+PICTURE = "Difference of every row from the default by each metric, with its 95 % interval"
+LEGEND = """Filled: distinguishable by the rule above. Open and coloured: suggested. Grey: noise. Blue is better than the
+default, orange worse.
+"""
 SAME_PLATE = (
     "Plate and wells are the same for all seeds, and the plate learned from is the plate judged: intervals here are "
     "about other trainings and other doses only, not about other plates."
