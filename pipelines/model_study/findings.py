@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipelines.model_study.results import LEVEL, Comparison, StudyResults
 from pipelines.model_study.run import LONGER
 from pipelines.model_study.statistics import Difference
-from pipelines.model_study.text import DEFAULT_CHOICES, METRIC_NAMES, count
+from pipelines.model_study.text import DECISION, DEFAULT_CHOICES, METRIC_NAMES, count
 from pipelines.model_study.variants import (
     CONFIRMED,
     DEFAULT,
@@ -60,6 +60,7 @@ def _describe_confirmed(confirmed: StudyResults) -> list[str]:
         *_unfinished(confirmed),
         _chance(confirmed),
         _training(confirmed),
+        DECISION,
     ]
 
 
