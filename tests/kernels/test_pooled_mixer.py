@@ -19,6 +19,7 @@ from cellvim_kernels import (
     grid_tables,
 )
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major, token_major_pooled_mixer
+from cellvim_kernels.pooled_mixer.gather import pool_cells
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
 FLOAT64_TOLERANCE = 1e-10
@@ -267,6 +268,18 @@ def test_a_dense_input_equals_a_masked_one_that_keeps_everything(order: Order, p
     dense = outputs_and_gradients(token_major_pooled_mixer, xz, weights, grid, pool)
     masked = outputs_and_gradients(token_major_pooled_mixer, xz, weights, everything, pool)
     assert_same(masked, dense, FLOAT64_TOLERANCE)
+
+
+def test_a_maximum_of_zero_shares_its_gradient_among_tokens_alone() -> None:
+    """Every token is zero, so all tokens of a cell tie, and nothing else may: each gets its share, a cell gives one."""
+    layout = keep(Grid(3, 4, 2), batch=2, ratio=0.5)
+    tokens = torch.zeros(2, 12, 6, dtype=torch.float64, requires_grad=True)
+    for direction, bins in enumerate(layout.bins):
+        pooled = pool_cells(tokens, layout, "max", direction)
+        assert not pooled.any()
+        (gradient,) = torch.autograd.grad(pooled.sum(), tokens)
+        shares = 1 / bins.count.gather(1, bins.cell).unsqueeze(-1).expand_as(tokens)
+        torch.testing.assert_close(gradient, shares.double())
 
 
 @pytest.mark.parametrize("mixer", [naive_pooled_mixer, token_major_pooled_mixer])

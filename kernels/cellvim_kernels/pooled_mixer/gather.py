@@ -30,8 +30,10 @@ def pool_cells(
             return total / layout.divisor
         return total / bins.count.clamp(min=1).unsqueeze(-1).to(tokens.dtype)
     index = bins.cell.unsqueeze(-1).expand_as(tokens)
-    empty = tokens.new_zeros(len(tokens), layout.cells, tokens.shape[-1])
-    return empty.scatter_reduce(1, index, tokens, "amax", include_self=False)
+    # Not zeros: where the maximum is 0, the gradient would be shared with what the cells started from.
+    start = tokens.new_full((len(tokens), layout.cells, tokens.shape[-1]), -torch.inf)
+    maxima = start.scatter_reduce(1, index, tokens, "amax", include_self=False)
+    return maxima.masked_fill((bins.count == 0).unsqueeze(-1), 0)
 
 
 def expand_cells(cells: Float[Tensor, "2 b P E"], layout: Layout) -> Float[Tensor, "b L E"]:
