@@ -75,7 +75,7 @@ def design(study: Study, stains: Mapping[DataName, int]) -> str:
 **Recipe** of every run: [configs/model_study.yaml](../configs/model_study.yaml). Its learning rate is the one that
 `configs/demo.yaml` had been given by reconstruction loss, on other plates and seeds; it was chosen for the default
 backbone and for none of the others, and was tuned on nothing that is reported here. A transformer may want another.
-*Equal steps* is not equal time: the tables say what a step costs (one thread, two runs at a time).
+*Equal steps* is not equal time: the tables say about what a step costs.
 
 **Masking**: `channel_steps` is the share of steps that draw a number k of stains to hide wholly, from 0 to T-1 of T
 stains. With k = 0 the step hides patches instead, so whole stains are hidden in (T-1)/T of that share only.
@@ -167,6 +167,8 @@ READING = """
   the share of patches that training left visible (`dense_pool_scale: 0.25`), as imported masked models are.
 - **Blocks** and **over all channels** are other features of the same weights; no training stands behind them.
 - **backbone: channel ViT** has half as many blocks, each with as many weights as two others.
+- **ms per step**: one thread, median over seeds, on a machine that did other work beside it: an indication. Speeds that
+  were measured alone are in [training_speed.md](training_speed.md).
 """
 
 DECISION = """**What was decided from both stages, 2026-11-21**: the defaults stay. The one row that the second stage calls
