@@ -255,6 +255,24 @@ def test_only_a_masked_model_needs_a_mask_ratio(ratio: Any) -> None:
     assert published.build({**CHANNEL, **words_left}, random_state(CHANNEL)).description.mask_ratio == 0
 
 
+@pytest.mark.parametrize("word", ["decoder_embed_dim", "decoder_depth"])
+def test_only_a_masked_model_has_a_decoder_to_compare(word: str) -> None:
+    for kind in (CHANNEL, IMAGE):
+        state = random_state(kind)
+        assert published.build({**kind, word: 7}, state).description == published.describe(kind, state)
+    with pytest.raises(InputError, match=f"{word} is 7 in the configuration"):
+        published.build({**MASKED, word: 7}, random_state(MASKED))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("Max", "'Max' is a model that cellvim does not have"), ("median", "none of mean, max")],
+)
+def test_a_masked_model_pools_by_the_mean(method: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"collapse_method: .*{message}"):
+        published.build({**MASKED, "collapse_method": method}, random_state(MASKED))
+
+
 @pytest.mark.parametrize(
     ("kind", "written"),
     [
@@ -264,7 +282,8 @@ def test_only_a_masked_model_needs_a_mask_ratio(ratio: Any) -> None:
         ),
         (CHANNEL, {"img_size": ["32", 32.0], "if_cls_token": "False", "rms_norm": "true", "if_rope": 0}),
         (CHANNEL, {"use_norm_after_ssm": 1, "rotate_every_block": "TRUE"}),
-        (MASKED, {"mask_ratio": "0.75", "norm_pix_loss": "True"}),
+        (CHANNEL, {"collapse_method": "MEAN", "final_pool_type": "Mean"}),
+        (MASKED, {"mask_ratio": "0.75", "norm_pix_loss": "True", "collapse_method": "Mean"}),
     ],
 )
 def test_words_mean_the_same_however_they_are_written(kind: dict[str, Any], written: dict[str, Any]) -> None:

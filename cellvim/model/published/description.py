@@ -22,6 +22,12 @@ ORDERS: dict[str, Literal["channel-first", "spatial-first"]] = {
 }
 PATHS: dict[str, Literal["rowwise", "colwise"]] = {"rowwise": "rowwise", "colwise": "colwise"}
 POOLS: dict[str, Literal["mean", "max"]] = {"mean": "mean", "max": "max"}
+NAMES: dict[str, Mapping[str, str]] = {
+    "scan_order": ORDERS,
+    "scanpath_type": PATHS,
+    "collapse_method": POOLS,
+}
+"""Words that are one of several names."""
 
 OFFERED: dict[str, tuple[object, ...]] = {
     "final_pool_type": ("mean",),
@@ -151,6 +157,37 @@ def describe(config: Mapping[str, Any], state: State) -> Description:
     return found
 
 
+def meaning(word: str, value: object) -> object:
+    """Read one word, so that two ways to write the same are equal.
+
+    Raises:
+        InputError: It has no meaning.
+    """
+    words = {word: value}
+    if word in NAMES:
+        return choose(words, word, NAMES[word], "")
+    if word == "mask_ratio":
+        return ratio(words, word, DEFAULT_MASK_RATIO)
+    if word == "img_size":
+        return sides_px(value)
+    values = OFFERED.get(word, (True,))
+    if isinstance(values[0], bool):
+        return flag(words, word, default=True)
+    read = value.lower() if isinstance(value, str) else value
+    return values[0] if read in values else read
+
+
+def offered(kind: Kind, *, has_class_token: bool) -> dict[str, tuple[object, ...]]:
+    """Words that would change the equations of such a model, and the meanings with which they do not."""
+    words = dict(OFFERED)
+    if has_class_token:
+        # The class token is the feature, whatever would have been done with the others.
+        del words["final_pool_type"]
+    if kind == "masked":
+        words |= {"collapse_method": ("mean",), "if_cls_token": (False,)}
+    return words
+
+
 def _kind(words: Mapping[str, Any], state: State) -> Kind:
     name = words.get("model")
     if name is not None:
@@ -161,17 +198,8 @@ def _kind(words: Mapping[str, Any], state: State) -> Kind:
 
 
 def _refuse_other_equations(words: Mapping[str, Any], kind: Kind, *, has_class_token: bool) -> None:
-    offered = dict(OFFERED)
-    if has_class_token:
-        # The class token is the feature, whatever would have been done with the others.
-        del offered["final_pool_type"]
-    if kind == "masked":
-        offered |= {"collapse_method": ("mean",), "if_cls_token": (False,)}
-    for word, values in offered.items():
-        if word not in words:
-            continue
-        value = flag(words, word, default=True) if isinstance(values[0], bool) else words[word]
-        if value not in values:
+    for word, values in offered(kind, has_class_token=has_class_token).items():
+        if word in words and meaning(word, words[word]) not in values:
             allowed = " or ".join(repr(value) for value in values[:2])
             found = (
                 f"{word}: {shown(words[word])} is a model that cellvim does not have, {allowed} is expected"
@@ -231,9 +259,10 @@ def _check_sizes(words: Mapping[str, Any], found: Description) -> None:
         "stride": found.patch_px,
         "channels": found.channels,
         "num_classes": found.classes,
-        "decoder_embed_dim": found.decoder_width,
-        "decoder_depth": found.decoder_depth,
     }
+    if found.kind == "masked":
+        # Elsewhere they are left from the training of the masked model.
+        sizes |= {"decoder_embed_dim": found.decoder_width, "decoder_depth": found.decoder_depth}
     if not found.classes:
         # Features alone: the head was dropped.
         del sizes["num_classes"]
