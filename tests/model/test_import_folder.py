@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ import torch
 from cellvim.atomic import locked
 from cellvim.config import ImportSettings
 from cellvim.errors import ExitCode, InputError, LockedError, OutputExistsError, UsageError
-from cellvim.model import load_encoder
 from cellvim.model.importing import import_checkpoint
 from tests.model.published_states import CHANNEL, IMAGE, MASKED, random_state
-from tests.model.test_importing import STAINS, imported, lightning
+from tests.model.test_importing import STAINS, UNPOOLED, imported, lightning
 
-UNPOOLED = {**CHANNEL, "if_cls_token": True}
 WITHOUT_POSITIONS = {**CHANNEL, "if_abs_pos_embed": False}
 
 
@@ -50,25 +49,22 @@ def test_a_file_without_averaged_weights_says_so(tmp_path: Path) -> None:
     assert "weights as trained" in (card.origin or "")
 
 
-@pytest.mark.parametrize("is_live", [False, True])
-def test_a_training_run_is_not_replaced(is_live: bool, file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("state", ["live", "ended", "without its checkpoints"])
+def test_a_training_run_is_never_replaced(state: str, overwrite: bool, file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "settings.yaml").write_text("objective: mae\n")
-    (run / "metrics.jsonl").write_text("{}\n")
+    if state == "without its checkpoints":
+        (run / "checkpoints").rmdir()
+    if state != "live":
+        for name in ("model.safetensors", "summary.json", "report.html", "loss.png", "metrics.jsonl"):
+            (run / name).write_text(name)
     before = content(run)
-    settings = ImportSettings(file=file, out=run)
-    if is_live:
-        with locked(run / "checkpoints"):
-            for each in (settings, settings.model_copy(update={"overwrite": True})):
-                with pytest.raises(LockedError):
-                    import_checkpoint(each)
-    else:
-        with pytest.raises(OutputExistsError, match="is a training run"):
-            import_checkpoint(settings)
+    held = locked(run / "checkpoints") if state == "live" else nullcontext()
+    with held, pytest.raises(OutputExistsError, match="is a training run") as caught:
+        import_checkpoint(ImportSettings(file=file, out=run, overwrite=overwrite))
+    assert "--overwrite" not in caught.value.hint
     assert content(run) == before
-    import_checkpoint(settings.model_copy(update={"overwrite": True}))
-    assert load_encoder(run)[1].origin
 
 
 def test_a_folder_of_something_else_is_not_written_to(file: Path, tmp_path: Path) -> None:
@@ -175,11 +171,11 @@ def test_no_order_to_the_terminal_is_passed_on(
     tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "\x1b[2J\r\n\u202eimported: all is well"
-    file = lightning(tmp_path / "file.ckpt", random_state(IMAGE), {evil: {"scan_order": evil}})
+    file = lightning(tmp_path / "file.ckpt", random_state(IMAGE), {evil: {"scanpath_type": evil}})
     saved = torch.load(file, weights_only=True)
     torch.save({**saved, "state_dict": {evil: torch.ones(1), **saved["state_dict"]}}, file)
     assert run("import-checkpoint", file, "--out", tmp_path / "out") == ExitCode.BAD_INPUT
-    assert r"scan_order: '\x1b[2J\r\n\u202eimported" in capsys.readouterr().err
+    assert r"scanpath_type: '\x1b[2J\r\n\u202eimported" in capsys.readouterr().err
     del saved["hyper_parameters"]
     torch.save({**saved, "state_dict": {evil: torch.ones(1), **saved["state_dict"]}}, file)
     assert run("import-checkpoint", file, "--out", tmp_path / "out") == ExitCode.DONE

@@ -27,6 +27,7 @@ from tests.model.test_oracle import part, read
 TOLERANCE = 1e-4
 """Relative error in the 2-norm of a computation in float32."""
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito", "BF")
+UNPOOLED = {**CHANNEL, "if_cls_token": True}
 
 
 def lightning(path: Path, state: dict[str, Tensor], hyper: object = None, **more: object) -> Path:
@@ -184,6 +185,61 @@ def test_a_word_with_two_values_is_asked_about(tmp_path: Path) -> None:
     assert imported(file, channels=STAINS, scan_order="channel-first")[1].model.scan_order == "channel-first"
 
 
+@pytest.mark.parametrize(
+    ("config", "word", "values"),
+    [
+        (CHANNEL, "mask_ratio", (0.75, 0.5)),
+        (IMAGE, "scan_order", ("Channel-First", "Spatial-First")),
+        (MASKED, "scan_order", ("Channel-First", "Spatial-First")),
+        (UNPOOLED, "collapse_method", ("mean", "max")),
+        (UNPOOLED, "rotate_every_block", (True, False)),
+        (UNPOOLED, "final_pool_type", ("mean", "all")),
+    ],
+)
+def test_a_word_left_from_another_training_may_contradict_itself(
+    config: dict[str, Any], word: str, values: tuple[object, ...], tmp_path: Path
+) -> None:
+    names = STAINS if config["model"] == "FastChannelVim" else ()
+    hyper = [{word: value} for value in values]
+    _, card, summary = imported(
+        lightning(tmp_path / "file.ckpt", random_state(config), hyper), channels=names
+    )
+    silent = lightning(tmp_path / "silent.ckpt", random_state(config), [])
+    assert card.model == imported(silent, channels=names)[1].model
+    assert word not in summary.found | summary.assumed
+
+
+def test_a_masked_model_with_two_ways_to_pool_is_asked_about(tmp_path: Path) -> None:
+    hyper = [{"collapse_method": "mean"}, {"collapse_method": "max"}]
+    file = lightning(tmp_path / "file.ckpt", random_state(MASKED), hyper)
+    with pytest.raises(InputError, match="collapse_method more than once") as caught:
+        imported(file)
+    assert "--pool" in caught.value.hint
+    assert imported(file, pool="mean")[1].model.pool == "mean"
+
+
+@pytest.mark.parametrize(
+    ("config", "word", "spellings"),
+    [
+        (IMAGE, "collapse_method", ("Max", "max", "MAX", "mAX", "maX")),
+        (IMAGE, "rotate_every_block", (False, "false", 0)),
+        (IMAGE, "img_size", (32, "32", [32, 32.0])),
+        (IMAGE, "final_pool_type", ("Mean", "mean")),
+        (IMAGE, "flip_img_sequences_ratio", (-1, 0.0)),
+        (MASKED, "mask_ratio", ("0.5", 0.5)),
+    ],
+)
+def test_two_spellings_of_one_meaning_are_one(
+    config: dict[str, Any], word: str, spellings: tuple[object, ...], tmp_path: Path
+) -> None:
+    def read(values: tuple[object, ...]) -> ModelCard:
+        hyper = [{word: value} for value in values]
+        return imported(lightning(tmp_path / "file.ckpt", random_state(config), hyper), overwrite=True)[1]
+
+    cards = [read(values) for values in (spellings[:1], spellings, spellings[::-1])]
+    assert cards[0].model == cards[1].model == cards[2].model
+
+
 def test_a_file_that_contains_itself_is_read(tmp_path: Path) -> None:
     hyper: dict[str, Any] = {"collapse_method": "max"}
     hyper["self"] = [hyper, hyper]
@@ -200,8 +256,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
 
 
 def test_unpooled_models_are_known_by_their_class_token(tmp_path: Path) -> None:
-    config = {**CHANNEL, "if_cls_token": True}
-    state = random_state(config)
+    config, state = UNPOOLED, random_state(UNPOOLED)
     encoder, card, summary = imported(lightning(tmp_path / "file.ckpt", state), channels=STAINS)
     assert card.model.backbone == "channel_vim"
     assert "collapse_method" not in summary.assumed

@@ -1,20 +1,21 @@
 """`cellvim import-checkpoint`: published weights that a user has, as a model folder of ours."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvim.atomic import TEMPORARY_MARK, locked, remove_leftovers, write_text
+from cellvim.atomic import write_text
 from cellvim.config import ImportSettings
-from cellvim.errors import InputError, OutputExistsError, UsageError
+from cellvim.errors import InputError, UsageError
 from cellvim.model.channel_embed import UNKNOWN
-from cellvim.model.checkpoint import WEIGHTS_NAME, ModelCard, load_encoder, save_encoder
+from cellvim.model.checkpoint import ModelCard, save_encoder
+from cellvim.model.importing.folder import claimed
 from cellvim.model.importing.hyperparameters import find_words, settle
 from cellvim.model.importing.unpickling import read_pickled
 from cellvim.model.importing.weights import Checkpoint, as_float32, pick_weights
-from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description, State, describe
+from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description, State, describe, offered
 from cellvim.model.published.names import check_names
 from cellvim.model.published.translate import translate_encoder
 from cellvim.model.published.words import sides_px
@@ -29,8 +30,6 @@ NORMALIZATION = (
 )
 COLOURS = ("red", "green", "blue")
 DEFAULT_IMAGE_PX = 224
-RUN_MARK = "checkpoints"
-"""Folder inside the output of `cellvim pretrain`, from its first moment."""
 FLAGS = {
     "collapse_method": "--pool",
     "scan_order": "--scan-order",
@@ -101,14 +100,13 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
         NotFoundError: No checkpoint there.
         InputError: The file holds more than weights, or no published model.
         UsageError: The model needs names of channels, or a flag can have no effect on it.
-        OutputExistsError: Something else than this model lies in the output folder.
+        OutputExistsError: Something else than this model lies in the output folder, or it is a training run.
         LockedError: Another process writes there.
     """
     checkpoint = pick_weights(settings.file, read_pickled(settings.file), use_ema=settings.use_ema)
     given = _flags(settings)
     with _named_in_errors(settings.file):
-        found = _find(checkpoint, given)
-        description = describe(found | given, checkpoint.state)
+        found, description = _describe(checkpoint, given)
     check_names(checkpoint.state, description, what=str(settings.file))
     _refuse_idle_flags(given, description)
     channels = _channels(settings, description)
@@ -129,7 +127,7 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
     )
     run = Run("import-checkpoint", settings, facts=summary.as_dict())
     run.record_input(settings.file, digest)
-    with _claimed(settings, card):
+    with claimed(settings, card):
         save_encoder(settings.out, encoder_state, card)
         write_text(settings.out / "settings.yaml", settings.to_yaml())
         run.write(settings.out / "run.json")
@@ -156,13 +154,22 @@ def _flags(settings: ImportSettings) -> dict[str, Any]:
     return {word: value for word, value in flags.items() if value is not None}
 
 
-def _find(checkpoint: Checkpoint, given: dict[str, Any]) -> dict[str, Any]:
-    """Words of the hyper-parameters, less those that flags decide and image sizes of anything but the model."""
-    found = {
+def _describe(checkpoint: Checkpoint, given: dict[str, Any]) -> tuple[dict[str, Any], Description]:
+    """Settle those words of the hyper-parameters that matter to the model, less those that flags decide.
+
+    What is left from the training of another kind of model decides nothing, and may contradict itself.
+    """
+    values = {
         word: values for word, values in find_words(checkpoint.hyperparameters).items() if word not in given
     }
-    sizes = [size for size in found.pop("img_size", []) if _fits_table(size, checkpoint.state)]
-    return settle(found | ({"img_size": sizes} if sizes else {}), FLAGS)
+    # Sizes of anything but the model go by the same word.
+    sizes = [size for size in values.pop("img_size", []) if _fits_table(size, checkpoint.state)]
+    found = settle({"img_size": sizes} if sizes else {}, FLAGS)
+    by_tensors = describe(found | given, checkpoint.state)
+    matters = _words_that_matter(by_tensors)
+    matters |= offered(by_tensors.kind, has_class_token=by_tensors.has_class_token).keys()
+    found |= settle({word: values[word] for word in values if word in matters}, FLAGS)
+    return found, describe(found | given, checkpoint.state)
 
 
 def _fits_table(size: Any, state: State) -> bool:
@@ -246,39 +253,6 @@ def _card(
         normalization=NORMALIZATION,
         origin=origin,
     )
-
-
-@contextmanager
-def _claimed(settings: ImportSettings, card: ModelCard) -> Iterator[None]:
-    """Hold the output folder, which has nothing in it but what may be replaced."""
-    out = settings.out
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(out, why="is a file", hint="choose another --out")
-    with ExitStack() as held:
-        held.enter_context(locked(out))
-        if (out / RUN_MARK).is_dir():
-            # A training run holds this lock as long as it lives.
-            held.enter_context(locked(out / RUN_MARK))
-        if not settings.overwrite:
-            _refuse_others(out, card)
-        remove_leftovers(out)
-        yield
-
-
-def _refuse_others(out: Path, card: ModelCard) -> None:
-    """Refuse to replace anything but the same model, which is simply written again."""
-    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMPORARY_MARK)} - {"lock"}
-    if RUN_MARK in names or (names and WEIGHTS_NAME not in names):
-        why = "is a training run" if RUN_MARK in names else "is not empty"
-        raise OutputExistsError(out, why=why)
-    if not names:
-        return
-    try:
-        _, present = load_encoder(out)
-    except InputError as error:
-        raise OutputExistsError(out, why="holds weights of another kind") from error
-    if present != card:
-        raise OutputExistsError(out, why="holds another model")
 
 
 def _which_weights(checkpoint: Checkpoint) -> str:

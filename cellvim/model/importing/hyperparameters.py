@@ -5,7 +5,7 @@ from typing import Any
 
 from cellvim.errors import InputError
 from cellvim.model.importing.unpickling import Inert
-from cellvim.model.published.description import OFFERED
+from cellvim.model.published.description import OFFERED, meaning
 from cellvim.model.published.words import shown
 
 WORDS = (
@@ -20,13 +20,13 @@ WORDS = (
 """What the tensors do not tell, or what would change the equations."""
 
 MOST_VALUES = 4
-"""Distinct values of a word that are kept; two are one too many."""
+"""Values of distinct meaning that are kept of a word; two are one too many."""
 VISITED = 100_000
 """Containers that are looked into; a file may refer to one of its own many times over."""
 
 
 def find_words(tree: object) -> dict[str, list[Any]]:
-    """Collect the distinct values of each word, in nested dicts, lists and stand-ins, at any depth."""
+    """Collect the values of distinct meaning of each word, in nested dicts, lists and stand-ins, at any depth."""
     found: dict[str, list[Any]] = {}
     waiting, seen = [tree], set[int]()
     while waiting and len(seen) < VISITED:
@@ -38,7 +38,7 @@ def find_words(tree: object) -> dict[str, list[Any]]:
             word = key.replace("/", ".").rpartition(".")[2] if isinstance(key, str) else ""
             value = _plain(child) if word in WORDS else None
             values = found.setdefault(word, []) if value is not None else []
-            if value is not None and len(values) < MOST_VALUES and value not in values:
+            if value is not None and len(values) < MOST_VALUES and _is_new(word, value, values):
                 values.append(value)
             if isinstance(child, dict | list | tuple | Inert):
                 waiting.append(child)
@@ -64,6 +64,18 @@ def settle(found: Mapping[str, list[Any]], flags: Mapping[str, str]) -> dict[str
             )
             raise InputError(message, hint=hint)
     return {word: values[0] for word, values in found.items()}
+
+
+def _is_new(word: str, value: Any, known: list[Any]) -> bool:
+    return _meaning(word, value) not in [_meaning(word, other) for other in known]
+
+
+def _meaning(word: str, value: Any) -> object:
+    try:
+        return meaning(word, value)
+    except InputError:
+        # Refused by its own name, if it matters to the model.
+        return value
 
 
 def _children(node: object) -> Iterator[tuple[object, object]]:
