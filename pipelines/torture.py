@@ -72,6 +72,9 @@ DETAILS = """**{stage}**: `{command}` of {steps} steps on a synthetic plate, a c
 {compared};
 not compared are `run.json` and `report.html`, which tell when and how fast a run was.
 
+A run asked to stop by SIGTERM saves its place and ends with 75 while it learns; before and after that there is no
+place to save, and it may end by the signal itself.
+
 | where the kill found it | SIGKILL | SIGTERM | of these exit code 75 |
 |---|---|---|---|
 {phases}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from cellvim.errors import InputError
-from cellvim.store import PlateReader, find_compound_column
+from cellvim.store import PlateReader, compound_columns, name_compounds
 
 PREFIX = "Metadata_"
 WELL, PERTURBATION, CONTROL_TYPE = "Metadata_Well", "Metadata_Perturbation", "Metadata_ControlType"
@@ -21,11 +21,6 @@ def find_column(plates: Sequence[PlateReader], name: str) -> str | None:
     columns = {column.casefold(): column for column in _columns(plates)}
     wanted = (name, f"{PREFIX}{name}")
     return next((columns[spelt.casefold()] for spelt in wanted if spelt.casefold() in columns), None)
-
-
-def find_compound(plates: Sequence[PlateReader]) -> str | None:
-    """Column that names compounds whatever their dose; None if no plate map has one."""
-    return find_compound_column(_columns(plates))
 
 
 def require_column(plates: Sequence[PlateReader], name: str, *, asked_by: str) -> str:
@@ -56,6 +51,24 @@ def values_by_well(plate: PlateReader, column: str) -> dict[str, str]:
         return {}
     rows = platemap.select(WELL, pl.col(column).cast(pl.String)).drop_nulls()
     return {well: value for well, value in rows.iter_rows() if value.strip()}
+
+
+def compounds_by_well(plates: Sequence[PlateReader]) -> tuple[str, dict[tuple[PlateReader, str], str]]:
+    """What each well of each plate was given, whatever the dose, and the first column that says so."""
+    parts, named = [], []
+    for number, plate in enumerate(plates):
+        if plate.platemap is not None:
+            compounds = compound_columns(plate.platemap.columns)
+            given = [name for name in (PERTURBATION, *compounds) if name in plate.platemap.columns]
+            texts = pl.col(given).cast(pl.String)
+            parts.append(plate.platemap.select(pl.lit(number).alias("plate"), WELL, texts))
+            named += compounds
+    if not parts:
+        return PERTURBATION, {}
+    wells = pl.concat(parts, how="diagonal")
+    rows = zip(wells["plate"], wells[WELL], name_compounds(wells), strict=True)
+    names = {(plates[number], well): name for number, well, name in rows if name is not None}
+    return named[0] if named else PERTURBATION, names
 
 
 def _columns(plates: Sequence[PlateReader]) -> tuple[str, ...]:

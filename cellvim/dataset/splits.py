@@ -1,7 +1,7 @@
 """Which labelled wells a run learns from, and which it never sees, so that one run is judged in three ways."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellvim.config import SupervisedSettings
@@ -9,8 +9,8 @@ from cellvim.dataset.index import TrainingIndex, Window
 from cellvim.dataset.labels import (
     CONTROL_TYPE,
     PERTURBATION,
+    compounds_by_well,
     find_column,
-    find_compound,
     require_column,
     values_by_well,
 )
@@ -21,6 +21,7 @@ from cellvim.store import FieldKey, PlateReader
 PLATE_HELD_OUT = "plate_held_out"
 PERTURBATION_HELD_OUT = "perturbation_held_out"
 LEAKY = "random_cell (leaky)"
+LABEL_IS_PERTURBATION = "the label is the perturbation, and nobody can name one that they never saw"
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,16 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
         UsageError: A plate that shall be held out is not there, or no other is left.
     """
     label = require_column(index.plates, settings.label, asked_by="supervised.label")
-    group = name_group(index.plates, settings)
-    wells, unlabelled = label_wells(index, label, group)
+    group, group_of = name_groups(index.plates, settings)
+    wells, unlabelled = label_wells(index, label, group_of)
     plates = choose_plates(sorted({well.plate.name for well in wells}), settings)
     here = [well for well in wells if well.plate.name not in plates]
     elsewhere = [well for well in wells if well.plate.name in plates]
-    has_groups = find_column(index.plates, group) is not None
+    is_circular = label == group or (settings.group is None and label == PERTURBATION)
     groups, no_groups = (
-        choose_groups(here, label=label, group=group, folds=settings.folds)
-        if has_groups
-        else (frozenset(), f"the plate maps have no column {group}")
+        choose_groups(here, group=group, folds=settings.folds)
+        if group_of and not is_circular
+        else (frozenset(), LABEL_IS_PERTURBATION if group_of else f"the plate maps have no column {group}")
     )
     trained = [well for well in here if well.group not in groups]
     classes = tuple(sorted({well.label for well in trained}))
@@ -149,11 +150,13 @@ def divide_wells(index: TrainingIndex, settings: SupervisedSettings, *, crop_px:
     )
 
 
-def label_wells(index: TrainingIndex, label: str, group: str) -> tuple[list[LabelledWell], int]:
+def label_wells(
+    index: TrainingIndex, label: str, group_of: Mapping[tuple[PlateReader, str], str]
+) -> tuple[list[LabelledWell], int]:
     """Usable wells with a label, with whole fields; and the number of those without. An empty well shows no label."""
     wells, unlabelled = [], 0
     for plate, fields_of_wells in index.plates_and_wells():
-        labels, groups = values_by_well(plate, label), values_by_well(plate, group)
+        labels = values_by_well(plate, label)
         controls = values_by_well(plate, CONTROL_TYPE)
         for fields in fields_of_wells:
             name = fields[0].well
@@ -161,7 +164,7 @@ def label_wells(index: TrainingIndex, label: str, group: str) -> tuple[list[Labe
                 unlabelled += 1
                 continue
             parts = tuple(FieldPart(field, Window(0, 0, *plate.shape(field))) for field in fields)
-            wells.append(LabelledWell(plate, name, labels[name], groups.get(name), parts))
+            wells.append(LabelledWell(plate, name, labels[name], group_of.get((plate, name)), parts))
     return wells, unlabelled
 
 
@@ -188,15 +191,21 @@ def choose_plates(names: Sequence[str], settings: SupervisedSettings) -> tuple[s
     return tuple(sorted(chosen[: len(names) - 1]))
 
 
-def name_group(plates: Sequence[PlateReader], settings: SupervisedSettings) -> str:
-    """Column whose values are held out whole, by its full name where a plate map has it."""
-    if settings.group is not None:
-        return find_column(plates, settings.group) or settings.group
-    return find_compound(plates) or PERTURBATION
+def name_groups(
+    plates: Sequence[PlateReader], settings: SupervisedSettings
+) -> tuple[str, dict[tuple[PlateReader, str], str]]:
+    """Column whose values are held out whole, and its value in each well that has one."""
+    if settings.group is None:
+        return compounds_by_well(plates)
+    column = find_column(plates, settings.group)
+    if column is None:
+        return settings.group, {}
+    values = {plate: values_by_well(plate, column) for plate in plates}
+    return column, {(plate, well): value for plate, of in values.items() for well, value in of.items()}
 
 
 def choose_groups(
-    wells: Sequence[LabelledWell], *, label: str, group: str, folds: int
+    wells: Sequence[LabelledWell], *, group: str, folds: int
 ) -> tuple[frozenset[str], str | None]:
     """Values to hold out, one fold of them by hash, so that each label keeps one to be learned from.
 
@@ -204,15 +213,12 @@ def choose_groups(
 
     Args:
         wells: Labelled wells on plates that are trained on.
-        label: Column that is predicted.
-        group: Column of the values.
+        group: Column of the values, for the reason.
         folds: One fold of this many is held out.
 
     Returns:
         The values; and why there are none, if there are none.
     """
-    if group == label:
-        return frozenset(), "the label is the perturbation, and nobody can name one that they never saw"
     labels_of: dict[str, set[str]] = defaultdict(set)
     for well in wells:
         if well.group is not None:

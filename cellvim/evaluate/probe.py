@@ -19,7 +19,7 @@ from cellvim.folds import fold_of
 from cellvim.profiles import Profiles, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
 from cellvim.statistics import generator_for, score_predictions
-from cellvim.store import find_compound_column
+from cellvim.store import compound_columns, name_compounds
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,9 @@ LABEL_IS_PERTURBATION = (
 )
 TOO_FEW_LABELS = {
     "plate_held_out": "fewer than two labels are found on two plates or more",
-    "perturbation_held_out": "fewer than two labels are shared by two perturbations or more",
+    "perturbation_held_out": (
+        "fewer than two labels are shared by two perturbations or more, all doses of a compound counted as one"
+    ),
     LEAKY: "fewer than two labels have two wells or more",
 }
 
@@ -45,7 +47,7 @@ class ProbeWells:
         features: Normalised profiles.
         label: Code of the label.
         plate: Name of the plate.
-        perturbation: Name of the compound, whatever its dose, where the table has one; else of the perturbation.
+        perturbation: Name of the compound, whatever its dose, where that is known; else of the perturbation.
         well: Name of the plate and the well.
     """
 
@@ -77,16 +79,16 @@ def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]
         ``unlearnable_wells``.
     """
     column = require_column(profiles, settings.label) if settings.label else PERTURBATION
-    compound = find_compound_column(profiles.metadata.columns)
     wells = labelled_wells(profiles, column)
     metrics: dict[str, Any] = {
         "label": column,
         "wells": int(wells.well.size),
         "labels": int(np.unique(wells.label).size),
     }
+    given = (PERTURBATION, *compound_columns(profiles.metadata.columns))
     splits = {"plate_held_out": wells.plate, "perturbation_held_out": wells.perturbation, LEAKY: wells.well}
     for name, units in splits.items():
-        is_circular = name == "perturbation_held_out" and column in (PERTURBATION, compound)
+        is_circular = name == "perturbation_held_out" and column in given
         metrics[name] = (
             {"reason": LABEL_IS_PERTURBATION} if is_circular else judged_split(name, wells, units, settings)
         )
@@ -105,14 +107,13 @@ def labelled_wells(profiles: Profiles, column: str) -> ProbeWells:
     common = counts.filter(pl.col("count") >= FEWEST_WELLS_PER_LABEL)["label"].implode()
     rows = np.flatnonzero((is_treated & metadata["label"].is_in(common).fill_null(value=False)).to_numpy())
     kept = metadata[rows]
-    compound = find_compound_column(kept.columns)
     # Doses of a compound share what they do: one of them in training would give the others away.
-    held_out = pl.coalesce(PERTURBATION if compound is None else compound, PERTURBATION)
+    compound = name_compounds(metadata)[rows]
     return ProbeWells(
         features=profiles.features[rows],
         label=np.unique(kept["label"].to_numpy().astype(str), return_inverse=True)[1],
         plate=kept[PLATE].to_numpy().astype(str),
-        perturbation=kept.select(held_out.cast(pl.String)).to_series().to_numpy().astype(str),
+        perturbation=compound.to_numpy().astype(str),
         well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_numpy().astype(str),
     )
 

@@ -48,21 +48,24 @@ class ModelCard(Settings):
     origin: str | None = None
     """File that the weights were imported from, its SHA-256 and licence; None for weights trained here."""
     is_unknown_trained: bool = True
-    """Whether the row that all other stains share was trained; written only if it was not."""
+    """Whether the row that all other stains share was trained; unwritten where it is what older cards mean."""
     format_version: int = 1
 
     @model_validator(mode="before")
     @classmethod
     def _some_have_learned_no_unknown_row(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
         # Published models have no such row, and untrained ones have learned none; older cards do not say so.
-        if isinstance(content, dict) and (content.get("origin") or content.get("is_trained") is False):
+        if content.get("origin") or content.get("is_trained") is False:
             return {**content, "is_unknown_trained": False}
-        return content
+        # Older classifiers were shown every stain by its name.
+        return {"is_unknown_trained": content.get("objective") != "supervised", **content}
 
     @model_serializer(mode="wrap")
     def _without_the_usual(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         content = serialize(self)
-        if self.is_unknown_trained:
+        if self.is_unknown_trained and self.objective != "supervised":
             del content["is_unknown_trained"]
         return content
 

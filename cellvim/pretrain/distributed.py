@@ -29,13 +29,9 @@ class FirstRankError(CellvimError):
 
 
 class LostRankError(CellvimError, ConnectionError):
-    """Another rank is gone, and the step cannot be finished without it.
+    """Another rank is gone, and the step cannot be finished without it; what stopped it, it says itself."""
 
-    Its exit code is that of input and output, not of an interruption: a launcher that reports the largest code of
-    all ranks would otherwise start again and again what the lost one cannot do.
-    """
-
-    exit_code = ExitCode.DISK
+    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cellvim.store.naming import (
     well_name,
     well_position,
 )
-from cellvim.store.platemap import find_compound_column
+from cellvim.store.platemap import compound_columns, name_compounds
 from cellvim.store.reader import PlateReader, find_plates
 from cellvim.store.records import SourceFile
 from cellvim.store.writer import PlateWriter
@@ -21,9 +21,10 @@ __all__ = [
     "PlateReader",
     "PlateWriter",
     "SourceFile",
+    "compound_columns",
     "describe_plate",
-    "find_compound_column",
     "find_plates",
+    "name_compounds",
     "parse_well",
     "safe_name",
     "split_well",

@@ -38,9 +38,35 @@ _CONTROLS = {
 _HINT = "a plate map needs one row per well, with a column `well` (B07) and one such as `perturbation`"
 
 
-def find_compound_column(columns: Sequence[str]) -> str | None:
-    """The column that names compounds whatever their dose, where perturbations may be doses; None if there is none."""
-    return next(iter(_find_all(columns, _COMPOUND_NAMES)), None)
+def compound_columns(columns: Sequence[str]) -> list[str]:
+    """Columns that name compounds whatever their dose, in the order in which they are believed."""
+    return _find_all(columns, _COMPOUND_NAMES)
+
+
+def name_compounds(wells: pl.DataFrame) -> pl.Series:
+    """Say what each well was given, whatever the dose: what must be held out together.
+
+    Plates name compounds in columns of their own, or not at all. A well without a compound takes the one that its
+    perturbation has elsewhere in the table, else the perturbation itself.
+
+    Args:
+        wells: A row per well, of all plates together; any of the compound columns, and `Metadata_Perturbation`.
+
+    Returns:
+        A name per row; null where there is neither.
+    """
+
+    def names(column: str) -> pl.Expr:
+        return pl.col(column).cast(pl.String).str.strip_chars().replace("", None)
+
+    nothing = pl.lit(None, dtype=pl.String)
+    given = wells.select(
+        pl.coalesce(*map(names, compound_columns(wells.columns)), nothing).alias("compound"),
+        (names(PERTURBATION) if PERTURBATION in wells.columns else nothing).alias("perturbation"),
+    )
+    elsewhere = given.drop_nulls().group_by("perturbation").agg(pl.col("compound").min().alias("elsewhere"))
+    found = given.join(elsewhere, on="perturbation", how="left", maintain_order="left")
+    return found.select(pl.coalesce("compound", "elsewhere", "perturbation")).to_series()
 
 
 def read_platemap(path: Path) -> pl.DataFrame:

@@ -250,6 +250,25 @@ def test_all_doses_of_a_compound_are_on_one_side(make_plate: Any) -> None:
     assert trained & {str(well.group).split("@")[0] for well in by_dose.held_out[PERTURBATION_HELD_OUT].wells}
 
 
+def test_plates_that_name_compounds_differently_share_their_groups(make_plate: Any) -> None:
+    """P1 has a column `drug`, P2 a column `compound` with gaps, P3 none: what is held out is so on all of them."""
+    drugs = platemap()["Metadata_Perturbation"]
+    doses = pl.Series("Metadata_Perturbation", [f"{drug}@{n // 6} uM" for n, drug in enumerate(drugs)])
+    gaps = [None if number % 3 == 0 else drug for number, drug in enumerate(drugs)]
+    named = {"P1": [drugs.alias("Metadata_drug")], "P2": [pl.Series("Metadata_compound", gaps)]}
+    plates = [
+        make_plate(name, wells=WELLS, sites=1, platemap=platemap().with_columns(doses, *named.get(name, ())))
+        for name in ("P1", "P2", "P3")
+    ]
+    division = divide(plates, MOA)
+    groups = {well.group for well in division.training}
+    assert groups | set(division.held_out_groups) == set(drugs)
+    assert groups.isdisjoint(division.held_out_groups)
+    circular = divide(plates, SupervisedSettings()).held_out[PERTURBATION_HELD_OUT].reason
+    assert circular is not None
+    assert "nobody can name one that they never saw" in circular
+
+
 def test_an_empty_well_shows_no_label(make_plate: Any) -> None:
     controls = ["empty", "negcon", *[None] * (len(WELLS) - 2)]
     layout = platemap().with_columns(pl.Series("Metadata_ControlType", controls, dtype=pl.String))

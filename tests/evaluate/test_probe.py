@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, run_probes
+from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, labelled_wells, run_probes
 from cellvim.folds import fold_of
 from cellvim.profiles import Profiles
 
@@ -66,6 +66,22 @@ def test_doses_of_a_compound_are_held_out_together(make_screen: MakeScreen) -> N
     by_dose = run_probes(replace(screen, metadata=labelled.drop("Metadata_Compound")), settings)
     assert by_compound["units"] == 4
     assert by_dose["perturbation_held_out"]["units"] == 8
+    by_itself = run_probes(
+        replace(screen, metadata=labelled), SETTINGS.model_copy(update={"label": "Compound"})
+    )
+    assert "pass --label" in by_itself["perturbation_held_out"]["reason"]
+
+
+def test_a_compound_is_held_out_whole_though_one_plate_does_not_name_it(make_screen: MakeScreen) -> None:
+    screen = make_screen(strengths=(9.0,) * 8, plates=2, replicates=3)
+    perturbation = pl.col("Metadata_Perturbation")
+    number = perturbation.str.extract(r"(\d+)").cast(pl.Int64)
+    labelled = screen.metadata.with_columns(
+        pl.when(pl.col("Metadata_Plate") == "P1").then(number // 2).alias("Metadata_Compound"),
+        (number // 2 % 2).alias("Metadata_Moa"),
+    )
+    wells = labelled_wells(replace(screen, metadata=labelled), "Metadata_Moa")
+    assert set(wells.perturbation) == {"0", "1", "2", "3"}
 
 
 def test_what_cannot_be_done_says_why(make_screen: MakeScreen) -> None:

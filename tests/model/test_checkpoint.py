@@ -98,9 +98,23 @@ def test_a_row_that_was_not_trained_is_said_to_be(
         assert "no other, as the `unknown` row was not trained" in (run / "README.md").read_text()
 
 
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_classifier_says_whether_it_learned_the_unknown_row(
+    run: Path, trained: ChannelEncoder, card: ModelCard, is_trained: bool
+) -> None:
+    changes = {"objective": "supervised", "is_unknown_trained": is_trained}
+    save_encoder(run, trained.state_dict(), ModelCard.checked({**card.model_dump(), **changes}))
+    assert load_encoder(run)[1].is_unknown_trained is is_trained
+
+
 def test_older_cards_are_read_as_what_they_are(run: Path, card: ModelCard) -> None:
     tensors, metadata = read(run)
-    for changes, is_trained in (({}, True), ({"origin": "a file"}, False), ({"is_trained": False}, False)):
+    for changes, is_trained in (
+        ({}, True),
+        ({"origin": "a file"}, False),
+        ({"is_trained": False}, False),
+        ({"objective": "supervised"}, False),
+    ):
         old = json.loads(metadata["cellvim"]) | changes
         assert "is_unknown_trained" not in old
         _, found = load_encoder(rewrite(run, tensors, {"cellvim": json.dumps(old)}))

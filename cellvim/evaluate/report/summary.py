@@ -17,7 +17,10 @@ MEASURED_AGAINST = {
 }
 HELD_OUT = {
     "plate_held_out": "Whole plates are held out; the same perturbations are on both sides.",
-    "perturbation_held_out": "Whole perturbations are held out; the same plates are on both sides.",
+    "perturbation_held_out": (
+        "Whole perturbations are held out, with all doses of a compound that the table names; "
+        "the same plates are on both sides."
+    ),
     "random_well (leaky)": (
         "Single wells are held out; the same plates and perturbations are on both sides, which usually flatters."
     ),

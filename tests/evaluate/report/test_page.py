@@ -116,7 +116,7 @@ def test_every_split_and_every_reason_is_named(html: str) -> None:
 
 def test_every_split_says_what_is_held_out_and_what_is_shared(html: str) -> None:
     assert "Whole plates are held out; the same perturbations are on both sides." in html
-    assert "Whole perturbations are held out; the same plates are on both sides." in html
+    assert "Whole perturbations are held out, with all doses of a compound" in html
     assert "Single wells are held out" in html
 
 
