@@ -201,7 +201,7 @@ def more_digits_than_python_reads(path: Path, canary: Path) -> None:  # noqa: AR
 
 def many_answers(path: Path, canary: Path) -> None:  # noqa: ARG001
     """Comparing each with all others would take hours."""
-    asked = [{"scan_order": str(number)} for number in range(20_000)]
+    asked = [{"scanpath_type": str(number)} for number in range(20_000)]
     save({"state_dict": random_state(IMAGE), "hyper_parameters": asked}, path)
 
 
@@ -285,7 +285,7 @@ REFUSED = {
     shared_values: "its tensors claim 400000000 bytes of values",
     many_blocks: "layers.99999999 is the number of a block, but there are 45 tensors",
     more_digits_than_python_reads: "layers.999999999 is the number of a block",
-    many_answers: "scan_order more than once: '",
+    many_answers: "scanpath_type more than once: '",
     orders_to_the_terminal: r"not expected: \x1b[2J\x1b]0;owned\x07\n\u202exxx",
     orders_in_a_class: r"asks for \x1b[2J\x07.system",
     orders_in_a_member: r"points outside, ../\x1b[2J\nhint",
