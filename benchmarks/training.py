@@ -105,8 +105,8 @@ def all_cases(device: str, threads: int, seconds: float) -> list[Case]:
     for preset in batches:
         # What is compared stands together, as a machine is not equally fast for a quarter of an hour.
         others = BACKBONES if preset in ("nano", "tiny") else ()
-        chosen += [(preset, backbone, *VARIANTS[0]) for backbone in others]
         chosen += [(preset, "fast_channel_vim", *variant) for variant in variants_of(preset, device)]
+        chosen += [(preset, backbone, *VARIANTS[0]) for backbone in others]
     return [Case(*words, batches[words[0]], device, threads, seconds) for words in chosen]
 
 
