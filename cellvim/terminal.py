@@ -30,20 +30,27 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app(_global_flags_first(sys.argv[1:]))
-    except CellvimError as error:
-        for line in error.details:
-            typer.echo(f"  {line}", err=True)
-        _fail(error.found, error.hint, error.exit_code)
-    except KeyboardStop as stop:
-        _fail(stop.found, stop.hint, ExitCode.KEYBOARD)
-    except MemoryError:
-        _fail("out of memory", "use a smaller batch, or fewer workers", ExitCode.MEMORY)
-    except OSError as error:
-        _fail(*explain_os_error(error), ExitCode.DISK)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
-        kind = f"{type(error).__name__}: {error}".splitlines()[0]
-        hint = "CELLVIM_DEBUG=1 shows the traceback"
-        _fail(f"internal error, please report it: {kind}", hint, ExitCode.INTERNAL)
+    except (KeyboardStop, Exception) as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        if isinstance(error, CellvimError):
+            for line in error.details:
+                typer.echo(f"  {line}", err=True)
+        _fail(*explain_failure(error))
+
+
+def explain_failure(error: BaseException) -> tuple[str, str, ExitCode]:
+    """What was found, what to do about it, and the exit code: the same words wherever a failure is told."""
+    match error:
+        case CellvimError():
+            return error.found, error.hint, error.exit_code
+        case KeyboardStop():
+            return error.found, error.hint, ExitCode.KEYBOARD
+        case MemoryError():
+            return "out of memory", "use a smaller batch, or fewer workers", ExitCode.MEMORY
+        case OSError():
+            return *_explain_os_error(error), ExitCode.DISK
+    kind = f"{type(error).__name__}: {error}".splitlines()[0]
+    found = f"internal error, please report it: {kind}"
+    return found, "CELLVIM_DEBUG=1 shows the traceback", ExitCode.INTERNAL
 
 
 def show(summary: Summary, *, as_json: bool) -> None:
@@ -74,8 +81,7 @@ def _global_flags_first(arguments: list[str]) -> list[str]:
     return sorted(arguments, key=lambda argument: argument not in flags)
 
 
-def explain_os_error(error: OSError) -> tuple[str, str]:
-    """What a failing disk or path means, and what to do about it."""
+def _explain_os_error(error: OSError) -> tuple[str, str]:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return (

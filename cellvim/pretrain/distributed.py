@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cellvim.errors import CellvimError, ExitCode, KeyboardStop, UsageError
+from cellvim.errors import CellvimError, ExitCode, UsageError
 from cellvim.model import choose_device, explain_out_of_memory
-from cellvim.terminal import explain_os_error
+from cellvim.terminal import explain_failure
 
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LONGEST_WAIT = timedelta(hours=2)
@@ -191,15 +191,7 @@ def _explain_lost_rank() -> Iterator[None]:
 
 def _retold(error: BaseException) -> dict[str, Any]:
     """What the other ranks say of a failure of the first one: what the command line says there."""
-    if isinstance(error, CellvimError):
-        found, hint, code = error.found, error.hint, error.exit_code
-    elif isinstance(error, KeyboardStop):
-        found, hint, code = error.found, error.hint, ExitCode.KEYBOARD
-    elif isinstance(error, OSError):
-        found, hint = explain_os_error(error)
-        code = ExitCode.DISK
-    else:
-        found, hint, code = type(error).__name__, "see the message of the first rank", ExitCode.INTERNAL
+    found, hint, code = explain_failure(error)
     return {"found": found, "hint": hint, "exit_code": int(code)}
 
 

@@ -20,6 +20,7 @@ import torch
 from cellvim.config import PretrainSettings
 from cellvim.model import load_encoder
 from cellvim.pretrain import loop, pretrain
+from cellvim.pretrain.distributed import _retold
 from cellvim.pretrain.state import list_checkpoints
 from cellvim.store import FieldKey, PlateReader, PlateWriter
 from cellvim.terminal import run_to_exit_code
@@ -216,6 +217,11 @@ def test_two_ranks_stop_together_and_resume_exactly(
     assert codes == [0, 0], said
     assert weights_sha256(settings.out) == weights_sha256(whole)
     assert metrics_of(settings.out) == metrics_of(whole)
+
+
+def test_memory_that_ran_out_on_the_first_rank_is_no_bug_on_the_others() -> None:
+    retold = _retold(MemoryError())
+    assert (retold["found"], retold["exit_code"]) == ("out of memory", 6)
 
 
 @pytest.mark.slow

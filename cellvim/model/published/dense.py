@@ -34,9 +34,10 @@ class PublishedClassifier(PublishedModel):
     """
 
     def __init__(self, state: State, description: Description) -> None:
-        names = [f"channel {number:03d}" for number in range(description.channels)]
         with torch.device("meta"):
-            encoder = ChannelEncoder(description.settings, names, generator=torch.Generator())
+            encoder = ChannelEncoder(
+                description.settings, description.channel_names, generator=torch.Generator()
+            )
         super().__init__(state, description, _DenseCall(encoder))
 
     def forward(

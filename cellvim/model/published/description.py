@@ -82,6 +82,11 @@ class Description:
     decoder_depth: int
 
     @property
+    def channel_names(self) -> list[str]:
+        """Names that sort in the order of the published table, which has none."""
+        return [f"channel {number:03d}" for number in range(self.channels)]
+
+    @property
     def settings(self) -> ModelSettings:
         """The same model in our words."""
         is_masked = self.kind == "masked"

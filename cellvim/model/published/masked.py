@@ -49,9 +49,8 @@ class PublishedAutoencoder(PublishedModel):
     """
 
     def __init__(self, state: State, description: Description) -> None:
-        names = [f"channel {number:03d}" for number in range(description.channels)]
         with torch.device("meta"):
-            autoencoder = MaskedAutoencoder(description.settings, names, seed=0)
+            autoencoder = MaskedAutoencoder(description.settings, description.channel_names, seed=0)
         super().__init__(state, description, _MaskedCall(autoencoder))
 
     def forward(
