@@ -27,7 +27,8 @@ from cellvim.config import MaskingSettings, ModelSettings
 from cellvim.model import MaskedAutoencoder, draw_mask
 from cellvim.model.mixer import Block
 from cellvim_kernels import Grid, MixerWeights, Order
-from cellvim_kernels.pooled_mixer import NORM_EPS, naive_pooled_mixer, token_major_pooled_mixer
+from cellvim_kernels.expand_gate import NORM_EPS
+from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
 CROP_PX, GRID = 112, (7, 7)

@@ -1,8 +1,8 @@
 """The pooled, bidirectional mixer of FastVim: its equation, and the fast paths that are judged by it."""
 
 from cellvim_kernels.dispatch import UnknownBackendError, chosen_backend, pooled_mixer
-from cellvim_kernels.layout import BackwardRows, Divisor, Grid, Kept, Layout, Order, grid_tables
-from cellvim_kernels.pooled_mixer import MixerWeights, Pool, take_tokens
+from cellvim_kernels.layout import BackwardRows, Divisor, Grid, Kept, Layout, Order, Pool, grid_tables
+from cellvim_kernels.pooled_mixer import MixerWeights, take_tokens
 from cellvim_kernels.selective_scan import ScanInputs
 
 __all__ = [

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvim_kernels.layout import Layout
-from cellvim_kernels.pooled_mixer import MixerWeights, Pool, naive_pooled_mixer, token_major_pooled_mixer
+from cellvim_kernels.layout import Layout, Pool
+from cellvim_kernels.pooled_mixer import MixerWeights, naive_pooled_mixer, token_major_pooled_mixer
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,15 @@ from functools import cache
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from cellvim_kernels.tables import Bins, Tables
 
 Order = Literal["rwc", "wrc", "crw", "cwr"]
 """Axes of the sequence, slowest first: row, width (column), channel. The later of r and w is pooled away."""
 
+Pool = Literal["mean", "max"]
 Divisor = Literal["count", "width"]
 BackwardRows = Literal["corrected", "published"]
 
@@ -107,32 +110,6 @@ def _grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " leng
 
 
 @dataclass(frozen=True, eq=False)
-class Bins:
-    """Cell of each position of a sequence of kept tokens, and what is needed to sum by cell without atomics.
-
-    Args:
-        cell: Cell of each position of the sequence.
-        count: Tokens in each cell.
-        members: Positions of all samples (sample * length + position), sorted by sample and cell.
-        first: Where each cell's members start; cells of all samples.
-    """
-
-    cell: Int[Tensor, "b length"]
-    count: Int[Tensor, "b P"]
-    members: Int[Tensor, " b*length"]
-    first: Int[Tensor, " b*P"]
-
-    @classmethod
-    def of(cls, cell: Int[Tensor, "b length"], cells: int) -> "Bins":
-        batch, length = cell.shape
-        count = torch.zeros(batch, cells, dtype=torch.long, device=cell.device)
-        count.scatter_add_(1, cell, torch.ones_like(cell))
-        start = torch.arange(batch, device=cell.device).unsqueeze(1) * length
-        members = (cell.argsort(dim=1, stable=True) + start).flatten()
-        return cls(cell, count, members, first=count.flatten().cumsum(0) - count.flatten())
-
-
-@dataclass(frozen=True, eq=False)
 class Kept:
     """Some tokens of a grid, a different choice in each sample but equally many.
 
@@ -145,6 +122,7 @@ class Kept:
         bins: Cells of the forward and of the backward direction: the same, but in the published masked models.
         divisor: What the sum over a cell is divided by; the number of its tokens if None.
         is_raster: The sequence is the memory order.
+        index: The same for the fused paths.
     """
 
     sequence: Int[Tensor, "b length"]
@@ -153,6 +131,7 @@ class Kept:
     bins: tuple[Bins, Bins]
     divisor: int | None
     is_raster: bool
+    index: Tables
 
     @classmethod
     def from_ids(
@@ -185,13 +164,19 @@ class Kept:
             cell = torch.arange(cells, device=ids.device).expand_as(ids)
         forward = Bins.of(cell, cells)
         is_corrected = backward_rows == "corrected"
+        backward = forward if is_corrected else Bins.of(cells - 1 - cell.flip(1), cells)
+        constant = None if divisor == "count" else grid.row_length
+        directions = (forward,) if is_corrected else (forward, backward)
+        share = torch.stack([_share(each, constant) for each in directions])
+        is_raster = grid.order == "rwc"
         return cls(
             sequence,
             place=sequence.argsort(dim=1),
             cells=cells,
-            bins=(forward, forward if is_corrected else Bins.of(cells - 1 - cell.flip(1), cells)),
-            divisor=None if divisor == "count" else grid.row_length,
-            is_raster=grid.order == "rwc",
+            bins=(forward, backward),
+            divisor=constant,
+            is_raster=is_raster,
+            index=Tables.of(sequence, directions, share, is_raster=is_raster),
         )
 
     def tables(
@@ -202,4 +187,35 @@ class Kept:
         return self.sequence, torch.stack([bins.cell for bins in self.bins])
 
 
+def _share(bins: Bins, divisor: int | None) -> Float[Tensor, "b P"]:
+    occupied = bins.count > 0
+    return occupied / bins.count.clamp(min=1) if divisor is None else occupied / divisor
+
+
 Layout = Grid | Kept
+
+
+def index_tables(layout: Layout, device: torch.device) -> Tables:
+    """Look up what the fused paths read; tables of a grid are made once per device."""
+    return _grid_index(layout, device) if isinstance(layout, Grid) else layout.index
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _grid_index(grid: Grid, device: torch.device) -> Tables:
+    return _made_grid_index(grid, device)
+
+
+@cache
+def _made_grid_index(grid: Grid, device: torch.device) -> Tables:
+    # As above: they outlive the call.
+    with torch.inference_mode(mode=False):
+        sequence, cell = (table.unsqueeze(0).to(device) for table in grid_tables(grid))
+        share = torch.full((1, 1, grid.cells), (grid.scale if grid.is_pooled else 1) / grid.row_length)
+        return Tables.of(
+            sequence,
+            (Bins.of(cell, grid.cells),),
+            share.to(device),
+            is_raster=grid.order == "rwc",
+            row_tokens=grid.row_length,
+            interleave=grid.sequence_shape[2] if grid.is_pooled and grid.pooled_axis == 1 else 1,
+        )

@@ -3,12 +3,10 @@
 from cellvim_kernels.pooled_mixer.gather import take_tokens
 from cellvim_kernels.pooled_mixer.naive import naive_pooled_mixer
 from cellvim_kernels.pooled_mixer.token_major import token_major_pooled_mixer
-from cellvim_kernels.pooled_mixer.weights import NORM_EPS, MixerWeights, Pool
+from cellvim_kernels.pooled_mixer.weights import MixerWeights
 
 __all__ = [
-    "NORM_EPS",
     "MixerWeights",
-    "Pool",
     "naive_pooled_mixer",
     "take_tokens",
     "token_major_pooled_mixer",

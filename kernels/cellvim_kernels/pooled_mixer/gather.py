@@ -13,8 +13,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cellvim_kernels.layout import Bins, Grid, Layout
-from cellvim_kernels.pooled_mixer.weights import Pool
+from cellvim_kernels.layout import Grid, Layout, Pool
+from cellvim_kernels.tables import Bins
 
 
 def pool_cells(

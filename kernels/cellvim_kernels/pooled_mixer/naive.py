@@ -1,12 +1,14 @@
-"""The pooled mixer as its equation: loops over samples, cells and taps. Every fast path is judged by it."""
+"""The pooled mixer as its equation, from the equations of its parts. Every fast path is judged by it."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels.layout import Grid, Layout
-from cellvim_kernels.pooled_mixer.weights import MixerWeights, Pool, inner_norm
+from cellvim_kernels.conv_pool import naive_conv_pool
+from cellvim_kernels.expand_gate import naive_expand_gate
+from cellvim_kernels.layout import Layout, Pool
+from cellvim_kernels.pooled_mixer.weights import MixerWeights
 from cellvim_kernels.selective_scan import ScanInputs, naive_selective_scan
 
 
@@ -31,60 +33,9 @@ def naive_pooled_mixer(
     Source:
         Kapse et al. 2025, "Fast Vision Mamba" (arXiv:2502.00594).
     """
-    batch, _, double_width = xz.shape
-    x, z = xz.split(double_width // 2, dim=-1)
-    sequence, cell = layout.tables(batch, xz.device)
-    samples = []
-    for i in range(batch):
-        in_sequence = _mix_sample(x[i, sequence[i]], cell[:, i], layout, weights, pool)
-        samples.append(in_sequence[sequence[i].argsort()])
-    mixed = torch.stack(samples)
-    return (inner_norm(mixed, weights) * functional.silu(z)).to(xz.dtype)
-
-
-def _mix_sample(
-    x: Float[Tensor, "L E"], cell: Int[Tensor, "2 L"], layout: Layout, weights: MixerWeights, pool: Pool
-) -> Float[Tensor, "L E"]:
-    local = [_conv_silu(x, weights, direction) for direction in (0, 1)]
-    pooled = torch.stack([_pool(local[i], cell[i], layout, pool) for i in (0, 1)])
-    inputs = _scan_inputs(pooled[:, None], weights)
-    y, _ = naive_selective_scan(inputs)
-    directions = [y[i, 0, cell[i]] + weights.D[i] * local[i] for i in (0, 1)]
-    return (directions[0] + directions[1]) / 2
-
-
-def _conv_silu(x: Float[Tensor, "L E"], weights: MixerWeights, direction: int) -> Float[Tensor, "L E"]:
-    taps, bias = weights.conv_weight[direction], weights.conv_bias[direction]
-    length, width = len(x), taps.shape[-1]
-    # The backward direction is the causal convolution of the reversed sequence: it looks ahead.
-    towards = -1 if direction == 0 else 1
-    rows = []
-    for position in range(length):
-        total = bias
-        for tap in range(width):
-            source = position + towards * (width - 1 - tap)
-            if 0 <= source < length:
-                total = total + taps[:, tap] * x[source]
-        rows.append(total)
-    return functional.silu(torch.stack(rows))
-
-
-def _pool(
-    tokens: Float[Tensor, "L E"], cell: Int[Tensor, " L"], layout: Layout, pool: Pool
-) -> Float[Tensor, "P E"]:
-    rows = []
-    for number in range(layout.cells):
-        members = tokens[cell == number]
-        if len(members) == 0:
-            rows.append(tokens.new_zeros(tokens.shape[-1]))
-        elif pool == "max":
-            rows.append(members.amax(0))
-        elif isinstance(layout, Grid):
-            scale = layout.scale if layout.is_pooled else 1
-            rows.append(members.mean(0) * scale)
-        else:
-            rows.append(members.sum(0) / (layout.divisor or len(members)))
-    return torch.stack(rows)
+    pooled, local = naive_conv_pool(xz, weights.conv_weight, weights.conv_bias, layout, pool)
+    y, _ = naive_selective_scan(_scan_inputs(pooled, weights))
+    return naive_expand_gate(xz, y, local, weights.D, weights.norm, layout)
 
 
 def _scan_inputs(pooled: Float[Tensor, "2 b P E"], weights: MixerWeights) -> ScanInputs:

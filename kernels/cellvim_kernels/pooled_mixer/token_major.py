@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels.layout import Grid, Kept, Layout
+from cellvim_kernels.layout import Grid, Kept, Layout, Pool
 from cellvim_kernels.pooled_mixer.conv import both_convs_silu
 from cellvim_kernels.pooled_mixer.gather import expand_cells, pool_cells, take_tokens
-from cellvim_kernels.pooled_mixer.weights import MixerWeights, Pool, inner_norm
+from cellvim_kernels.pooled_mixer.weights import MixerWeights, inner_norm
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
 

@@ -1,15 +1,12 @@
 """Parameters of the mixer between in_proj and out_proj."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-Pool = Literal["mean", "max"]
-
-NORM_EPS = 1e-5
-"""Added to the variance in the LayerNorm over the inner width."""
+from cellvim_kernels.expand_gate import NORM_EPS
 
 
 class MixerWeights(NamedTuple):
@@ -37,10 +34,17 @@ class MixerWeights(NamedTuple):
     norm_weight: Float[Tensor, " E"] | None
     norm_bias: Float[Tensor, " E"] | None
 
+    @property
+    def norm(self) -> tuple[Float[Tensor, " E"], Float[Tensor, " E"]] | None:
+        """Scale and shift of the LayerNorm over E; None for a mixer without it."""
+        if self.norm_weight is None or self.norm_bias is None:
+            return None
+        return self.norm_weight, self.norm_bias
+
 
 def inner_norm(mixed: Float[Tensor, "*tokens E"], weights: MixerWeights) -> Float[Tensor, "*tokens E"]:
     """LayerNorm over E, where the mixer has one."""
-    if weights.norm_weight is None or weights.norm_bias is None:
+    if weights.norm is None:
         return mixed
-    scale, shift = weights.norm_weight.to(mixed.dtype), weights.norm_bias.to(mixed.dtype)
+    scale, shift = (parameter.to(mixed.dtype) for parameter in weights.norm)
     return functional.layer_norm(mixed, mixed.shape[-1:], scale, shift, NORM_EPS)
