@@ -40,13 +40,14 @@ class AttentionBlock(nn.Module):
 
     def forward(
         self,
+        update: Float[Tensor, "b L d"] | None,
         residual: Float[Tensor, "b L d"],
         layout: Layout,  # noqa: ARG002  (same signature as the scan's block)
-    ) -> Float[Tensor, "b L d"]:
-        residual = residual + self._attend(self.attention_norm(residual))
-        widened = functional.gelu(self.widen(self.perceptron_norm(residual)))
-        result: Tensor = residual + self.narrow(widened)
-        return result
+    ) -> tuple[Float[Tensor, "b L d"], Float[Tensor, "b L d"]]:
+        stream = residual if update is None else residual + update
+        stream = stream + self._attend(self.attention_norm(stream))
+        widened = functional.gelu(self.widen(self.perceptron_norm(stream)))
+        return self.narrow(widened), stream
 
     def _attend(self, tokens: Float[Tensor, "b L d"]) -> Float[Tensor, "b L d"]:
         batch, length, width = tokens.shape

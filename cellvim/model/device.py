@@ -7,44 +7,76 @@ from typing import Any, Literal
 import torch
 
 from cellvim.errors import CellvimError, OutOfMemoryError, UsageError
-from cellvim_kernels import UnknownBackendError, chosen_backend
+from cellvim_kernels import (
+    UnavailableBackendError,
+    UnknownBackendError,
+    check_backend_name,
+    chosen_backend,
+    describe_backends,
+)
 
 CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 """How PyTorch's CPU allocator says it, in a plain RuntimeError."""
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Take the GPU if there is one, unless told otherwise.
+    """Take the GPU if there is one, unless told otherwise, and see that the kernels work on it.
 
     Raises:
-        UsageError: A GPU is asked for and none is there.
+        UsageError: A GPU is asked for and none is there, or CELLVIM_KERNEL names what is not there.
     """
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
         found = "--device cuda, but PyTorch sees no GPU on this machine"
         raise UsageError(found, hint="use --device auto; `cellvim doctor` shows what is there")
-    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
+    device = torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
+    choose_backend(device)
+    return device
 
 
 def describe_backend() -> dict[str, Any]:
-    """What `cellvim doctor` says about computing."""
+    """What `cellvim doctor` says about computing.
+
+    Raises:
+        UsageError: CELLVIM_KERNEL names a backend that is unknown or not there.
+    """
     has_gpu = torch.cuda.is_available()
+    device_type = "cuda" if has_gpu else "cpu"
+    with _explain_backend():
+        chosen, states = chosen_backend(device_type), describe_backends(device_type)
     return {
         "device": torch.cuda.get_device_name() if has_gpu else "cpu",
         "threads": torch.get_num_threads(),
-        "kernels": choose_backend(),
+        "kernels": chosen,
+        "backends": states,
     }
 
 
-def choose_backend() -> str:
-    """Name of the kernels in use.
+def choose_backend(device: torch.device) -> str:
+    """Name of the kernels in use on a device; a small example is computed to see that they work.
+
+    Raises:
+        UsageError: CELLVIM_KERNEL names a backend that is unknown or not there.
+    """
+    with _explain_backend():
+        return chosen_backend(device.type)
+
+
+def check_kernel_name() -> None:
+    """Refuse a misspelled CELLVIM_KERNEL before anything is computed.
 
     Raises:
         UsageError: CELLVIM_KERNEL names an unknown backend.
     """
+    with _explain_backend():
+        check_backend_name()
+
+
+@contextmanager
+def _explain_backend() -> Iterator[None]:
     try:
-        return chosen_backend()
-    except UnknownBackendError as error:
+        yield
+    except (UnknownBackendError, UnavailableBackendError) as error:
         raise UsageError(str(error), hint="unset CELLVIM_KERNEL, or set it to auto") from error
 
 

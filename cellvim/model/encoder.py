@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +24,7 @@ from cellvim.model.channel_embed import (
     to_patches,
     unmatched_stains,
 )
-from cellvim.model.device import choose_backend
+from cellvim.model.device import check_kernel_name
 from cellvim.model.initialize import truncated_normal_
 from cellvim.model.mixer import Block, RMSNorm
 from cellvim.model.sequence import Plan, grid_plan, kept_ids, kept_plan
@@ -62,7 +62,7 @@ class ChannelEncoder(nn.Module):
 
     def __init__(self, model: ModelSettings, channels: Sequence[str], *, generator: torch.Generator) -> None:
         super().__init__()
-        choose_backend()
+        check_kernel_name()
         self.settings = model
         self.channels = tuple(channels)
         self.width = model.width
@@ -215,14 +215,15 @@ class ChannelEncoder(nn.Module):
         if absent:
             found = f"layers {absent} do not exist: the model has blocks 0 to {len(self.blocks) - 1}"
             raise UsageError(found, hint="name blocks in that range with --layers")
-        residual = self._with_class_token(plan.arrange(tokens))
+        stream = Stream(self._with_class_token(plan.arrange(tokens)))
         outputs = {}
         for number, block in enumerate(self.blocks):
             layout = plan.layouts[number % len(plan.layouts)]
-            residual = run_block(block, residual, layout, is_checkpointed=self.is_checkpointed)
-            outputs[number] = residual if number in layers else None
-        chosen = [outputs[layer] for layer in layers] if layers else [self.norm(residual)]
-        return [self._split(sequence, plan) for sequence in chosen if sequence is not None]
+            stream = run_block(block, stream, layout, is_checkpointed=self.is_checkpointed)
+            if number in layers:
+                outputs[number] = stream.total()
+        chosen = [outputs[layer] for layer in layers] if layers else [stream.normed(self.norm)]
+        return [self._split(sequence, plan) for sequence in chosen]
 
     def _with_class_token(self, sequence: Float[Tensor, "b L d"]) -> Float[Tensor, "b S d"]:
         if self.class_token is None:
@@ -241,15 +242,30 @@ class ChannelEncoder(nn.Module):
         return plan.restore(others), sequence[:, middle]
 
 
-def run_block(
-    block: nn.Module, residual: Float[Tensor, "b L d"], layout: Layout, *, is_checkpointed: bool
-) -> Float[Tensor, "b L d"]:
+class Stream(NamedTuple):
+    """The residual stream between blocks: float32, and what the last block has yet to add to it."""
+
+    residual: Float[Tensor, "b L d"]
+    update: Float[Tensor, "b L d"] | None = None
+
+    def total(self) -> Float[Tensor, "b L d"]:
+        return self.residual if self.update is None else self.residual + self.update
+
+    def normed(self, norm: nn.Module) -> Float[Tensor, "b L d"]:
+        # The sum first: what leaves the stream is float32, not the narrower type of an update.
+        normed, _ = norm(None, self.total())
+        result: Tensor = normed
+        return result
+
+
+def run_block(block: nn.Module, stream: Stream, layout: Layout, *, is_checkpointed: bool) -> Stream:
     """Run a block, and forget all but its input if asked to and if there will be a way back."""
+    given = stream.update, stream.residual, layout
     if is_checkpointed and torch.is_grad_enabled():
-        again: Tensor = checkpoint(block, residual, layout, use_reentrant=False, preserve_rng_state=False)
-        return again
-    mixed: Tensor = block(residual, layout)
-    return mixed
+        update, residual = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
+    else:
+        update, residual = block(*given)
+    return Stream(residual, update)
 
 
 def _blocks(model: ModelSettings, generator: torch.Generator) -> list[nn.Module]:

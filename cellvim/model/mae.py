@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cellvim.config import ModelSettings
 from cellvim.model.channel_embed import TokenAddress, from_patches, reorder_channels
-from cellvim.model.encoder import ChannelEncoder, run_block
+from cellvim.model.encoder import ChannelEncoder, Stream, run_block
 from cellvim.model.initialize import kaiming_uniform_, linear, truncated_normal_
 from cellvim.model.masking import Mask
 from cellvim.model.mixer import Block, RMSNorm
@@ -148,12 +148,12 @@ class Decoder(nn.Module):
         placed = blank.index_copy(0, (kept + start).flatten(), visible.flatten(0, 1))
         asked = hidden.unsqueeze(-1) * self.mask_token
         tokens = placed.view_as(asked) + asked + self.address(rows, cols, stain_rows)
-        residual = tokens.flatten(1, 3)
+        stream = Stream(tokens.flatten(1, 3))
         layouts = grid_layouts(self.settings, rows, cols, channels, is_pooled=self.settings.is_decoder_pooled)
         for number, block in enumerate(self.blocks):
             layout = layouts[number % len(layouts)]
-            residual = run_block(block, residual, layout, is_checkpointed=self.is_checkpointed)
-        pixels: Tensor = self.head(self.norm(residual))
+            stream = run_block(block, stream, layout, is_checkpointed=self.is_checkpointed)
+        pixels: Tensor = self.head(stream.normed(self.norm))
         return pixels.view(batch, rows, cols, channels, -1)
 
 

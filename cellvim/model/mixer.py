@@ -9,38 +9,54 @@ from torch.nn import functional
 
 from cellvim.config import ModelSettings
 from cellvim.model.initialize import kaiming_uniform_, linear, step_bias_
-from cellvim_kernels import Layout, MixerWeights, Pool, pooled_mixer
+from cellvim_kernels import RMS_NORM_EPS, Layout, MixerWeights, Pool, add_rms_norm, pooled_mixer
 
 EXPANSION = 2
 CONV_TAPS = 4
 STEP_RANK_DIVISOR = 16
-NORM_EPS = 1e-5
 SPARED_NAMES = ("A_log", "D", "bias", "norm", "address", "mask_token", "class_token")
 """Words in the names of parameters that weight decay must not shrink."""
 
 
 class Block(nn.Module):
-    """Pre-norm block over a residual stream that stays in float32."""
+    """Pre-norm block over a residual stream that stays in float32.
+
+    What a block adds to the stream is added by whoever reads the stream next: addition and norm are one pass.
+    """
 
     def __init__(self, width: int, model: ModelSettings, *, depth: int, generator: torch.Generator) -> None:
         super().__init__()
         self.norm = RMSNorm(width)
         self.mixer = Mixer(width, model, depth=depth, generator=generator)
 
-    def forward(self, residual: Float[Tensor, "b L d"], layout: Layout) -> Float[Tensor, "b L d"]:
-        mixed: Tensor = self.mixer(self.norm(residual), layout)
-        return residual + mixed
+    def forward(
+        self, update: Float[Tensor, "b L d"] | None, residual: Float[Tensor, "b L d"], layout: Layout
+    ) -> tuple[Float[Tensor, "b L d"], Float[Tensor, "b L d"]]:
+        """Run on the stream ``residual + update``; give the next update, and that sum.
+
+        Args:
+            update: What the block before this one has yet to add; None if this is the first.
+            residual: The stream before that.
+            layout: Order of the sequence.
+        """
+        normed, stream = self.norm(update, residual)
+        return self.mixer(normed, layout), stream
 
 
 class RMSNorm(nn.Module):
-    """Divide each token by its root mean square, and scale."""
+    """Add to the residual stream, divide each token by its root mean square, and scale."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, tokens: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return functional.rms_norm(tokens, self.weight.shape, self.weight, NORM_EPS)
+    def forward(
+        self, update: Float[Tensor, "... d"] | None, residual: Float[Tensor, "... d"]
+    ) -> tuple[Float[Tensor, "... d"], Float[Tensor, "... d"]]:
+        """Normalise ``residual + update``; give the result, and that sum."""
+        if update is None:
+            return functional.rms_norm(residual, self.weight.shape, self.weight, RMS_NORM_EPS), residual
+        return add_rms_norm(update, residual, self.weight)
 
 
 class Mixer(nn.Module):

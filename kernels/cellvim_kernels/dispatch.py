@@ -1,24 +1,36 @@
-"""Which path computes the mixer: ``CELLVIM_KERNEL=auto|torch|naive``. Further backends join `BACKENDS`."""
+"""Which path computes: ``CELLVIM_KERNEL=auto|triton|cpp|torch|mamba|naive``.
+
+`auto` takes the fused path of the device (Triton on an NVIDIA GPU, C++ on a CPU) where it works, else plain torch.
+A path that is named must be there. Before a fused path is used it computes a small example, which must agree with
+plain torch: a compiler that fails or miscompiles shows here, is told once, and plain torch goes on.
+"""
 
 import logging
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from cellvim_kernels import availability
+from cellvim_kernels.add_rms_norm import NORM_EPS
+from cellvim_kernels.add_rms_norm.operator import fused_add_rms_norm
 from cellvim_kernels.layout import Layout, Pool
 from cellvim_kernels.pooled_mixer import MixerWeights, naive_pooled_mixer, token_major_pooled_mixer
+from cellvim_kernels.pooled_mixer.operator import fused_pooled_mixer
+from cellvim_kernels.selective_scan.mamba import mamba_selective_scan
+from cellvim_kernels.stages import FUSED, FusedBackend
+from cellvim_kernels.trial import try_out
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_KEY = "CELLVIM_KERNEL"
-
-PooledMixer = Callable[[Tensor, MixerWeights, Layout, Pool], Tensor]
-
-BACKENDS: dict[str, PooledMixer] = {"torch": token_major_pooled_mixer, "naive": naive_pooled_mixer}
+BACKENDS = (*FUSED, "torch", "mamba", "naive")
+AUTOMATIC: dict[str, FusedBackend] = {"cuda": "triton", "cpu": "cpp"}
+"""What `auto` prefers to plain torch, by type of device."""
 
 
 class UnknownBackendError(ValueError):
@@ -29,28 +41,153 @@ class UnknownBackendError(ValueError):
         super().__init__(f"{ENVIRONMENT_KEY}={wanted} is none of {', '.join(['auto', *BACKENDS])}")
 
 
-# A backend is kernels already: the scan works on views that a compiler cannot trace.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+class UnavailableBackendError(RuntimeError):
+    """CELLVIM_KERNEL names a backend that this machine or device has not.
+
+    Args:
+        wanted: The backend.
+        reason: What is missing.
+    """
+
+    def __init__(self, wanted: str, reason: str) -> None:
+        self.wanted, self.reason = wanted, reason
+        super().__init__(f"{ENVIRONMENT_KEY}={wanted}, but {reason}")
+
+
+@dataclass(frozen=True)
+class Backends:
+    """What computes on a device.
+
+    Args:
+        chosen: Name of the backend in use.
+        failure: Why the one that would be in use is not, by its name.
+    """
+
+    chosen: str
+    failure: dict[str, str]
+
+    def state(self, name: str, device_type: str) -> str:
+        """Say of one backend whether it is in use, could be, or why not."""
+        if name == self.chosen:
+            return "in use"
+        reason = self.failure.get(name) or availability.why_absent(name, device_type)
+        return f"not available: {reason}" if reason else "available"
+
+
 def pooled_mixer(
     xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
 ) -> Float[Tensor, "b L XZ//2"]:
-    """Mix tokens on the chosen backend; `naive_pooled_mixer` defines arguments and result."""
-    return BACKENDS[chosen_backend()](xz, weights, layout, pool)
+    """Mix tokens on the chosen backend; `naive_pooled_mixer` defines arguments and result.
+
+    Raises:
+        UnknownBackendError: CELLVIM_KERNEL names none of them.
+        UnavailableBackendError: It names one that is not there.
+    """
+    fused = _fused_backend(xz)
+    if fused is not None:
+        return fused_pooled_mixer(xz, weights, layout, pool, backend=fused)
+    mixed: Tensor = _unfused_pooled_mixer(xz, weights, layout, pool)
+    return mixed
 
 
-def chosen_backend() -> str:
-    """Name of the backend in use; it is logged once.
+def add_rms_norm(
+    tokens: Float[Tensor, "... d"], residual: Float[Tensor, "... d"], weight: Float[Tensor, " d"]
+) -> tuple[Float[Tensor, "... d"], Float[Tensor, "... d"]]:
+    """Add `tokens` to the residual stream and normalise the sum; `naive_add_rms_norm` defines it.
+
+    Raises:
+        UnknownBackendError: CELLVIM_KERNEL names none of them.
+        UnavailableBackendError: It names one that is not there.
+    """
+    fused = _fused_backend(residual)
+    if fused is not None:
+        return fused_add_rms_norm(tokens, residual, weight, backend=fused)
+    stream = residual + tokens
+    return functional.rms_norm(stream, weight.shape, weight, NORM_EPS).to(tokens.dtype), stream
+
+
+def check_backend_name() -> None:
+    """Refuse a misspelled CELLVIM_KERNEL before anything is computed.
 
     Raises:
         UnknownBackendError: CELLVIM_KERNEL names none of them.
     """
-    return _resolved(os.environ.get(ENVIRONMENT_KEY, "auto"))
+    wanted = os.environ.get(ENVIRONMENT_KEY, "auto")
+    if wanted not in ("auto", *BACKENDS):
+        raise UnknownBackendError(wanted)
+
+
+def chosen_backend(device_type: str = "cpu") -> str:
+    """Name of the backend in use on a device; it is logged once.
+
+    Raises:
+        UnknownBackendError: CELLVIM_KERNEL names none of them.
+        UnavailableBackendError: It names one that is not there.
+    """
+    return _resolved(os.environ.get(ENVIRONMENT_KEY, "auto"), device_type).chosen
+
+
+def describe_backends(device_type: str) -> dict[str, str]:
+    """Say of each backend whether it is in use on a device, and why not the rest.
+
+    Raises:
+        UnknownBackendError: CELLVIM_KERNEL names none of them.
+        UnavailableBackendError: It names one that is not there.
+    """
+    resolved = _resolved(os.environ.get(ENVIRONMENT_KEY, "auto"), device_type)
+    return {name: resolved.state(name, device_type) for name in BACKENDS}
+
+
+def _fused_backend(tokens: Tensor) -> FusedBackend | None:
+    chosen = _constant_choice(tokens.device.type)
+    if tokens.dtype == torch.float64:
+        # Fused paths compute in float32; who asks for float64 wants its digits.
+        return None
+    return next((name for name in FUSED if name == chosen), None)
+
+
+# A backend is kernels already: the scan of the torch path works on views that a compiler cannot trace.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _unfused_pooled_mixer(xz: Tensor, weights: MixerWeights, layout: Layout, pool: Pool) -> Tensor:
+    backend = chosen_backend(xz.device.type)
+    if backend == "naive":
+        return naive_pooled_mixer(xz, weights, layout, pool)
+    if backend == "mamba":
+        return token_major_pooled_mixer(xz, weights, layout, pool, scan=mamba_selective_scan)
+    return token_major_pooled_mixer(xz, weights, layout, pool)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_choice(device_type: str) -> str:
+    return chosen_backend(device_type)
 
 
 @cache
-def _resolved(wanted: str) -> str:
-    chosen = "torch" if wanted == "auto" else wanted
-    if chosen not in BACKENDS:
-        raise UnknownBackendError(wanted)
-    logger.info("kernel backend: %s (%s=%s)", chosen, ENVIRONMENT_KEY, wanted)
-    return chosen
+def _resolved(wanted: str, device_type: str) -> Backends:
+    check_backend_name()
+    if wanted == "auto":
+        preferred = AUTOMATIC.get(device_type, "torch")
+        reason = availability.why_absent(preferred, device_type)
+    else:
+        preferred = wanted
+        reason = availability.why_absent(wanted, device_type)
+        if reason is not None:
+            raise UnavailableBackendError(wanted, reason)
+    if reason is None:
+        reason = _failure(preferred, device_type)
+        if reason is not None:
+            logger.warning("%s kernels do not work here, plain torch goes on: %s", preferred, reason)
+    chosen = preferred if reason is None else "torch"
+    logger.info("kernel backend on %s: %s (%s=%s)", device_type, chosen, ENVIRONMENT_KEY, wanted)
+    return Backends(chosen, {} if reason is None else {preferred: reason})
+
+
+def _failure(backend: str, device_type: str) -> str | None:
+    for name in FUSED:
+        if name != backend or availability.is_interpreted():
+            continue
+        try:
+            try_out(name, torch.device(device_type))
+        except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own; the caller tells it
+            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return None

@@ -117,7 +117,9 @@ def test_attention_is_that_of_torch(settings: ModelSettings) -> None:
     normed = block.attention_norm(tokens)
     attended = tokens + reference(normed, normed, normed, need_weights=False)[0]
     expected = attended + block.narrow(functional.gelu(block.widen(block.perceptron_norm(attended))))
-    torch.testing.assert_close(block(tokens, Grid(1, 7, 1)), expected)
+    update, stream = block(None, tokens, Grid(1, 7, 1))
+    torch.testing.assert_close(stream + update, expected)
+    torch.testing.assert_close(block(update, stream, Grid(1, 7, 1)), block(None, expected, Grid(1, 7, 1)))
     assert len(encoder.blocks) == 1  # an attention block stands for two of the scan
 
 

@@ -11,6 +11,7 @@ from cellvim.model import choose_device, describe_backend, explain_out_of_memory
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch, has_gpu: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setenv("CELLVIM_KERNEL", "torch")  # no kernels are tried out on a GPU that is not there
     assert choose_device("auto").type == ("cuda" if has_gpu else "cpu")
     assert choose_device("cpu").type == "cpu"
 
@@ -25,7 +26,19 @@ def test_doctor_names_device_threads_and_kernels(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CELLVIM_KERNEL", "naive")
     facts = describe_backend()
-    assert facts == {"device": "cpu", "threads": torch.get_num_threads(), "kernels": "naive"}
+    assert facts["device"] == "cpu"
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["kernels"] == "naive"
+    assert facts["backends"]["naive"] == "in use"
+    assert facts["backends"]["torch"] == "available"
+    assert facts["backends"]["mamba"].startswith("not available: ")
+
+
+def test_kernels_that_are_not_there_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CELLVIM_KERNEL", "mamba")
+    with pytest.raises(UsageError, match=r"CELLVIM_KERNEL=mamba, but .*mamba"):
+        choose_device("auto")
 
 
 def test_doctor_refuses_unknown_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from cellvim.config import PRESETS, ModelSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.model import ChannelEncoder
 from cellvim.model.channel_embed import from_patches, to_patches
+from cellvim.model.encoder import Stream, run_block
 from cellvim.model.sequence import grid_layouts
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
@@ -91,14 +92,14 @@ def test_alternating_is_two_blocks_channel_first_then_two_spatial_first(
         (after_two, after_four, 2, "spatial-first"),
         (after_four, after_six, 4, "channel-first"),
     ):
-        residual = start.permute(0, 2, 3, 1, 4).flatten(1, 3)
+        stream = Stream(start.permute(0, 2, 3, 1, 4).flatten(1, 3))
         for block, layout in zip(
             alternating.blocks[first:],
             grid_layouts(settings.model_copy(update={"scan_order": order}), 4, 6, 5, is_pooled=True),
             strict=False,
         ):
-            residual = block(residual, layout)
-        torch.testing.assert_close(residual, end.permute(0, 2, 3, 1, 4).flatten(1, 3))
+            stream = run_block(block, stream, layout, is_checkpointed=False)
+        torch.testing.assert_close(stream.total(), end.permute(0, 2, 3, 1, 4).flatten(1, 3))
     assert not torch.allclose(after_four, channel_first.tokens(image, STAINS, layer=3))
 
 
@@ -128,7 +129,7 @@ def test_features_average_tokens_and_concatenate_layers_within_each_channel(
     torch.testing.assert_close(features, torch.cat([first, last], -1).flatten(1))
     swapped = encoder.features(image, STAINS, layers=(3, 0), pool="all")
     torch.testing.assert_close(swapped, torch.cat([last.mean(1), first.mean(1)], -1))
-    final = encoder.norm(encoder.tokens(image, STAINS, layer=3))
+    final, _ = encoder.norm(None, encoder.tokens(image, STAINS, layer=3))
     torch.testing.assert_close(encoder.tokens(image, STAINS), final)
 
 

@@ -4,6 +4,8 @@ The backward direction is the anticausal convolution and a right-to-left scan in
 rotation is folded into the one copy that separates x from z, and into the gating at the end.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,15 +17,27 @@ from cellvim_kernels.pooled_mixer.gather import expand_cells, pool_cells, take_t
 from cellvim_kernels.pooled_mixer.weights import MixerWeights, inner_norm
 from cellvim_kernels.selective_scan import ScanInputs, token_major_selective_scan
 
+Scan = Callable[[ScanInputs], Tensor]
+
+
+def _own_scan(inputs: ScanInputs) -> Float[Tensor, "2 b P E"]:
+    y, _ = token_major_selective_scan(inputs)
+    return y
+
 
 def token_major_pooled_mixer(
-    xz: Float[Tensor, "b L XZ"], weights: MixerWeights, layout: Layout, pool: Pool = "mean"
+    xz: Float[Tensor, "b L XZ"],
+    weights: MixerWeights,
+    layout: Layout,
+    pool: Pool = "mean",
+    *,
+    scan: Scan = _own_scan,
 ) -> Float[Tensor, "b L XZ//2"]:
-    """Compute what `naive_pooled_mixer` defines, with the same arguments and result."""
+    """Compute what `naive_pooled_mixer` defines, with the same arguments and result; on another scan if given."""
     x, z = xz.chunk(2, dim=-1)
     forward, backward = both_convs_silu(_in_sequence(x, layout), weights.conv_weight, weights.conv_bias)
     pooled = torch.stack([pool_cells(forward, layout, pool, 0), pool_cells(backward, layout, pool, 1)])
-    y, _ = token_major_selective_scan(_scan_inputs(pooled, weights))
+    y = scan(_scan_inputs(pooled, weights))
     halves = weights.D.to(forward.dtype) * 0.5
     global_part = expand_cells(y, layout)
     mixed = torch.addcmul(torch.addcmul(global_part, forward, halves[0]), backward, halves[1])

@@ -1,0 +1,54 @@
+"""What each backend needs, and whether this machine has it. Nothing is imported or compiled to find out."""
+
+import os
+from importlib.util import find_spec
+
+import torch
+
+from cellvim_kernels.selective_scan import mamba
+
+NEWEST_UNSUPPORTED = (7, 5)
+"""Compute capability below which Triton has no bf16."""
+
+
+def why_absent(backend: str, device_type: str) -> str | None:
+    """Say what is missing for a backend to compute on a device; None if nothing is.
+
+    Args:
+        backend: Name as in CELLVIM_KERNEL.
+        device_type: As in `torch.device.type`.
+    """
+    if backend == "triton":
+        return _why_no_triton(device_type)
+    if backend == "cpp":
+        return _why_no_cpp(device_type)
+    if backend == "mamba":
+        needs_gpu = "mamba-ssm computes on an NVIDIA GPU only"
+        return mamba.why_unavailable() or (None if device_type == "cuda" else needs_gpu)
+    return None
+
+
+def is_interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, which takes CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _why_no_cpp(device_type: str) -> str | None:
+    from cellvim_kernels.cpp import build
+
+    return "C++ kernels compute on the CPU only" if device_type != "cpu" else build.why_unavailable()
+
+
+def _why_no_triton(device_type: str) -> str | None:
+    if find_spec("triton") is None:
+        return "Triton is not installed: pip install 'cellvim[gpu]' (Linux, NVIDIA)"
+    if is_interpreted():
+        return None
+    if device_type != "cuda":
+        return "Triton kernels need an NVIDIA GPU"
+    if torch.version.hip is not None:
+        return "Triton kernels were never run on an AMD GPU"
+    capability = torch.cuda.get_device_capability()
+    if capability <= NEWEST_UNSUPPORTED:
+        return f"Triton kernels need compute capability 8.0 (bf16), this GPU has {'.'.join(map(str, capability))}"
+    return None
