@@ -21,13 +21,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from benchmarks.eager import eager_pooled_mixer
 from cellvim.config import MaskingSettings, ModelSettings
 from cellvim.model import MaskedAutoencoder, draw_mask
 from cellvim.model.mixer import Block
 from cellvim_kernels import Grid, MixerWeights, Order
-from cellvim_kernels.expand_gate import NORM_EPS
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
@@ -171,54 +170,6 @@ def report(cases: Cases, repeats: int, seconds: float) -> None:
         low, middle, high = statistics.quantiles(walls[name], n=4)
         processor = statistics.median(processors[name])
         print(f"| {name} | {middle:.0f} ({low:.0f} to {high:.0f}) | {processor:.0f} | {len(walls[name])} |")
-
-
-def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid) -> Tensor:
-    """Write the block the usual way; mean pooling over a grid in order rwc or wrc."""
-    batch, length, _ = xz.shape
-    is_rotated = grid.order == "wrc"
-    if is_rotated:
-        xz = (
-            xz.view(batch, grid.rows, grid.cols, grid.channels, -1).transpose(1, 2).reshape(batch, length, -1)
-        )
-    outer, pooled = (grid.cols, grid.rows) if is_rotated else (grid.rows, grid.cols)
-    x, z = xz.transpose(1, 2).chunk(2, dim=1)
-    results = []
-    for direction in (0, 1):
-        tokens = x if direction == 0 else x.flip(2)
-        result = eager_direction(tokens, weights, direction, (outer, pooled, grid.channels))
-        results.append(result if direction == 0 else result.flip(2))
-    mixed = ((results[0] + results[1]) / 2).transpose(1, 2)
-    normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
-    gated = normed * functional.silu(z.transpose(1, 2))
-    if is_rotated:
-        by_column = gated.view(batch, grid.cols, grid.rows, grid.channels, -1)
-        gated = by_column.transpose(1, 2).reshape(batch, length, -1)
-    return gated
-
-
-def eager_direction(x: Tensor, weights: MixerWeights, direction: int, shape: tuple[int, int, int]) -> Tensor:
-    """One direction over (batch, E, length), its own order already applied."""
-    batch, width, length = x.shape
-    taps = weights.conv_weight[direction][:, None]
-    padded = functional.conv1d(x, taps, weights.conv_bias[direction], padding=3, groups=width)
-    local = functional.silu(padded[..., :length])
-    pooled = local.view(batch, width, *shape).mean(3).flatten(2)
-    rank, state = weights.dt_weight.shape[-1], weights.A_log.shape[-1]
-    projected = weights.x_proj[direction] @ pooled
-    low_rank, B, C = projected.split([rank, state, state], dim=1)
-    step = weights.dt_weight[direction] @ low_rank
-    delta = functional.softplus(step + weights.dt_bias[direction][:, None])
-    A = -torch.exp(weights.A_log[direction])
-    h = x.new_zeros(batch, width, state)
-    reads = []
-    for t in range(pooled.shape[2]):
-        decay = torch.exp(delta[:, :, t, None] * A)
-        h = decay * h + (delta[:, :, t] * pooled[:, :, t])[..., None] * B[:, None, :, t]
-        reads.append((h @ C[:, :, t, None])[..., 0])
-    y = torch.stack(reads, dim=2).view(batch, width, shape[0], 1, shape[2])
-    repeated = y.expand(-1, -1, -1, shape[1], -1).reshape(batch, width, length)
-    return repeated + weights.D[direction][:, None] * local
 
 
 if __name__ == "__main__":
