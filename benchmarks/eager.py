@@ -40,6 +40,10 @@ class Parts:
     add_rms_norm: Norm
     sources: dict[str, str]
 
+    @property
+    def has_scan_kernel(self) -> bool:
+        return self.scan is not torch_scan
+
 
 def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid, parts: Parts | None = None) -> Tensor:
     """Compute what `naive_pooled_mixer` defines; mean pooling, or none, over a grid in order rwc or wrc.
@@ -97,6 +101,8 @@ def torch_conv_silu(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
     return functional.silu(padded[..., : x.shape[2]])
 
 
+# Thousands of small steps would be unrolled: a compiler gets what surrounds them.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def torch_scan(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor) -> Tensor:
     """Scan step by step; a loop that autograd records."""
     delta = functional.softplus(step + bias[:, None])
