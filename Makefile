@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 JUDGES := .venv-judges
+MAMBA := .venv-mamba
+OLD_TRITON := .venv-triton36
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 study bench torture clean
+.PHONY: help demo test lint judges bbbc013 study bench hopper triton36 torture clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,7 +25,12 @@ $(JUDGES)/.installed: tests/judges/requirements.txt
 	$(JUDGES)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $<
 	@touch $@
 
-judges: $(JUDGES)/.installed  ## Install the foreign readers that judge our stores, in an environment of their own.
+# The Python of mamba-ssm alone: its scan in plain torch judges ours on machines that cannot compile CUDA.
+$(MAMBA)/.installed: tests/kernels/mamba_requirements.txt $(VENV)/.installed
+	MAMBA_SKIP_CUDA_BUILD=TRUE $(PIP) install --no-deps --no-build-isolation --upgrade --target $(MAMBA) --requirement $<
+	@touch $@
+
+judges: $(JUDGES)/.installed $(MAMBA)/.installed  ## Install what others wrote to judge us by: readers of our stores, a scan.
 
 demo: $(VENV)/.installed  ## Synthetic plates to a report, offline: demo/report/report.html
 	$(BIN)/cellvim demo --out demo
@@ -34,7 +41,7 @@ lint: $(VENV)/.installed  ## Style, types and import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed $(JUDGES)/.installed lint  ## Everything that must hold before a change lands.
+test: $(VENV)/.installed $(JUDGES)/.installed $(MAMBA)/.installed lint  ## Everything that must hold before a change lands.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 --cov --cov-report term:skip-covered
 
 bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: needs ../shared/data/bbbc013, takes a quarter of an hour.
@@ -48,8 +55,20 @@ bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
 
+hopper: $(VENV)/.installed  ## Registers, spills and instructions of every Triton kernel on a Hopper GPU, compiled anywhere.
+	$(BIN)/python -m benchmarks.hopper --check
+
+$(OLD_TRITON)/.installed: constraints.txt
+	$(PYTHON) -m venv $(OLD_TRITON)
+	$(OLD_TRITON)/bin/python -m pip --disable-pip-version-check --quiet --quiet install torch==2.13.0 triton==3.6.0 'numpy<2.4' jaxtyping
+	@touch $@
+
+triton36: $(OLD_TRITON)/.installed  ## The same with Triton 3.6, and its interpreter against the equation.
+	PYTHONPATH=kernels $(OLD_TRITON)/bin/python -m benchmarks.hopper --check
+	PYTHONPATH=kernels TRITON_INTERPRET=1 CELLVIM_KERNEL=triton $(OLD_TRITON)/bin/python -m benchmarks.gpu --only correctness --device cpu
+
 torture: $(VENV)/.installed  ## Kill runs at random moments and compare every byte, a few minutes: docs/reliability.md
 	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md
 
 clean:  ## Remove environments and outputs made here.
-	rm -rf $(VENV) $(JUDGES) demo out
+	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) demo out

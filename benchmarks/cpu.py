@@ -1,80 +1,121 @@
-"""The mixer and the nano training step on a CPU: eager composition against the token-major path.
+"""The small model on a CPU: eager composition, plain torch, fused C++ and a vision transformer on the same tokens.
 
-    python benchmarks/cpu.py [--quick] [--repeats 9] [--seconds 100] [--threads 2]
+    python -m benchmarks.cpu [--seconds 60] [--threads 2] [--out out/cpu] [--quick]
 
-"Eager" is the block as usually written: channel-first tensors, a flipped copy for the backward direction,
-conv1d, a scan loop per direction that autograd records, repeat, transposes for odd blocks. Variants take turns,
-so that a busy moment hits all of them, until each had its repeats or the time is up. Prints Markdown to paste:
-the command, the machine, and a table of wall time (median and quartiles) and of processor time of all threads,
-which a busy machine distorts less. `--quick` only shows that everything runs: few repeats of a small batch.
+Sections: the machine's copy and product rates; agreement of all paths with the equation; images a second and time of
+a training step at 1,568 and 6,272 tokens; peak memory of a training step, each in a process of its own; every fused
+stage beside the time of its bytes; time against tokens beside the transformer. Variants take turns, so that a busy
+moment hits all of them. "Eager" is the block as usually written (benchmarks/eager.py). Prints Markdown, and writes
+it with JSON and plots to --out. `--quick` only shows that everything runs.
 """
 
 import argparse
+import json
 import os
 import platform
-import statistics
+import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.eager import eager_pooled_mixer
-from cellvim.config import MaskingSettings, ModelSettings
-from cellvim.model import MaskedAutoencoder, draw_mask
-from cellvim.model.mixer import Block
-from cellvim_kernels import Grid, MixerWeights, Order
+from benchmarks.eager import Norm, eager_pooled_mixer, torch_add_rms_norm
+from benchmarks.gpu_kernels import Shape
+from benchmarks.gpu_kernels import find as find_stages
+from benchmarks.gpu_models import Mixer, Size, Stack, attention_stack, grids_of, scan_stack
+from benchmarks.gpu_report import Findings, Plot, Table, as_markdown, at_least, save
+from benchmarks.gpu_timing import Failure, Run, Timing, interleaved
+from cellvim_kernels import Grid, MixerWeights
+from cellvim_kernels.add_rms_norm.operator import fused_add_rms_norm
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
+from cellvim_kernels.pooled_mixer.operator import fused_pooled_mixer
 
-STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
-CROP_PX, GRID = 112, (7, 7)
-WARM_UP, FEWEST = 2, 3
-"""Turns that fill caches and allocators, and timed turns that are taken however late it is."""
+CHANNELS = 8
+CPU = torch.device("cpu")
+MIB = 2**20
+VARIANTS = ("eager", "torch", "cpp", "vit")
+NAMES = {
+    "eager": "FastVim-S, eager composition",
+    "torch": "FastVim-S, plain torch",
+    "cpp": "FastVim-S, fused C++",
+    "vit": "ViT-S, scaled_dot_product_attention",
+}
 
-Mixer = Callable[[Tensor, MixerWeights, Grid], Tensor]
-Cases = dict[str, Callable[[], object]]
+
+@dataclass(frozen=True)
+class Workload:
+    """What is computed, and for how long.
+
+    Args:
+        size: Of the model.
+        sides: Patches per side of both images, the coarse and the fine.
+        batches: Images at once, of each.
+        token_sides: Patches per side for time against tokens.
+        seconds: For each table.
+    """
+
+    size: Size
+    sides: tuple[int, int]
+    batches: tuple[int, int]
+    token_sides: tuple[int, ...]
+    seconds: float
+
+
+FULL = Workload(Size(), sides=(14, 28), batches=(2, 1), token_sides=(5, 7, 10, 14, 20, 28), seconds=60)
+QUICK = Workload(
+    Size(width=32, depth=2, state=4, head=16), sides=(2, 3), batches=(2, 1), token_sides=(2, 3), seconds=0
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=9, help="timed turns of each case")
-    parser.add_argument(
-        "--seconds", type=float, default=100, help="time for all of it; fewer turns if it is up"
-    )
+    parser.add_argument("--seconds", type=float, default=FULL.seconds, help="for each table of times")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="few repeats of a small batch")
+    parser.add_argument("--out", type=Path, default=Path("out/cpu"), help="folder for report, JSON and plots")
+    parser.add_argument("--quick", action="store_true", help="a tiny model: shows that all runs")
+    parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    repeats, batch = (FEWEST, 2) if arguments.quick else (arguments.repeats, 32)
-    model = MaskedAutoencoder(ModelSettings(), STAINS, seed=0)
-    block = model.encoder.blocks[0]
-    assert isinstance(block, Block)  # noqa: S101  (ModuleList forgets what it holds)
-    weights = block.mixer.weights
-    check_that_all_agree(weights)
-    print_facts(arguments.threads, batch)
-    print("| ms | wall: median (quartiles) | processor: median | turns |\n|---|---|---|---|")
-    mixers = all_mixer_cases(weights, batch)
-    # Two fifths of the time for the mixers: they have two fifths of the cases, and shorter ones.
-    report(mixers, repeats, 0.4 * arguments.seconds)
-    report(model_cases(model, batch), repeats, 0.6 * arguments.seconds)
+    workload = QUICK if arguments.quick else replace(FULL, seconds=arguments.seconds)
+    if arguments.peak_of is not None:
+        print(json.dumps(peak_mib(workload, arguments.peak_of)))
+        return
+    sections: list[Findings] = []
+    for find in (
+        partial(find_rates, arguments.threads, is_quick=arguments.quick),
+        find_agreement,
+        partial(find_speed, workload),
+        partial(find_memory, workload, arguments.threads, is_quick=arguments.quick),
+        partial(find_stages_of, workload, sections),
+        partial(find_crossover, workload),
+    ):
+        began = time.perf_counter()
+        findings = find()
+        findings.seconds = time.perf_counter() - began
+        sections.append(findings)
+        save(findings, arguments.out)
+        print(f"{findings.section}: {findings.seconds:.0f} s", file=sys.stderr)
+    page = as_markdown(sections, heading())
+    (arguments.out / "report.md").write_text(page, encoding="utf-8")
+    print(page)
 
 
-def print_facts(threads: int, batch: int) -> None:
+def heading() -> str:
+    command = " ".join(["python -m benchmarks.cpu", *sys.argv[1:]])
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    model = ModelSettings()
-    print(f"`{' '.join(['python', *sys.argv])}` on {time.strftime('%Y-%m-%d')}: {processor_name()},")
-    print(f"{os.cpu_count()} cores, threads: {threads}, load {load} (1, 5, 15 min) at the start;")
-    print(f"Python {platform.python_version()}, torch {torch.__version__},")
-    print(
-        f"{torch.backends.cpu.get_cpu_capability()}, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')};"
+    return (
+        f"`{command}` on {time.strftime('%Y-%m-%d')}: {processor_name()}, {os.cpu_count()} cores, load {load} "
+        f"(1, 5, 15 min) at the end; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{torch.backends.cpu.get_cpu_capability()}; float32."
     )
-    print(f"float32, nano (d = {model.width}, {model.depth} blocks, patches of {model.patch_px} px),")
-    print(f"batch {batch}, {len(STAINS)} channels, crop {CROP_PX} px.\n")
 
 
 def processor_name() -> str:
@@ -84,92 +125,168 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def check_that_all_agree(weights: MixerWeights) -> None:
-    for grid in (Grid(3, 4, 2, "rwc"), Grid(3, 4, 2, "wrc")):
-        xz = torch.randn(2, grid.length, 2 * weights.D.shape[1], generator=torch.Generator().manual_seed(0))
-        expected = naive_pooled_mixer(xz, weights, grid)
-        for mixer in (eager_pooled_mixer, token_major_pooled_mixer):
-            torch.testing.assert_close(mixer(xz, weights, grid), expected, rtol=1e-4, atol=1e-5)
+def find_rates(threads: int, *, is_quick: bool) -> Findings:
+    """Measure what a large copy moves and a large product computes in a second."""
+    elements, side = (2**16, 64) if is_quick else (2**26, 2048)
+    source, target = torch.ones(elements), torch.empty(elements)
+    left = torch.randn(side, side)
+    cases: dict[str, Run] = {"copy": lambda: target.copy_(source), "product": lambda: left @ left}
+    times = interleaved(cases, CPU, turns=9, seconds=5)
+    copy, product = milliseconds(times["copy"]), milliseconds(times["product"])
+    rows = [
+        ["copy, GB/s read and written", 2 * source.nbytes / copy / 1e6],
+        ["product, GFLOP/s", 2 * side**3 / product / 1e6],
+        ["threads", threads],
+    ]
+    return Findings("rates", [Table("this machine", ("what", "rate"), [[*row] for row in rows])])
 
 
-def all_mixer_cases(weights: MixerWeights, batch: int) -> Cases:
-    mixers: dict[str, Mixer] = {"eager": eager_pooled_mixer, "token-major": token_major_pooled_mixer}
-    cases: Cases = {}
-    orders: dict[str, Order] = {"even": "rwc", "odd": "wrc"}
-    for block, order in orders.items():
-        grid = Grid(*GRID, len(STAINS), order)
-        cases |= mixer_cases(f"mixer of {block} blocks", mixers, weights, batch, grid)
-    return cases
+def find_agreement() -> Findings:
+    """Hold every mixer that is timed to the equation in float64."""
+    rows = []
+    for order in ("rwc", "wrc"):
+        grid = Grid(3, 4, CHANNELS, "rwc" if order == "rwc" else "wrc")
+        stack = scan_stack(QUICK.size, [grid], naive_pooled_mixer, torch_add_rms_norm)
+        weights = stack.blocks[0].mixer.weights
+        assert isinstance(weights, MixerWeights)  # noqa: S101  (ModuleList forgets what it holds)
+        xz = torch.randn(2, grid.length, 4 * QUICK.size.width, generator=torch.Generator().manual_seed(0))
+        wide = MixerWeights(*(each.double() for each in weights if each is not None))
+        truth = naive_pooled_mixer(xz.double(), wide, grid)
+        for name, (mixer, _) in scan_paths().items():
+            error = (mixer(xz, weights, grid) - truth).norm() / truth.norm()
+            rows.append([NAMES[name], order, float(error)])
+            if not error < 2e-5:
+                msg = f"{name} differs from the equation by {error:.1e}: its times would mean nothing"
+                raise AssertionError(msg)
+    return Findings(
+        "agreement", [Table("against the equation", ("path", "order", "relative error"), [*rows])]
+    )
 
 
-def mixer_cases(title: str, mixers: dict[str, Mixer], weights: MixerWeights, batch: int, grid: Grid) -> Cases:
-    xz = torch.randn(batch, grid.length, 2 * weights.D.shape[1], requires_grad=True)
-    cases: Cases = {}
-    for name, mixer in mixers.items():
-        cases[f"{title}, {name}, forward"] = partial(forward, mixer, xz, weights, grid)
-        cases[f"{title}, {name}, forward and backward"] = partial(forward_backward, mixer, xz, weights, grid)
-    return cases
+def find_speed(workload: Workload) -> Findings:
+    """Time the whole encoder forward, and a training step, for both images."""
+    findings = Findings("speed")
+    for side, batch in zip(workload.sides, workload.batches, strict=True):
+        tokens = side * side * CHANNELS
+        stacks = {name: stack_of(name, workload.size, side) for name in VARIANTS}
+        inputs = torch.randn(batch, tokens, workload.size.width, generator=torch.Generator().manual_seed(0))
+        for title, case in (("forward", forward), ("training step", training_step)):
+            cases = {name: case(stack, inputs) for name, stack in stacks.items()}
+            times = interleaved(cases, CPU, turns=9, seconds=workload.seconds)
+            rows = [
+                [
+                    NAMES[name],
+                    str(times[name]),
+                    1000 * batch / milliseconds(times[name]),
+                    turns_of(times[name]),
+                ]
+                for name in VARIANTS
+            ]
+            columns = ("", "ms: median (quartiles)", "images/s", "turns")
+            findings.tables.append(Table(f"{title}, {tokens} tokens, batch {batch}", columns, rows))
+            eager, fused, vit = (milliseconds(times[name]) for name in ("eager", "cpp", "vit"))
+            findings.goals += [
+                at_least(f"{title}, {tokens} tokens: fused C++ over eager", eager / fused, 1.8),
+                at_least(
+                    f"{title}, {tokens} tokens: fused C++ over ViT-S", vit / fused, 1 if side < 20 else 3
+                ),
+            ]
+    return findings
 
 
-def forward(mixer: Mixer, xz: Tensor, weights: MixerWeights, grid: Grid) -> None:
-    with torch.no_grad():
-        mixer(xz, weights, grid)
+def find_memory(workload: Workload, threads: int, *, is_quick: bool) -> Findings:
+    """Take the peak memory of a training step of each variant, in a process of its own."""
+    rows = []
+    for name in VARIANTS:
+        command = [sys.executable, "-m", "benchmarks.cpu", "--peak-of", name, "--threads", str(threads)]
+        ended = subprocess.run(
+            [*command, *(["--quick"] if is_quick else [])], capture_output=True, check=True
+        )
+        rows.append([NAMES[name], json.loads(ended.stdout)])
+    batch, tokens = workload.batches[0], workload.sides[0] ** 2 * CHANNELS
+    title = f"training step, {tokens} tokens, batch {batch}: MiB above the weights and their optimizer"
+    return Findings("memory", [Table(title, ("", "MiB"), [[*row] for row in rows])])
 
 
-def forward_backward(mixer: Mixer, xz: Tensor, weights: MixerWeights, grid: Grid) -> None:
-    torch.autograd.grad(mixer(xz, weights, grid).sum(), [xz, *weights])
+def peak_mib(workload: Workload, name: str) -> float:
+    side, batch = workload.sides[0], workload.batches[0]
+    inputs = torch.randn(batch, side * side * CHANNELS, workload.size.width)
+    step = training_step(stack_of(name, workload.size, side), inputs)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / MIB
 
 
-def model_cases(model: MaskedAutoencoder, batch: int) -> Cases:
-    image = torch.randn(batch, len(STAINS), CROP_PX, CROP_PX)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+def find_stages_of(workload: Workload, sections: list[Findings]) -> Findings:
+    """Time every fused stage beside its bytes over the copy rate just measured."""
+    ((_, copy_rate), *_) = sections[0].tables[0].rows
+    assert isinstance(copy_rate, float)  # noqa: S101
+    size, side = workload.size, workload.sides[0]
+    shape = Shape(workload.batches[0], side, side, CHANNELS, 2 * size.width, size.state, size.rank)
+    return find_stages(shape, torch.float32, CPU, "cpp", 1e9 * copy_rate)
 
-    def embed() -> None:
-        with torch.no_grad():
-            model.encoder.features(image, STAINS)
 
-    def train(settings: MaskingSettings, step: int) -> None:
-        mask = draw_mask(settings, batch=batch, channels=len(STAINS), grid=GRID, seed=0, step=step)
+def find_crossover(workload: Workload) -> Findings:
+    """Time one image of more and more tokens, beside the transformer."""
+    curves: dict[str, list[tuple[float, float]]] = {NAMES[name]: [] for name in VARIANTS}
+    rows = []
+    for side in workload.token_sides:
+        tokens = side * side * CHANNELS
+        inputs = torch.randn(1, tokens, workload.size.width, generator=torch.Generator().manual_seed(0))
+        cases = {name: forward(stack_of(name, workload.size, side), inputs) for name in VARIANTS}
+        times = interleaved(cases, CPU, turns=5, seconds=workload.seconds / 3)
+        for name in VARIANTS:
+            curves[NAMES[name]].append((tokens, milliseconds(times[name])))
+        rows.append([tokens, *(milliseconds(times[name]) for name in VARIANTS)])
+    title = "one image, forward: ms"
+    table = Table(title, ("tokens", *(NAMES[name] for name in VARIANTS)), [[*row] for row in rows])
+    return Findings("tokens", [table], plots=[Plot("cpu_tokens", "tokens", "ms of one image", curves)])
+
+
+def scan_paths() -> dict[str, tuple[Mixer, Norm]]:
+    return {
+        "eager": (eager_pooled_mixer, torch_add_rms_norm),
+        "torch": (token_major_pooled_mixer, torch_add_rms_norm),
+        "cpp": (partial(fused_pooled_mixer, backend="cpp"), partial(fused_add_rms_norm, backend="cpp")),
+    }
+
+
+def stack_of(name: str, size: Size, side: int) -> Stack:
+    grids = grids_of(side, side, CHANNELS)
+    return attention_stack(size, grids) if name == "vit" else scan_stack(size, grids, *scan_paths()[name])
+
+
+def forward(stack: Stack, inputs: Tensor) -> Run:
+    def run() -> None:
+        with torch.inference_mode():
+            stack(inputs)
+
+    return run
+
+
+def training_step(stack: Stack, inputs: Tensor) -> Run:
+    """Forward, backward and AdamW; the loss is the mean square of what comes out."""
+    optimizer = torch.optim.AdamW(stack.parameters(), lr=1e-5)
+
+    def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        model(image, STAINS, mask, settings.fourier_weight).loss.backward()
+        stack(inputs).square().mean().backward()
         optimizer.step()
 
-    channel_steps = {
-        int(mask.hidden[0, :, 0, 0].sum()): step
-        for step in reversed(range(64))
-        if (mask := draw_mask(MaskingSettings(channel_steps=1.0), batch=1, channels=5, grid=GRID, seed=0, step=step))
-        .kind == "channel"
-    }  # fmt: skip
-    by_channel = {
-        f"training step, {hidden} of 5 channels hidden": partial(
-            train, MaskingSettings(channel_steps=1.0), channel_steps[hidden]
-        )
-        for hidden in sorted(channel_steps)
-    }
-    return {
-        f"features of {batch} crops": embed,
-        "training step, 75 % of the patches hidden": partial(train, MaskingSettings(channel_steps=0.0), 0),
-        **by_channel,
-    }
+    return run
 
 
-def report(cases: Cases, repeats: int, seconds: float) -> None:
-    walls: dict[str, list[float]] = {name: [] for name in cases}
-    processors: dict[str, list[float]] = {name: [] for name in cases}
-    began = time.perf_counter()
-    for turn in range(WARM_UP + repeats):
-        if turn >= WARM_UP + FEWEST and time.perf_counter() - began > seconds:
-            break
-        for name, run in cases.items():
-            started, started_processor = time.perf_counter(), time.process_time()
-            run()
-            if turn >= WARM_UP:
-                walls[name].append(1000 * (time.perf_counter() - started))
-                processors[name].append(1000 * (time.process_time() - started_processor))
-    for name in cases:
-        low, middle, high = statistics.quantiles(walls[name], n=4)
-        processor = statistics.median(processors[name])
-        print(f"| {name} | {middle:.0f} ({low:.0f} to {high:.0f}) | {processor:.0f} | {len(walls[name])} |")
+def milliseconds(timing: Timing | Failure) -> float:
+    if isinstance(timing, Failure):
+        raise RuntimeError(timing.reason)  # noqa: TRY004  (a case that failed, not a wrong argument)
+    return timing.median
+
+
+def turns_of(timing: Timing | Failure) -> int:
+    return timing.turns if isinstance(timing, Timing) else 0
+
+
+Section = Callable[[], Findings]
 
 
 if __name__ == "__main__":

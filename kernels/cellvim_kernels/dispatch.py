@@ -184,7 +184,7 @@ def _resolved(wanted: str, device_type: str) -> Backends:
 
 def _failure(backend: str, device_type: str) -> str | None:
     for name in FUSED:
-        if name != backend or availability.is_interpreted():
+        if name != backend or (name == "triton" and availability.is_interpreted()):
             continue
         try:
             try_out(name, torch.device(device_type))

@@ -1,32 +1,95 @@
-"""Choice of the backend by CELLVIM_KERNEL."""
+"""Choice of the backend by CELLVIM_KERNEL, and what happens when one is not there or does not work."""
 
 import logging
 
 import pytest
 import torch
+from torch import Tensor
 
-from cellvim_kernels import Grid, MixerWeights, UnknownBackendError, chosen_backend, dispatch, pooled_mixer
+from cellvim_kernels import (
+    Grid,
+    MixerWeights,
+    UnavailableBackendError,
+    UnknownBackendError,
+    add_rms_norm,
+    availability,
+    chosen_backend,
+    describe_backends,
+    dispatch,
+    pooled_mixer,
+    trial,
+)
+from cellvim_kernels.add_rms_norm import naive_add_rms_norm
+from cellvim_kernels.trial import TrialError, try_out
+from tests.kernels.mixer_cases import draw_tokens, draw_weights
 
 
 @pytest.fixture(autouse=True)
-def _forget_earlier_choices() -> None:
+def _forget_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CELLVIM_KERNEL", raising=False)
     dispatch._resolved.cache_clear()
 
 
-@pytest.mark.parametrize(("wanted", "chosen"), [("auto", "torch"), ("torch", "torch"), ("naive", "naive")])
-def test_the_variable_chooses(monkeypatch: pytest.MonkeyPatch, wanted: str, chosen: str) -> None:
+@pytest.fixture
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def break_cpp(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(dispatch, "try_out", fail)
+
+
+@pytest.mark.parametrize("wanted", ["torch", "naive", "cpp"])
+def test_the_variable_chooses(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     monkeypatch.setenv("CELLVIM_KERNEL", wanted)
-    assert chosen_backend() == chosen
+    assert chosen_backend("cpu") == wanted
 
 
-def test_without_the_variable_it_is_automatic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CELLVIM_KERNEL", raising=False)
-    assert chosen_backend() == "torch"
+def test_a_cpu_gets_the_fused_cpp_path() -> None:
+    assert chosen_backend("cpu") == "cpp"
+    assert describe_backends("cpu")["cpp"] == "in use"
+
+
+def test_without_a_compiler_plain_torch_computes_and_nobody_is_warned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(availability, "_why_no_cpp", lambda _: "there is no C++ compiler")
+    with caplog.at_level(logging.INFO, logger="cellvim_kernels"):
+        assert chosen_backend("cpu") == "torch"
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "there is no C++ compiler" in describe_backends("cpu")["cpp"]
+
+
+def test_other_devices_get_plain_torch() -> None:
+    assert chosen_backend("mps") == "torch"
+
+
+@pytest.mark.usefixtures("_no_gpu")
+@pytest.mark.parametrize(
+    ("wanted", "device", "reason"),
+    [
+        ("triton", "cpu", "need an NVIDIA GPU"),
+        ("cpp", "cuda", "on the CPU only"),
+        ("mamba", "cpu", "mamba|NVIDIA"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, device: str, reason: str
+) -> None:
+    monkeypatch.setenv("CELLVIM_KERNEL", wanted)
+    with pytest.raises(UnavailableBackendError, match=reason) as caught:
+        chosen_backend(device)
+    assert caught.value.wanted == wanted
 
 
 def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLVIM_KERNEL", "cuda")
-    with pytest.raises(UnknownBackendError, match=r"CELLVIM_KERNEL=cuda is none of auto, torch, naive"):
+    known = r"CELLVIM_KERNEL=cuda is none of auto, triton, cpp, torch, mamba, naive"
+    with pytest.raises(UnknownBackendError, match=known):
         chosen_backend()
 
 
@@ -35,18 +98,70 @@ def test_the_choice_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with caplog.at_level(logging.INFO, logger="cellvim_kernels"):
         chosen_backend()
         chosen_backend()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["kernel backend on cpu: naive (CELLVIM_KERNEL=naive)"]
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cpp"])
+def test_a_failed_compilation_warns_once_and_plain_torch_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: str
+) -> None:
+    monkeypatch.setenv("CELLVIM_KERNEL", wanted)
+    break_cpp(monkeypatch, RuntimeError("the compiler crashed\nlong output"))
+    xz, weights = draw_tokens(1, 6, 4, dtype=torch.float32), draw_weights(4, dtype=torch.float32)
+    with caplog.at_level(logging.WARNING, logger="cellvim_kernels"):
+        first = pooled_mixer(xz, weights, Grid(2, 3, 1))
+        pooled_mixer(xz, weights, Grid(2, 3, 1))
     assert [record.getMessage() for record in caplog.records] == [
-        "kernel backend: naive (CELLVIM_KERNEL=naive)"
+        "cpp kernels do not work here, plain torch goes on: RuntimeError: the compiler crashed"
     ]
+    monkeypatch.setenv("CELLVIM_KERNEL", "torch")
+    assert torch.equal(first, pooled_mixer(xz, weights, Grid(2, 3, 1)))
+    monkeypatch.setenv("CELLVIM_KERNEL", wanted)
+    assert describe_backends("cpu")["cpp"] == "not available: RuntimeError: the compiler crashed"
 
 
-def test_backends_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 4, 4), (2, 4), (2, 5, 4), (2, 4, 1), (2, 4), (2, 4, 2), (2, 4), (4,), (4,)]
-    weights = MixerWeights(*(torch.randn(shape, generator=generator) for shape in shapes))
-    xz = torch.randn(1, 6, 8, generator=generator)
-    results = []
-    for backend in ("naive", "torch"):
-        monkeypatch.setenv("CELLVIM_KERNEL", backend)
-        results.append(pooled_mixer(xz, weights, Grid(2, 3, 1)))
-    torch.testing.assert_close(*results)
+@pytest.mark.parametrize("damage", [0.01, float("nan")])
+def test_a_path_that_computes_something_else_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, damage: float
+) -> None:
+    right = trial.fused_pooled_mixer
+
+    def slightly_wrong(xz: Tensor, weights: MixerWeights, layout: Grid, *, backend: str) -> Tensor:
+        assert backend == "cpp"
+        return right(xz, weights, layout, backend="cpp") + damage
+
+    monkeypatch.setattr(trial, "fused_pooled_mixer", slightly_wrong)
+    with pytest.raises(TrialError, match="cpp kernels differ from plain torch"):
+        try_out("cpp", torch.device("cpu"))
+
+
+def test_the_trial_passes_here_and_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        try_out("cpp", torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_float64_is_never_rounded_to_the_fused_paths_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    xz, weights, grid = draw_tokens(1, 6, 4), draw_weights(4), Grid(2, 3, 1)
+    chosen = pooled_mixer(xz, weights, grid)
+    monkeypatch.setenv("CELLVIM_KERNEL", "naive")
+    torch.testing.assert_close(chosen, pooled_mixer(xz, weights, grid), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("wanted", ["torch", "naive", "cpp"])
+def test_backends_agree(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    xz, weights, grid = (
+        draw_tokens(1, 6, 4, dtype=torch.float32),
+        draw_weights(4, dtype=torch.float32),
+        Grid(2, 3, 1),
+    )
+    monkeypatch.setenv("CELLVIM_KERNEL", "naive")
+    truth = pooled_mixer(xz, weights, grid)
+    monkeypatch.setenv("CELLVIM_KERNEL", wanted)
+    torch.testing.assert_close(pooled_mixer(xz, weights, grid), truth)
+    tokens, residual, scale = xz.detach(), xz.detach() + 1, torch.rand(8)
+    expected = naive_add_rms_norm(tokens, residual, scale)
+    for mine, truth in zip(add_rms_norm(tokens, residual, scale), expected, strict=True):
+        torch.testing.assert_close(mine, truth)

@@ -1,7 +1,7 @@
 """Numerical contract of the bidirectional scan: outputs, gradients, and the laws of the recurrence."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -50,14 +50,6 @@ def outputs_and_gradients(scan: Scan, *tensors: Tensor) -> list[Tensor]:
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     return ((actual.double() - expected).norm() / expected.norm()).item()
-
-
-@pytest.fixture
-def _poisoned_memory() -> Iterator[None]:
-    """Fill every torch.empty with NaN, so that a value read before it is written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def test_naive_is_the_recurrence_on_plain_numbers() -> None:

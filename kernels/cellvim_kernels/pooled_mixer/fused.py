@@ -30,7 +30,7 @@ class Kept(NamedTuple):
 
     pooled: Float[Tensor, "2 b P E"]
     ties: Tensor
-    projected: Float[Tensor, "2 b P r+N+N"]
+    projected: Float[Tensor, "2 b P rNN"]
     step: Float[Tensor, "2 b P E"]
     y: Float[Tensor, "2 b P E"]
     starts: Tensor
@@ -124,7 +124,7 @@ def fused_backward(
 
 def _project(
     pooled: Float[Tensor, "2 b P E"], weights: MixerWeights
-) -> tuple[Float[Tensor, "2 b P r+N+N"], Float[Tensor, "2 b P E"]]:
+) -> tuple[Float[Tensor, "2 b P rNN"], Float[Tensor, "2 b P E"]]:
     _, batch, cells, width = pooled.shape
     projected = torch.bmm(pooled.flatten(1, 2), weights.x_proj.transpose(1, 2))
     low_rank = projected[..., : weights.dt_weight.shape[-1]]
@@ -132,6 +132,6 @@ def _project(
     return projected.view(2, batch, cells, -1), step.view(2, batch, cells, width)
 
 
-def _split(projected: Float[Tensor, "2 b P r+N+N"], weights: MixerWeights) -> list[Tensor]:
+def _split(projected: Float[Tensor, "2 b P rNN"], weights: MixerWeights) -> list[Tensor]:
     rank, state = weights.dt_weight.shape[-1], weights.A_log.shape[-1]
     return list(projected.split([rank, state, state], dim=-1))

@@ -103,7 +103,7 @@ def _(
     chunks = -(-cells // stages_of(backend).chunk)
     by_cell = 2, batch, cells, width
 
-    def empty(*shape: int) -> Tensor:
+    def empty(*shape: int | torch.SymInt) -> Tensor:
         return xz.new_empty(shape, dtype=torch.float32)
 
     return (

@@ -1,0 +1,228 @@
+"""The fused mixer against its equation, on every fused backend: outputs and every gradient, dense and masked."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cellvim_kernels import Divisor, Grid, Kept, Layout, MixerWeights, Pool
+from cellvim_kernels.layout import index_tables
+from cellvim_kernels.pooled_mixer import naive_pooled_mixer, operator
+from cellvim_kernels.pooled_mixer.operator import fused_pooled_mixer
+from cellvim_kernels.stages import FusedBackend
+from tests.kernels.mixer_cases import (
+    BF16_TOLERANCE,
+    FLOAT32_TOLERANCE,
+    assert_same,
+    draw_tokens,
+    draw_weights,
+    keep,
+    outputs_and_gradients,
+)
+
+DEVICES: dict[FusedBackend, str] = {"cpp": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+
+DENSE = [
+    Grid(1, 1, 1),  # one token
+    Grid(1, 2, 1, "wrc"),
+    Grid(7, 1, 1),  # seven cells of one token
+    Grid(1, 7, 1),  # one cell of seven
+    Grid(3, 3, 1, "cwr"),
+    Grid(9, 7, 1, "wrc"),  # 63 tokens
+    Grid(2, 5, 5, "rwc"),
+    Grid(2, 5, 5, "wrc"),
+    Grid(2, 5, 5, "crw"),
+    Grid(5, 2, 5, "cwr"),
+    Grid(2, 7, 8, "rwc"),  # 112 tokens
+    Grid(7, 4, 8, "wrc"),  # 224 tokens
+    Grid(4, 7, 8, "crw"),
+    Grid(3, 2, 2, "rwc", is_pooled=False),
+    Grid(3, 2, 2, "cwr", is_pooled=False),
+    Grid(3, 4, 2, "wrc", scale=0.25),
+]
+MASKED: list[tuple[Grid, float, Divisor]] = [
+    (Grid(5, 4, 5, "rwc"), 0.1, "count"),
+    (Grid(5, 4, 5, "wrc"), 0.25, "count"),
+    (Grid(3, 6, 8, "crw"), 0.25, "width"),
+    (Grid(7, 7, 1, "cwr"), 0.25, "count"),
+    (Grid(3, 2, 5, "wrc"), 1.0, "count"),
+    (Grid(3, 2, 5, "rwc", is_pooled=False), 0.25, "count"),
+]
+
+
+@pytest.fixture(params=["cpp", "triton"])
+def backend(request: pytest.FixtureRequest) -> FusedBackend:
+    name: FusedBackend = request.param
+    return name
+
+
+def compare(
+    backend: FusedBackend,
+    layout: Grid | partial[Kept],
+    *,
+    batch: int = 2,
+    inner: int = 6,
+    pool: Pool = "mean",
+    dtype: torch.dtype = torch.float32,
+    arrange: Callable[[Tensor], Tensor] = torch.clone,
+) -> None:
+    """Hold a backend to float64 on the same, already rounded, tokens and weights."""
+    tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else BF16_TOLERANCE
+    here, there = (on_device(layout, device) for device in ("cpu", DEVICES[backend]))
+    length = here.place.shape[1] if isinstance(here, Kept) else here.length
+    xz = draw_tokens(batch, length, inner, dtype=dtype)
+    weights = draw_weights(inner, dtype=torch.float32)
+    truth = outputs_and_gradients(
+        naive_pooled_mixer,
+        xz.detach().double().requires_grad_(),
+        MixerWeights(*(each.detach().double().requires_grad_() for each in weights if each is not None)),
+        here,
+        pool,
+    )
+    mixer = partial(fused_pooled_mixer, backend=backend)
+    tokens = arrange(xz.detach()).to(DEVICES[backend]).requires_grad_()
+    actual = outputs_and_gradients(mixer, tokens, moved(weights, backend, arrange), there, pool)
+    assert_same([each.cpu() for each in actual], truth, tolerance)
+
+
+def on_device(layout: Grid | partial[Kept], device: str) -> Layout:
+    return layout if isinstance(layout, Grid) else layout(device=device)
+
+
+def moved(
+    weights: MixerWeights, backend: FusedBackend, arrange: Callable[[Tensor], Tensor] = torch.clone
+) -> MixerWeights:
+    device = DEVICES[backend]
+    return MixerWeights(
+        *(arrange(each.detach()).to(device).requires_grad_() for each in weights if each is not None)
+    )
+
+
+def tokens_of(backend: FusedBackend, batch: int, length: int, inner: int) -> Tensor:
+    tokens = draw_tokens(batch, length, inner, dtype=torch.float32)
+    return tokens.detach().to(DEVICES[backend]).requires_grad_()
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("grid", DENSE, ids=str)
+def test_dense_outputs_and_all_gradients_match_the_equation(
+    backend: FusedBackend, grid: Grid, pool: Pool
+) -> None:
+    compare(backend, grid, pool=pool)
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(("grid", "ratio", "divisor"), MASKED, ids=str)
+def test_masked_outputs_and_all_gradients_match_the_equation(
+    backend: FusedBackend, grid: Grid, ratio: float, divisor: Divisor, pool: Pool
+) -> None:
+    compare(backend, partial(keep, grid, batch=3, ratio=ratio, divisor=divisor), batch=3, pool=pool)
+
+
+@pytest.mark.parametrize("order", ["rwc", "cwr"])
+def test_published_backward_rows_match_the_equation(backend: FusedBackend, order: str) -> None:
+    grid = Grid(3, 5, 2, "rwc" if order == "rwc" else "cwr")
+    kept = partial(keep, grid, batch=3, ratio=0.3, divisor="width", backward_rows="published")
+    compare(backend, kept, batch=3)
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("inner", [3, 24, 33, 96])
+def test_any_width_matches_the_equation(backend: FusedBackend, inner: int) -> None:
+    compare(backend, Grid(3, 4, 2, "wrc"), inner=inner)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_bf16_tokens_stay_close_to_float64(backend: FusedBackend, is_masked: bool, pool: Pool) -> None:
+    grid = Grid(5, 7, 3, "wrc")
+    compare(
+        backend,
+        partial(keep, grid, batch=2, ratio=0.25) if is_masked else grid,
+        inner=24,
+        pool=pool,
+        dtype=torch.bfloat16,
+    )
+
+
+def test_inputs_need_not_be_contiguous(backend: FusedBackend) -> None:
+    def turn(tensor: Tensor) -> Tensor:
+        return tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor
+
+    compare(backend, Grid(2, 3, 2, "wrc"), arrange=turn)
+    compare(backend, partial(keep, Grid(2, 3, 2, "rwc"), batch=2, ratio=0.5), arrange=turn)
+
+
+def test_without_the_inner_norm_it_matches_the_equation(backend: FusedBackend) -> None:
+    grid, device = Grid(3, 2, 2, "wrc"), DEVICES[backend]
+    bare = draw_weights(6, dtype=torch.float32)._replace(norm_weight=None, norm_bias=None)
+    xz = draw_tokens(2, grid.length, 6, dtype=torch.float32)
+    results = []
+    for mixer, dtype, place in (
+        (naive_pooled_mixer, torch.float64, "cpu"),
+        (partial(fused_pooled_mixer, backend=backend), torch.float32, device),
+    ):
+        tokens = xz.detach().to(place, dtype).requires_grad_()
+        given = [each.detach().to(place, dtype).requires_grad_() for each in bare if each is not None]
+        out = mixer(tokens, MixerWeights(*given, None, None), grid)
+        gradients = torch.autograd.grad(out.square().sum(), [tokens, *given])
+        results.append([each.cpu() for each in (out, *gradients)])
+    assert_same(results[1], results[0], FLOAT32_TOLERANCE)
+
+
+def test_equal_tokens_share_the_gradient_of_their_maximum(backend: FusedBackend) -> None:
+    grid, device = Grid(2, 9, 1), DEVICES[backend]
+    weights = draw_weights(6, dtype=torch.float32)
+    row = draw_tokens(1, 1, 6, dtype=torch.float32).detach()
+    results = []
+    for mixer, dtype, place in (
+        (naive_pooled_mixer, torch.float64, "cpu"),
+        (partial(fused_pooled_mixer, backend=backend), torch.float32, device),
+    ):
+        tokens = row.expand(1, 18, -1).to(place, dtype).contiguous().requires_grad_()
+        given = MixerWeights(
+            *(w.detach().to(place, dtype).requires_grad_() for w in weights if w is not None)
+        )
+        results.append([each.cpu() for each in outputs_and_gradients(mixer, tokens, given, grid, "max")])
+    assert_same(results[1], results[0], FLOAT32_TOLERANCE)
+
+
+def test_two_runs_give_the_same_bits(backend: FusedBackend) -> None:
+    layout = keep(Grid(4, 3, 5, "wrc"), batch=3, ratio=0.25, device=DEVICES[backend])
+    xz, weights = tokens_of(backend, 3, layout.place.shape[1], 24), moved(draw_weights(24), backend)
+    mixer = partial(fused_pooled_mixer, backend=backend)
+    once = outputs_and_gradients(mixer, xz, weights, layout)
+    again = outputs_and_gradients(mixer, xz, weights, layout)
+    assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))
+
+
+def test_a_grid_first_met_in_inference_can_be_trained_on(backend: FusedBackend) -> None:
+    grid = Grid(3, 3, 2, "wrc")
+    xz, weights = tokens_of(backend, 2, 18, 6), moved(draw_weights(6), backend)
+    mixer = partial(fused_pooled_mixer, backend=backend)
+    with torch.inference_mode():
+        seen = mixer(xz, weights, grid)
+    out, *_ = outputs_and_gradients(mixer, xz, weights, grid)
+    assert torch.equal(out, seen)
+
+
+def test_the_operators_keep_pytorchs_rules_for_operators(backend: FusedBackend) -> None:
+    """Schema, fake tensors, autograd registration and tracing, as PyTorch's own examination has it."""
+    xz, weights = tokens_of(backend, 2, 12, 6), moved(draw_weights(6, dtype=torch.float32), backend)
+    tables = index_tables(Grid(2, 3, 2, "wrc"), xz.device)
+    geometry = [int(tables.is_raster), tables.row_tokens, tables.interleave]
+    arguments = (xz, [*weights], operator._tensors(tables), geometry, "mean", backend, True)
+    torch.library.opcheck(operator._pooled_mixer, arguments)
+
+
+def test_a_compiled_block_is_one_graph_and_gives_the_same_numbers(backend: FusedBackend) -> None:
+    """In a process of its own: a compiler cannot trace the checks of types that tests put around functions."""
+    script = Path(__file__).with_name("compiled_block.py")
+    subprocess.run([sys.executable, str(script), backend, DEVICES[backend]], check=True)
