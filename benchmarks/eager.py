@@ -1,8 +1,8 @@
 """The block as usually written: the baseline of the benchmarks, in plain torch or on other people's kernels.
 
 Channel-first tensors, a flipped copy for the backward direction, a convolution, a mean, two projections and a scan
-per direction, repeated cells, transposed copies for odd blocks. Types are left to PyTorch, as usual: with bf16
-tokens, `D` widens what follows it to float32.
+per direction, repeated cells, transposed copies for odd blocks. The gate, which needs no order, stays token-major.
+Types are left to PyTorch, as usual: with bf16 tokens, `D` widens what follows it to float32.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,8 @@ def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid, parts: Par
     if is_rotated:
         by_row = xz.view(batch, grid.rows, grid.cols, grid.channels, -1)
         xz = by_row.transpose(1, 2).reshape(batch, length, -1)
-    x, z = xz.transpose(1, 2).chunk(2, dim=1)
+    x, z = xz.chunk(2, dim=2)
+    x = x.transpose(1, 2).contiguous()
     results = []
     for direction in (0, 1):
         tokens = x if direction == 0 else x.flip(2)
@@ -68,7 +69,7 @@ def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid, parts: Par
         results.append(result if direction == 0 else result.flip(2))
     mixed = ((results[0] + results[1]) / 2).transpose(1, 2)
     normed = functional.layer_norm(mixed, mixed.shape[-1:], weights.norm_weight, weights.norm_bias, NORM_EPS)
-    gated = (normed * functional.silu(z.transpose(1, 2))).to(xz.dtype)
+    gated = (normed * functional.silu(z)).to(xz.dtype)
     if is_rotated:
         by_column = gated.view(batch, grid.cols, grid.rows, grid.channels, -1)
         gated = by_column.transpose(1, 2).reshape(batch, length, -1)

@@ -32,11 +32,12 @@ from benchmarks.gpu_models import Size
 from benchmarks.gpu_report import Cell, Findings, Table, as_markdown, claims, save, section_markdown
 from benchmarks.gpu_timing import WARM_UP, Failure, Run, give_back, milliseconds
 from cellvim_kernels.dispatch import ENVIRONMENT_KEY, chosen_backend
+from cellvim_kernels.stages import FUSED
 
 PACKAGES = ("torch", "triton", "mamba-ssm", "causal-conv1d", "numpy")
 GIB = 2**30
 
-Section = Callable[[], Findings]
+Section = Callable[[Findings], None]
 
 
 @dataclass(frozen=True)
@@ -134,27 +135,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def all_sections(scale: Scale, device: torch.device, backend: str, *, is_tiny: bool) -> dict[str, Section]:
     """Name what can be measured, the most important first."""
 
-    def kernels() -> Findings:
+    def kernels(findings: Findings) -> None:
+        if backend not in FUSED:
+            msg = f"{backend} has no kernels of its own: choose one of {', '.join(FUSED)} with --backend"
+            raise ValueError(msg)
         rate = copy_rate(scale.copied[0], device)
-        return gpu_kernels.find(scale.kernels, torch.bfloat16, device, backend, rate)
+        gpu_kernels.time_kernels(findings, scale.kernels, torch.bfloat16, device, backend, rate)
 
     return {
-        "facts": partial(find_facts, scale, device, backend),
-        "correctness": partial(gpu_correctness.find, device, is_tiny=is_tiny),
+        "facts": lambda findings: tell_facts(findings, scale, device, backend),
+        "correctness": lambda findings: gpu_correctness.compare(findings, device, is_tiny=is_tiny),
         "kernels": kernels,
-        "forward": partial(gpu_encoder.find_forward, scale.encoder, scale.size, device),
-        "training": partial(gpu_encoder.find_training, scale.encoder, scale.size, device),
-        "determinism": partial(gpu_contracts.find_determinism, *scale.short, device),
-        "tokens": partial(gpu_scaling.find_tokens, scale.tokens, scale.size, device),
-        "images": partial(gpu_scaling.find_images, scale.images, scale.size, device),
-        "compile": partial(gpu_contracts.find_compile, *scale.short, device),
+        "forward": lambda findings: gpu_encoder.time_forward(findings, scale.encoder, scale.size, device),
+        "training": lambda findings: gpu_encoder.time_training(findings, scale.encoder, scale.size, device),
+        "determinism": lambda findings: gpu_contracts.train_twice(findings, *scale.short, device),
+        "tokens": lambda findings: gpu_scaling.time_tokens(findings, scale.tokens, scale.size, device),
+        "images": lambda findings: gpu_scaling.time_images(findings, scale.images, scale.size, device),
+        "compile": lambda findings: gpu_contracts.compile_whole(findings, *scale.short, device),
     }
 
 
 def run_sections(
     sections: dict[str, Section], out: Path, seconds: float, device: torch.device
 ) -> list[Findings]:
-    """Run sections in turn; what fails or comes too late is told in its findings, and the others stay.
+    """Run sections in turn; what fails or comes too late is told, and all else that was found stays.
 
     Args:
         sections: By name.
@@ -166,24 +170,26 @@ def run_sections(
     began = time.perf_counter()
     for name, run in sections.items():
         started = time.perf_counter()
+        findings = Findings(name)
         try:
-            late = started - began > seconds
-            findings = Findings(name, error=f"not begun: {seconds:g} s were over") if late else run()
+            if started - began > seconds:
+                findings.error = f"not begun: {seconds:g} s were over"
+            else:
+                run(findings)
         except Exception as error:  # noqa: BLE001 - told in the report; the other sections go on
             traceback.print_exc()
-            findings = Findings(name, error=str(Failure.of(error)))
+            findings.error = Failure.of(error).reason
         findings.seconds = time.perf_counter() - started
         save(findings, out)
-        print(section_markdown(findings), flush=True)
+        print(f"{section_markdown(findings)}\n\n{claims([findings])}", flush=True)
         found.append(findings)
         gc.collect()
         give_back(device)
     return found
 
 
-def find_facts(scale: Scale, device: torch.device, backend: str) -> Findings:
+def tell_facts(findings: Findings, scale: Scale, device: torch.device, backend: str) -> None:
     """Versions, and the two rates that bound everything else."""
-    findings = Findings("facts")
     side = scale.copied[1]
     generator = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator, device=device).bfloat16() for _ in range(2))
@@ -200,7 +206,6 @@ def find_facts(scale: Scale, device: torch.device, backend: str) -> Findings:
     }
     rows = [[name, value] for name, value in facts.items()]
     findings.tables.append(Table("Machine", ("what", "value"), rows))
-    return findings
 
 
 def copy_rate(size: int, device: torch.device) -> float:

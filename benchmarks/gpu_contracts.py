@@ -18,19 +18,16 @@ COMPILED_TOLERANCE = 1e-3
 """Relative, in float32: a compiler may sum in another order."""
 
 
-def find_determinism(shape: Tokens, size: Size, device: torch.device) -> Findings:
+def train_twice(findings: Findings, shape: Tokens, size: Size, device: torch.device) -> None:
     """Take the same training steps twice, and compare every weight and gradient bit by bit."""
-    findings = Findings("determinism")
     results = [_trained(shape, size, device) for _ in range(2)]
     differing = sum(not torch.equal(first, second) for first, second in zip(*results, strict=True))
     claim = f"tensors that differ after {STEPS} training steps from the same start, of {len(results[0])}: 0"
     findings.goals.append(Goal(claim, differing, differing == 0, is_required=True))
-    return findings
 
 
-def find_compile(shape: Tokens, size: Size, device: torch.device) -> Findings:
+def compile_whole(findings: Findings, shape: Tokens, size: Size, device: torch.device) -> None:
     """Compile an encoder whole, forward and backward, without a break in its graph."""
-    findings = Findings("compile")
     stack = _stack(shape, size).to(device)
     tokens = shape.draw(size.width, device)
     compiled = torch.compile(stack, fullgraph=True, dynamic=False)
@@ -52,7 +49,6 @@ def find_compile(shape: Tokens, size: Size, device: torch.device) -> Findings:
         Table(title, ("variant", "ms"), [[name, str(time)] for name, time in times.items()])
     )
     torch.compiler.reset()
-    return findings
 
 
 def _stack(shape: Tokens, size: Size) -> Stack:

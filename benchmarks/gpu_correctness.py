@@ -64,9 +64,8 @@ class Trial:
         return Kept.from_ids(ids.to(device), self.grid)
 
 
-def find(device: torch.device, *, is_tiny: bool) -> Findings:
+def compare(findings: Findings, device: torch.device, *, is_tiny: bool) -> None:
     """Compare the backend in use, and the baselines, with the equation."""
-    findings = Findings("correctness")
     cases: list[tuple[str, torch.dtype, float]] = []
     for trial in trials(is_tiny=is_tiny):
         for pool in trial.pools:
@@ -83,7 +82,6 @@ def find(device: torch.device, *, is_tiny: bool) -> Findings:
     claim = f"results outside their tolerance, of {len(cases)}: 0"
     findings.goals.append(Goal(claim, wrong, wrong == 0, is_required=True))
     findings.tables.append(_baselines(device))
-    return findings
 
 
 def trials(*, is_tiny: bool) -> list[Trial]:
@@ -194,7 +192,7 @@ def _baselines(device: torch.device) -> Table:
             try:
                 found: Cell = mixer_error(_eager(parts), trial, "mean", dtype, device)
             except Exception as error:  # noqa: BLE001 - told in its row; whose kernels fail is not ours to stop for
-                found = str(Failure.of(error))
+                found = Failure.of(error).reason
             rows.append([f"eager composition, {trial.name}", str(dtype), found, expected])
     reason = why_unavailable()
     scanned: Cell = scan_error(device) if reason is None else f"not compared: {reason}"

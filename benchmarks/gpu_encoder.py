@@ -61,9 +61,9 @@ class Speed:
         }
 
 
-def find_forward(shapes: Sequence[Tokens], size: Size, device: torch.device) -> Findings:
+def time_forward(findings: Findings, shapes: Sequence[Tokens], size: Size, device: torch.device) -> None:
     """Time inference of all variants."""
-    findings, parts = Findings("forward"), kernel_parts()
+    parts = kernel_parts()
     for shape in shapes:
         stacks = {name: make() for name, make in variants(shape, size, parts).items()}
         tokens = shape.draw(size.width, device)
@@ -76,12 +76,11 @@ def find_forward(shapes: Sequence[Tokens], size: Size, device: torch.device) -> 
             claim = f"inference, L = {shape.length}: times as fast as ViT with flash attention"
             findings.goals.append(at_least(claim, times_as_fast(speeds, CELLVIM, VIT_FLASH), 2))
         _forget(device)
-    return findings
 
 
-def find_training(shapes: Sequence[Tokens], size: Size, device: torch.device) -> Findings:
+def time_training(findings: Findings, shapes: Sequence[Tokens], size: Size, device: torch.device) -> None:
     """Time forward, backward and AdamW of all variants, and count their memory."""
-    findings, parts = Findings("training"), kernel_parts()
+    parts = kernel_parts()
     for shape in shapes:
         trainings = {
             name: Training(make().to(device), shape.draw(size.width, device))
@@ -99,7 +98,6 @@ def find_training(shapes: Sequence[Tokens], size: Size, device: torch.device) ->
         findings.goals.append(at_most(claim, share, 0.5))
         trainings.clear()
         _forget(device)
-    return findings
 
 
 def variants(shape: Tokens, size: Size, parts: Parts) -> dict[str, Make]:

@@ -19,9 +19,9 @@ PAPER_SPEED_UP = 1.725
 """Kapse et al. 2025 (arXiv:2502.00594): pooling makes Vim up to 72.5 % faster, at 2048 px."""
 
 
-def find_tokens(shapes: Sequence[Tokens], size: Size, device: torch.device) -> Findings:
+def time_tokens(findings: Findings, shapes: Sequence[Tokens], size: Size, device: torch.device) -> None:
     """Time inference from few tokens to many, and find where the scan overtakes attention."""
-    findings, parts = Findings("tokens"), kernel_parts()
+    parts = kernel_parts()
     names = CELLVIM, VIT_FLASH, EAGER
     curves: dict[str, Curve] = {name: [] for name in names}
     rows: list[list[Cell]] = []
@@ -43,12 +43,11 @@ def find_tokens(shapes: Sequence[Tokens], size: Size, device: torch.device) -> F
     ]
     title = "Tokens from which on it is faster than ViT with flash attention"
     findings.tables.append(Table(title, ("variant", "tokens"), meetings))
-    return findings
 
 
-def find_images(shapes: Sequence[Tokens], size: Size, device: torch.device) -> Findings:
+def time_images(findings: Findings, shapes: Sequence[Tokens], size: Size, device: torch.device) -> None:
     """Time single images, pooled against unpooled."""
-    findings, parts = Findings("images"), kernel_parts()
+    parts = kernel_parts()
     pairs = [(CELLVIM, VIM)] + ([(EAGER, VIM_EAGER)] if parts.has_scan_kernel else [])
     names = [name for pair in pairs for name in pair]
     rows: list[list[Cell]] = []
@@ -74,7 +73,6 @@ def find_images(shapes: Sequence[Tokens], size: Size, device: torch.device) -> F
         give_back(device)
     columns = ("px", "variant", "ms, launched", "ms, CUDA graph")
     findings.tables.append(Table("One image at a time, one token per patch, bf16", columns, rows))
-    return findings
 
 
 def crossing(mine: Curve, other: Curve) -> float | None:
