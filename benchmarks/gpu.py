@@ -140,7 +140,8 @@ def all_sections(scale: Scale, device: torch.device, backend: str, *, is_tiny: b
             msg = f"{backend} has no kernels of its own: choose one of {', '.join(FUSED)} with --backend"
             raise ValueError(msg)
         rate = copy_rate(scale.copied[0], device)
-        gpu_kernels.time_kernels(findings, scale.kernels, torch.bfloat16, device, backend, rate)
+        dtype = torch.bfloat16 if backend == "triton" else torch.float32
+        gpu_kernels.time_kernels(findings, scale.kernels, dtype, device, backend, rate)
 
     return {
         "facts": lambda findings: tell_facts(findings, scale, device, backend),

@@ -114,7 +114,7 @@ def mixer_error(mixer: Mixer, trial: Trial, pool: Pool, dtype: torch.dtype, devi
     for function, where, kind in ((mixer, device, None), (naive_pooled_mixer, CPU, torch.float64)):
         given = [tensor.detach().to(where, kind or tensor.dtype).requires_grad_() for tensor in drawn]
         out = function(given[0], MixerWeights(*given[1:]), trial.layout(where), pool)
-        results.append([out, *torch.autograd.grad(out, given, _direction(out))])
+        results.append([out, *torch.autograd.grad(out, given, fixed_weights(out))])
     return largest_error(*results)
 
 
@@ -126,7 +126,7 @@ def norm_error(width: int, dtype: torch.dtype, device: torch.device) -> float:
     for function, where, kind in ((add_rms_norm, device, None), (naive_add_rms_norm, CPU, torch.float64)):
         given = [tensor.detach().to(where, kind or tensor.dtype).requires_grad_() for tensor in drawn]
         outputs = function(*given)
-        directions = [_direction(outputs[0]), _direction(outputs[1]).flip(0)]
+        directions = [fixed_weights(outputs[0]), fixed_weights(outputs[1]).flip(0)]
         results.append([*outputs, *torch.autograd.grad(outputs, given, directions)])
     return largest_error(*results)
 
@@ -151,8 +151,13 @@ def scan_error(device: torch.device) -> float:
         where, kind = (CPU, torch.float64) if is_exact else (device, torch.float32)
         given = ScanInputs(*(tensor.detach().to(where, kind).requires_grad_() for tensor in drawn))
         y = naive_selective_scan(given)[0] if is_exact else mamba_selective_scan(given)
-        results.append([y, *torch.autograd.grad(y, given, _direction(y))])
+        results.append([y, *torch.autograd.grad(y, given, fixed_weights(y))])
     return largest_error(*results)
+
+
+def fixed_weights(out: Tensor) -> Tensor:
+    """Fixed weights of a sum over all outputs, on every device and in every type the same numbers."""
+    return torch.linspace(-1, 1, out.numel()).cos().bfloat16().view_as(out).to(out)
 
 
 def draw_weights(inner: int, state: int, generator: torch.Generator) -> MixerWeights:
@@ -177,11 +182,6 @@ def largest_error(actual: list[Tensor], expected: list[Tensor]) -> float:
         for mine, truth in zip(actual, expected, strict=True)
     ]
     return float(torch.stack(errors).detach().amax())
-
-
-def _direction(out: Tensor) -> Tensor:
-    """Fixed weights of a sum over all outputs, on every device and in every type the same numbers."""
-    return torch.linspace(-1, 1, out.numel()).cos().bfloat16().view_as(out).to(out)
 
 
 def _baselines(device: torch.device) -> Table:
