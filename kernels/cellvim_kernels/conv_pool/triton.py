@@ -75,7 +75,7 @@ def conv_pool(
     if tables.row_tokens:
         # Where each cell is one token, any number of cells may be called a row.
         interleave = cells if tables.row_tokens == 1 else tables.interleave
-        side_by_side, steps = _walk_shape(interleave, tables.row_tokens)
+        side_by_side, steps = walk_shape(interleave, tables.row_tokens)
         rows = cells // interleave * triton.cdiv(interleave, side_by_side)
         pool_rows_kernel[(batch * rows * blocks,)](
             xz, conv_weight, conv_bias, tables.sequence, tables.share, pooled, ties,
@@ -91,7 +91,7 @@ def conv_pool(
     return pooled, ties
 
 
-def _walk_shape(interleave: int, row_tokens: int) -> tuple[int, int]:
+def walk_shape(interleave: int, row_tokens: int) -> tuple[int, int]:
     """Cells of a program, and how many members of each it reads at once."""
     groups = triton.cdiv(interleave, MOST_CELLS)
     cells = triton.cdiv(interleave, groups)

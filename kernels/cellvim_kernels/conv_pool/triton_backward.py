@@ -30,8 +30,8 @@ from cellvim_kernels.conv_pool.triton_conv import (
 from cellvim_kernels.layout import Pool
 from cellvim_kernels.tables import Tables
 
-LANE_ELEMENTS = 2
-"""Channels of a thread: with four, 24 sums and weights for each leave room for too few warps to hide a read."""
+LANE_BYTES = 4
+"""Tokens' bytes of a thread, two channels in bf16: with four, 24 sums and weights for each fill the registers."""
 PROGRAMS = 8192
 """Wished number of programs: enough for several rounds on the largest GPU, few enough that the partial sums of
 the parameters' gradients, 12 rows for each, stay small beside the tokens."""
@@ -72,7 +72,7 @@ def conv_pool_backward(
     """
     batch, length, double_width = xz.shape
     width = double_width // 2
-    block = channel_block(width, LANE_ELEMENTS)
+    block = channel_block(width, LANE_BYTES // xz.element_size())
     blocks = triton.cdiv(width, block)
     segment = _segment_length(batch, length, blocks)
     segments = triton.cdiv(length, segment)
@@ -231,7 +231,8 @@ def _four_steps(
     x_at, dmixed_at, dx_at, sequence, cell, other_cell, share, other_share, forward, backward = pointers
     start, stop, L, ends, is_channel = bounds
     back, ahead, half_D, other_half_D = weights
-    (x, dmixed, rows, cells, shares), dx, sums = state
+    window, dx, sums = state
+    x, dmixed, rows, cells, shares = window
     into, other_into, forward_shares = (), (), ()
     # All reads come first: the compiler may not move them ahead of the writes.
     for i in tl.static_range(4):
