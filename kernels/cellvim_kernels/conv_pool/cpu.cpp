@@ -24,7 +24,7 @@ struct Rows {
   const float* at(int64_t offset) const { return row[offset + REACH]; }
 };
 
-template <bool IS_MAX>
+template <bool IS_MAX, class Lanes>
 CELLVIM_INLINE void add_to_cell(float* pooled, float* ties, int64_t place, vec v, Lanes lanes) {
   const vec before = load(pooled + place, lanes);
   if (!IS_MAX) {
@@ -78,8 +78,7 @@ static void pool_sample(const Sequence& seq, int64_t sample, const float* xz, co
   for (int64_t start = 0; start < last; start += BLOCK) {
     const Rows rows(seq, xz, sample, start, zeros);
     const int64_t steps = last - start < BLOCK ? last - start : BLOCK;
-    for (int64_t e = e0; e < e1; e += W) {
-      const Lanes lanes(e1 - e);
+    for_vectors(e0, e1, [&](int64_t e, auto lanes) {
       const Taps w(taps, bias, width, e, lanes);
       vec x3 = load(rows.at(-3) + e, lanes), x2 = load(rows.at(-2) + e, lanes), x1 = load(rows.at(-1) + e, lanes);
       for (int64_t i = 0; i < steps; ++i) {
@@ -96,7 +95,7 @@ static void pool_sample(const Sequence& seq, int64_t sample, const float* xz, co
         }
         x3 = x2, x2 = x1, x1 = x0;
       }
-    }
+    });
   }
   finish_cells<IS_MAX>(seq, sample, pooled, e0, e1);
 }
@@ -110,10 +109,11 @@ struct Gradients {
   const float *pooled, *ties, *dpooled, *dmixed;
 };
 
-template <bool IS_MAX>
+template <bool IS_MAX, class Lanes>
 CELLVIM_INLINE Passed pass_back(vec a, const Gradients& from, float share, int64_t place, const float* dmixed,
                                 vec half_D, Lanes lanes) {
-  const vec s = sigmoid(a), v = a * s;
+  // The maximum was found among values of silu(): only the same operations give the same bits.
+  const vec s = sigmoid(a), v = IS_MAX ? silu(a) : a * s;
   const vec dm = load(dmixed, lanes);
   const vec dp = load(from.dpooled + place, lanes);
   vec dv = half_D * dm;
@@ -151,8 +151,7 @@ static void back_sample(const Sequence& seq, int64_t sample, const float* xz, co
   for (int64_t start = 0; start < last; start += BLOCK) {
     const Rows rows(seq, xz, sample, start, zeros);
     const int64_t steps = last - start < BLOCK ? last - start : BLOCK;
-    for (int64_t e = e0; e < e1; e += W) {
-      const Lanes lanes(e1 - e);
+    for_vectors(e0, e1, [&](int64_t e, auto lanes) {
       const Taps w(taps, bias, width, e, lanes);
       const vec half = broadcast(0.5f);
       const vec half_D[2] = {half * load(D + e, lanes), half * load(D + width + e, lanes)};
@@ -194,7 +193,7 @@ static void back_sample(const Sequence& seq, int64_t sample, const float* xz, co
       }
       for (int64_t k = 0; k < CARRIED; ++k) store(carry + k * width + e, f[k], lanes);
       for (int64_t k = 0; k < SUMS; ++k) store(sums + k * width + e, sum[k], lanes);
-    }
+    });
   }
 }
 
@@ -216,9 +215,8 @@ static void for_each_piece(const Sequence& seq, int64_t threads, Body body) {
 }  // namespace conv_pool
 }  // namespace cellvim
 
-extern "C" __attribute__((visibility("default"))) void cellvim_conv_pool(
-    const cellvim::Sequence* seq, int64_t threads, int64_t is_max, const float* xz, const float* taps,
-    const float* bias, float* pooled, float* ties) {
+CELLVIM_EXPORT void cellvim_conv_pool(const cellvim::Sequence* seq, int64_t threads, int64_t is_max, const float* xz,
+                                      const float* taps, const float* bias, float* pooled, float* ties) {
   using namespace cellvim::conv_pool;
   for_each_piece(*seq, threads, [&](int64_t sample, int64_t e0, int64_t e1, const float* zeros, float*) {
     const auto pool = is_max ? pool_sample<true> : pool_sample<false>;
@@ -227,10 +225,10 @@ extern "C" __attribute__((visibility("default"))) void cellvim_conv_pool(
 }
 
 // sums: (b, 12, E), see SUMS; the caller adds up the samples.
-extern "C" __attribute__((visibility("default"))) void cellvim_conv_pool_backward(
-    const cellvim::Sequence* seq, int64_t threads, int64_t is_max, const float* xz, const float* taps,
-    const float* bias, const float* D, const float* pooled, const float* ties, const float* dpooled,
-    const float* dmixed, float* dxz, float* sums) {
+CELLVIM_EXPORT void cellvim_conv_pool_backward(const cellvim::Sequence* seq, int64_t threads, int64_t is_max,
+                                               const float* xz, const float* taps, const float* bias, const float* D,
+                                               const float* pooled, const float* ties, const float* dpooled,
+                                               const float* dmixed, float* dxz, float* sums) {
   using namespace cellvim::conv_pool;
   const Gradients all{pooled, ties, dpooled, dmixed};
   for_each_piece(*seq, threads, [&](int64_t sample, int64_t e0, int64_t e1, const float* zeros, float* carry) {

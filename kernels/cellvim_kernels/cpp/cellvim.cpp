@@ -5,6 +5,4 @@
 #include "../selective_scan/cpu.cpp"
 
 // The OpenMP runtime's GOMP_parallel; null runs every call on the calling thread.
-extern "C" __attribute__((visibility("default"))) void cellvim_use_runtime(cellvim::Fork fork) {
-  cellvim::fork_team = fork;
-}
+CELLVIM_EXPORT void cellvim_use_runtime(cellvim::Fork fork) { cellvim::fork_team = fork; }

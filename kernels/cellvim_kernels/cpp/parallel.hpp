@@ -8,6 +8,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace cellvim {
 
 typedef void (*Fork)(void (*)(void*), void*, unsigned, unsigned);
@@ -40,6 +44,19 @@ static void share_out(int64_t threads, int64_t tasks, Body body) {
         (*work->body)(work->queue);
       },
       &work, static_cast<unsigned>(team), 0);
+}
+
+// A large result lies in fresh memory, whose first touch costs more than computing it when it comes page by page: ask
+// for large pages.
+static inline void expect_large(float* result, int64_t floats) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t LARGE = 2 << 20;
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(result) + LARGE - 1) / LARGE * LARGE;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(result + floats) / LARGE * LARGE;
+  if (end > start + LARGE) madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
+#else
+  (void)result, (void)floats;
+#endif
 }
 
 // A thread's own memory, aligned to cache lines, zero at first.

@@ -18,9 +18,7 @@ struct Sequence {
   const int32_t* memory_of(int64_t sample) const { return memory + (tables > 1 ? sample * length : 0); }
   const int32_t* cell_of(int64_t way, int64_t sample) const { return cell + table(way, sample) * length; }
   const int32_t* members_of(int64_t way, int64_t sample) const { return members + table(way, sample) * length; }
-  const int32_t* first_of(int64_t way, int64_t sample) const {
-    return first + table(way, sample) * (cells + 1);
-  }
+  const int32_t* first_of(int64_t way, int64_t sample) const { return first + table(way, sample) * (cells + 1); }
   const float* share_of(int64_t way, int64_t sample) const { return share + table(way, sample) * cells; }
   // Rows of (2, b, P, E).
   float* cells_of(float* tensor, int64_t way, int64_t sample) const {
@@ -41,6 +39,7 @@ CELLVIM_INLINE vec convolve(vec bias, const vec* tap, vec far3, vec far2, vec fa
 // Taps of one vector of channels. Packed as (2, E, 4) in memory: given here as rows (2, 4, E).
 struct Taps {
   vec tap[2][TAPS], bias[2];
+  template <class Lanes>
   Taps(const float* rows, const float* biases, int64_t width, int64_t e, Lanes lanes) {
     for (int way = 0; way < 2; ++way) {
       for (int k = 0; k < TAPS; ++k) tap[way][k] = load(rows + (way * TAPS + k) * width + e, lanes);
@@ -48,7 +47,5 @@ struct Taps {
     }
   }
 };
-
-CELLVIM_INLINE void fetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace cellvim

@@ -13,6 +13,7 @@
 #include <arm_neon.h>
 #endif
 
+#define CELLVIM_EXPORT extern "C" __attribute__((visibility("default")))
 #define CELLVIM_INLINE static inline __attribute__((always_inline))
 
 namespace cellvim {
@@ -30,57 +31,48 @@ typedef float vec __attribute__((vector_size(16)));
 constexpr int64_t W = 4;
 #endif
 
-CELLVIM_INLINE vec broadcast(float value) { return vec{} + value; }
+// Minus zero, which changes nothing: plus zero would, and costs an addition.
+CELLVIM_INLINE vec broadcast(float value) { return value - vec{}; }
+
+// Bring a cache line nearer; any address may be given.
+CELLVIM_INLINE void fetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+CELLVIM_INLINE void fetch_to_write(float* p) { __builtin_prefetch(p, 1, 2); }
+
+// Which lanes of a vector lie inside E: all, or the first few in the last vector of a width that W does not divide.
+struct Full {};
 
 #if CELLVIM_AVX512
 
-// The lanes that lie inside E: all of them, but in the last vector of a width that W does not divide.
-struct Lanes {
+struct Part {
   __mmask16 inside;
-  explicit Lanes(int64_t left) : inside(left >= W ? 0xffff : (1u << left) - 1) {}
+  explicit Part(int64_t count) : inside((1u << count) - 1) {}
 };
 
-CELLVIM_INLINE vec load(const float* p, Lanes lanes) { return _mm512_maskz_loadu_ps(lanes.inside, p); }
-CELLVIM_INLINE void store(float* p, vec v, Lanes lanes) { _mm512_mask_storeu_ps(p, lanes.inside, v); }
+CELLVIM_INLINE vec load(const float* p, Part lanes) { return _mm512_maskz_loadu_ps(lanes.inside, p); }
+CELLVIM_INLINE void store(float* p, vec v, Part lanes) { _mm512_mask_storeu_ps(p, lanes.inside, v); }
+CELLVIM_INLINE vec only(vec v, Part lanes) { return _mm512_maskz_mov_ps(lanes.inside, v); }
 CELLVIM_INLINE vec fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-CELLVIM_INLINE vec only(vec v, Lanes lanes) { return _mm512_maskz_mov_ps(lanes.inside, v); }
 CELLVIM_INLINE float sum_of_lanes(vec v) { return _mm512_reduce_add_ps(v); }
-
-// Both keep a NaN in v.
-CELLVIM_INLINE vec at_most(vec v, float limit) { return _mm512_min_ps(broadcast(limit), v); }
+// Keeps a NaN in v.
 CELLVIM_INLINE vec at_least(vec v, float limit) { return _mm512_max_ps(broadcast(limit), v); }
 CELLVIM_INLINE vec absolute(vec v) { return _mm512_abs_ps(v); }
 
-// 14 bits and one Newton step: 28 bits. A quarter of the time of a division. Infinity gives NaN.
-CELLVIM_INLINE vec reciprocal(vec v) {
-  const vec guess = _mm512_rcp14_ps(v);
-  return fma(guess, _mm512_fnmadd_ps(v, guess, broadcast(1.0f)), guess);
-}
-
 #else
 
-struct Lanes {
+struct Part {
   int64_t count;
-  explicit Lanes(int64_t left) : count(left >= W ? W : left) {}
+  explicit Part(int64_t count) : count(count) {}
 };
 
-CELLVIM_INLINE vec load(const float* p, Lanes lanes) {
+CELLVIM_INLINE vec load(const float* p, Part lanes) {
   vec v = {};
-  if (lanes.count == W) {
-    memcpy(&v, p, sizeof v);
-  } else {
-    for (int64_t i = 0; i < lanes.count; ++i) v[i] = p[i];
-  }
+  for (int64_t i = 0; i < lanes.count; ++i) v[i] = p[i];
   return v;
 }
-CELLVIM_INLINE void store(float* p, vec v, Lanes lanes) {
-  if (lanes.count == W) {
-    memcpy(p, &v, sizeof v);
-  } else {
-    for (int64_t i = 0; i < lanes.count; ++i) p[i] = v[i];
-  }
+CELLVIM_INLINE void store(float* p, vec v, Part lanes) {
+  for (int64_t i = 0; i < lanes.count; ++i) p[i] = v[i];
 }
-CELLVIM_INLINE vec only(vec v, Lanes lanes) {
+CELLVIM_INLINE vec only(vec v, Part lanes) {
   for (int64_t i = lanes.count; i < W; ++i) v[i] = 0;
   return v;
 }
@@ -103,9 +95,25 @@ CELLVIM_INLINE float sum_of_lanes(vec v) {
 CELLVIM_INLINE vec at_most(vec v, float limit) { return v > broadcast(limit) ? broadcast(limit) : v; }
 CELLVIM_INLINE vec at_least(vec v, float limit) { return v < broadcast(limit) ? broadcast(limit) : v; }
 CELLVIM_INLINE vec absolute(vec v) { return v < vec{} ? -v : v; }
-CELLVIM_INLINE vec reciprocal(vec v) { return broadcast(1.0f) / v; }
 
 #endif
+
+CELLVIM_INLINE vec load(const float* p, Full) {
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+CELLVIM_INLINE void store(float* p, vec v, Full) { memcpy(p, &v, sizeof v); }
+CELLVIM_INLINE vec only(vec v, Full) { return v; }
+
+// body(e, lanes) for each vector of the channels [e0, e1). Only the last may be a Part: a masked store is slow, and a
+// load soon after it slower.
+template <class Body>
+CELLVIM_INLINE void for_vectors(int64_t e0, int64_t e1, Body body) {
+  int64_t e = e0;
+  for (; e + W <= e1; e += W) body(e, Full{});
+  if (e < e1) body(e, Part(e1 - e));
+}
 
 // 2^f = 1 + f q(f) for f in [-0.5, 0.5]: relative error 9e-8, and exact at 0, so that the error of a decay close to 1
 // is one of its rate and does not pile up over thousands of steps.
@@ -142,9 +150,14 @@ CELLVIM_INLINE vec exp2(vec v) {
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float LN_2 = 0.6931471805599453f;
 
-CELLVIM_INLINE vec sigmoid(vec v) {
-  // Below -87 the result is held at 2^-126: the reciprocal must not meet infinity.
-  return reciprocal(broadcast(1.0f) + exp2(at_most(v * broadcast(-LOG2_E), 126.0f)));
+// Divisions: on a processor with AVX-512 the divider works beside the multipliers, a Newton step would not.
+CELLVIM_INLINE vec one_plus_exp_of_minus(vec v) { return broadcast(1.0f) + exp2(v * broadcast(-LOG2_E)); }
+CELLVIM_INLINE vec sigmoid(vec v) { return broadcast(1.0f) / one_plus_exp_of_minus(v); }
+CELLVIM_INLINE vec silu(vec v) { return v / one_plus_exp_of_minus(v); }
+
+// Derivative of silu.
+CELLVIM_INLINE vec silu_slope(vec v, vec sigmoid_of_v) {
+  return fma(v * sigmoid_of_v, broadcast(1.0f) - sigmoid_of_v, sigmoid_of_v);
 }
 
 // log(1 + exp(v)) = max(v, 0) + log1p(exp(-|v|)), with log1p(e) = 2 atanh(e / (2 + e)): relative error 1e-7.
@@ -158,12 +171,6 @@ CELLVIM_INLINE vec softplus(vec v) {
   q = fma(q, square, broadcast(0.6666641235351562f));
   q = fma(q, square, broadcast(2.0f));
   return fma(q, s, at_least(v, 0.0f));
-}
-
-// v * sigmoid(v) and its derivative.
-CELLVIM_INLINE vec silu(vec v) { return v * sigmoid(v); }
-CELLVIM_INLINE vec silu_slope(vec v, vec sigmoid_of_v) {
-  return fma(v * sigmoid_of_v, broadcast(1.0f) - sigmoid_of_v, sigmoid_of_v);
 }
 
 }  // namespace cellvim

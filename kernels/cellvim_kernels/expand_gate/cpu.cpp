@@ -16,7 +16,7 @@ struct Inputs {
 
 struct Block {
   const float *x[2 * BLOCK + 2 * REACH], *z[BLOCK];
-  const float *y[2][BLOCK];
+  const float* y[2][BLOCK];
   int64_t memory[BLOCK], tokens;
 
   Block(const Sequence& seq, const Inputs& in, int64_t sample, int64_t start, int64_t end, const float* zeros)
@@ -36,12 +36,37 @@ struct Block {
   }
 };
 
-// mixed = 0.5 (y_0[cell] + y_1[cell] + D_0 v_0 + D_1 v_1) of each token of a block.
-static void mix(const Sequence& seq, const Inputs& in, const Block& block, const float* ahead, float* mixed) {
+struct Moments {
+  float mean = 0, rstd = 1;
+};
+
+// Of all rows of a block at once, as each is one long chain of additions. Mean first, then squares about it: no
+// cancellation where the mean is large. Rows that the last block lacks hold whatever was there.
+static void find_moments(const float* rows, int64_t width, Moments* found) {
+  const float size = static_cast<float>(width);
+  vec total[BLOCK] = {}, squares[BLOCK] = {};
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < BLOCK; ++i) total[i] = total[i] + load(rows + i * width + e, lanes);
+  });
+  for (int64_t i = 0; i < BLOCK; ++i) found[i].mean = sum_of_lanes(total[i]) / size;
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < BLOCK; ++i) {
+      const vec centred = only(load(rows + i * width + e, lanes) - broadcast(found[i].mean), lanes);
+      squares[i] = fma(centred, centred, squares[i]);
+    }
+  });
+  for (int64_t i = 0; i < BLOCK; ++i) found[i].rstd = 1.0f / __builtin_sqrtf(sum_of_lanes(squares[i]) / size + EPS);
+}
+
+// mixed = 0.5 (y_0[cell] + y_1[cell] + D_0 v_0 + D_1 v_1) of each token of a block, and its moments if they are
+// needed. `ahead` is another tensor that will be read at the same tokens.
+static void mix(const Sequence& seq, const Inputs& in, const Block& block, const float* ahead, float* mixed,
+                Moments* found) {
   const int64_t width = seq.width;
   const vec half = broadcast(0.5f);
-  for (int64_t e = 0; e < width; e += W) {
-    const Lanes lanes(width - e);
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
     const Taps w(in.taps, in.bias, width, e, lanes);
     const vec D0 = half * load(in.D + e, lanes), D1 = half * load(in.D + width + e, lanes);
     vec x[2 * REACH + 1];
@@ -57,50 +82,27 @@ static void mix(const Sequence& seq, const Inputs& in, const Block& block, const
       const vec global_part = load(block.y[0][i] + e, lanes) + load(block.y[1][i] + e, lanes);
       store(mixed + i * width + e, fma(half, global_part, fma(D0, v0, D1 * v1)), lanes);
     }
-  }
+  });
+  if (in.scale != nullptr) find_moments(mixed, width, found);
 }
 
-struct Moments {
-  float mean, rstd;
-};
-
-// Mean first, then squares about it: no cancellation where the mean is large.
-static Moments moments(const float* row, int64_t width) {
-  vec total = {};
-  for (int64_t e = 0; e < width; e += W) total = total + load(row + e, Lanes(width - e));
-  const float mean = sum_of_lanes(total) / static_cast<float>(width);
-  vec squares = {};
-  for (int64_t e = 0; e < width; e += W) {
-    const Lanes lanes(width - e);
-    const vec centred = only(load(row + e, lanes) - broadcast(mean), lanes);
-    squares = fma(centred, centred, squares);
-  }
-  const float variance = sum_of_lanes(squares) / static_cast<float>(width);
-  return {mean, 1.0f / __builtin_sqrtf(variance + EPS)};
-}
-
-static void gate_row(const float* mixed, const float* z, const float* scale, const float* shift, int64_t width,
-                     float* out) {
-  const Moments m = scale != nullptr ? moments(mixed, width) : Moments{0.0f, 1.0f};
+static void gate_row(const float* mixed, Moments m, const float* z, const float* scale, const float* shift,
+                     int64_t width, float* out) {
   const vec rstd = broadcast(m.rstd), minus_mean = broadcast(-m.mean * m.rstd);
-  for (int64_t e = 0; e < width; e += W) {
-    const Lanes lanes(width - e);
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
     vec value = load(mixed + e, lanes);
-    if (scale != nullptr)
-      value = fma(fma(value, rstd, minus_mean), load(scale + e, lanes), load(shift + e, lanes));
+    if (scale != nullptr) value = fma(fma(value, rstd, minus_mean), load(scale + e, lanes), load(shift + e, lanes));
     store(out + e, value * silu(load(z + e, lanes)), lanes);
-  }
+  });
 }
 
 // Of a token: dz, the gradient of the mixed row, and its terms of the norm's gradients (sums: scale, then shift).
-static void back_row(float* mixed, const float* z, const float* dout, const float* scale, const float* shift,
-                     int64_t width, float* dz, float* dmixed, float* sums) {
+static void back_row(float* mixed, Moments m, const float* z, const float* dout, const float* scale,
+                     const float* shift, int64_t width, float* dz, float* dmixed, float* sums) {
   const bool has_norm = scale != nullptr;
-  const Moments m = has_norm ? moments(mixed, width) : Moments{0.0f, 1.0f};
   const vec rstd = broadcast(m.rstd), minus_mean = broadcast(-m.mean * m.rstd);
   vec total = {}, along = {};
-  for (int64_t e = 0; e < width; e += W) {
-    const Lanes lanes(width - e);
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
     const vec gate = load(z + e, lanes), grad = load(dout + e, lanes), s = sigmoid(gate);
     vec value = load(mixed + e, lanes), dvalue = grad * (gate * s);
     if (has_norm) {
@@ -115,15 +117,14 @@ static void back_row(float* mixed, const float* z, const float* dout, const floa
     }
     store(dz + e, grad * value * silu_slope(gate, s), lanes);
     store(dmixed + e, dvalue, lanes);
-  }
+  });
   if (!has_norm) return;
   const vec mean_total = broadcast(sum_of_lanes(total) / static_cast<float>(width));
   const vec mean_along = broadcast(sum_of_lanes(along) / static_cast<float>(width));
-  for (int64_t e = 0; e < width; e += W) {
-    const Lanes lanes(width - e);
+  for_vectors(0, width, [&](int64_t e, auto lanes) {
     const vec centred = load(dmixed + e, lanes) - mean_total;
     store(dmixed + e, rstd * (centred - load(mixed + e, lanes) * mean_along), lanes);
-  }
+  });
 }
 
 // Run body(sample, start, end, chunk, zeros, mixed) for all chunks of CHUNK positions.
@@ -147,57 +148,58 @@ static void sum_members(const Sequence& seq, int64_t way, int64_t sample, int64_
   memset(out, 0, seq.width * sizeof(float));
   for (int64_t k = first[p]; k < first[p + 1]; ++k) {
     const float* row = base + member[k] * seq.width;
-    for (int64_t e = 0; e < seq.width; e += W) {
-      const Lanes lanes(seq.width - e);
+    for_vectors(0, seq.width, [&](int64_t e, auto lanes) {
       store(out + e, fma(broadcast(0.5f), load(row + e, lanes), load(out + e, lanes)), lanes);
-    }
+    });
   }
 }
 
 }  // namespace expand_gate
 }  // namespace cellvim
 
-extern "C" __attribute__((visibility("default"))) void cellvim_expand_gate(
-    const cellvim::Sequence* seq, int64_t threads, const cellvim::expand_gate::Inputs* in, float* out) {
+CELLVIM_EXPORT void cellvim_expand_gate(const cellvim::Sequence* seq, int64_t threads,
+                                        const cellvim::expand_gate::Inputs* in, float* out) {
   using namespace cellvim::expand_gate;
+  cellvim::expect_large(out, seq->batch * seq->length * seq->width);
   for_each_chunk(*seq, threads,
                  [&](int64_t sample, int64_t start, int64_t end, int64_t, const float* zeros, float* mixed) {
                    for (int64_t s = start; s < end; s += BLOCK) {
                      const Block block(*seq, *in, sample, s, end, zeros);
-                     mix(*seq, *in, block, nullptr, mixed);
+                     Moments found[BLOCK];
+                     mix(*seq, *in, block, nullptr, mixed, found);
                      for (int64_t i = 0; i < block.tokens; ++i)
-                       gate_row(mixed + i * seq->width, block.z[i], in->scale, in->shift, seq->width,
+                       gate_row(mixed + i * seq->width, found[i], block.z[i], in->scale, in->shift, seq->width,
                                 out + block.memory[i] * seq->width);
                    }
                  });
 }
 
 // sums: (b * chunks, 2, E), gradients of scale and shift; the caller adds up the chunks.
-extern "C" __attribute__((visibility("default"))) void cellvim_expand_gate_backward(
-    const cellvim::Sequence* seq, int64_t threads, const cellvim::expand_gate::Inputs* in, const float* dout,
-    float* dxz, float* dmixed, float* sums) {
+CELLVIM_EXPORT void cellvim_expand_gate_backward(const cellvim::Sequence* seq, int64_t threads,
+                                                 const cellvim::expand_gate::Inputs* in, const float* dout,
+                                                 float* dxz, float* dmixed, float* sums) {
   using namespace cellvim::expand_gate;
   const int64_t width = seq->width;
-  for_each_chunk(
-      *seq, threads,
-      [&](int64_t sample, int64_t start, int64_t end, int64_t chunk, const float* zeros, float* mixed) {
-        float* chunk_sums = in->scale != nullptr ? sums + chunk * 2 * width : nullptr;
-        if (chunk_sums != nullptr) memset(chunk_sums, 0, 2 * width * sizeof(float));
-        for (int64_t s = start; s < end; s += BLOCK) {
-          const Block block(*seq, *in, sample, s, end, zeros);
-          mix(*seq, *in, block, dout, mixed);
-          for (int64_t i = 0; i < block.tokens; ++i)
-            back_row(mixed + i * width, block.z[i], dout + block.memory[i] * width, in->scale, in->shift, width,
-                     dxz + block.memory[i] * 2 * width + width,
-                     dmixed + (sample * seq->length + s + i) * width, chunk_sums);
-        }
-      });
+  cellvim::expect_large(dxz, seq->batch * seq->length * 2 * width);
+  cellvim::expect_large(dmixed, seq->batch * seq->length * width);
+  for_each_chunk(*seq, threads,
+                 [&](int64_t sample, int64_t start, int64_t end, int64_t chunk, const float* zeros, float* mixed) {
+                   float* chunk_sums = in->scale != nullptr ? sums + chunk * 2 * width : nullptr;
+                   if (chunk_sums != nullptr) memset(chunk_sums, 0, 2 * width * sizeof(float));
+                   for (int64_t s = start; s < end; s += BLOCK) {
+                     const Block block(*seq, *in, sample, s, end, zeros);
+                     Moments found[BLOCK];
+                     mix(*seq, *in, block, dout, mixed, found);
+                     for (int64_t i = 0; i < block.tokens; ++i)
+                       back_row(mixed + i * width, found[i], block.z[i], dout + block.memory[i] * width, in->scale,
+                                in->shift, width, dxz + block.memory[i] * 2 * width + width,
+                                dmixed + (sample * seq->length + s + i) * width, chunk_sums);
+                   }
+                 });
 }
 
 // dy: (G, b, P, E).
-extern "C" __attribute__((visibility("default"))) void cellvim_sum_cells(const cellvim::Sequence* seq,
-                                                                        int64_t threads, const float* dmixed,
-                                                                        float* dy) {
+CELLVIM_EXPORT void cellvim_sum_cells(const cellvim::Sequence* seq, int64_t threads, const float* dmixed, float* dy) {
   using namespace cellvim;
   constexpr int64_t CELLS = 8;
   const int64_t groups = (seq->cells + CELLS - 1) / CELLS;

@@ -1,7 +1,8 @@
 // Both scans over the cells, the states of one vector of the width in registers.
 //
-// A chunk of steps is walked vector by vector of the width, then the next chunk: rows of u and step are read in order,
-// and the states at the borders of chunks, which the backward pass starts from, are where the loop keeps them anyway.
+// A chunk of steps is walked vector by vector of the width, then the next chunk: rows of u and step are read in
+// order, and the states at the borders of chunks, which the backward pass starts from, are where the loop keeps them
+// anyway.
 #include "../cpp/parallel.hpp"
 #include "../cpp/simd.hpp"
 
@@ -36,7 +37,7 @@ struct Scan {
 };
 
 // One vector of the width through one chunk. KNOWN is the number of states if it is known when compiling, else 0.
-template <int KNOWN>
+template <int KNOWN, class Lanes>
 static void scan_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t chunk, int64_t e, Lanes lanes,
                        const float* before, float* after, float* y) {
   const int64_t states = KNOWN ? KNOWN : scan.states, width = scan.width;
@@ -51,6 +52,8 @@ static void scan_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t ch
   for (int64_t t = first; t < last; ++t) {
     const int64_t row = scan.row(way, sample, t) + e;
     const float *B = scan.B_at(way, sample, t), *C = scan.C_at(way, sample, t);
+    // The next vector's; a row is too far from the last for the processor to guess.
+    fetch(scan.step + row + W), fetch(scan.u + row + W), fetch_to_write(y + row + W);
     const vec delta = softplus(load(scan.step + row, lanes) + bias);
     const vec driven = delta * load(scan.u + row, lanes);
     vec sum = {};
@@ -74,8 +77,9 @@ static void scan_piece(const Scan& scan, int64_t way, int64_t sample, int64_t e0
     const bool is_last = chunk + 1 == scan.chunks();
     float* before = starts == nullptr ? state : starts + scan.start(way, sample, chunk);
     float* after = starts == nullptr || is_last ? state : starts + scan.start(way, sample, chunk + 1);
-    for (int64_t e = e0; e < e1; e += W)
-      scan_chunk<KNOWN>(scan, way, sample, chunk, e, Lanes(e1 - e), before, after, y);
+    for_vectors(e0, e1, [&](int64_t e, auto lanes) {
+      scan_chunk<KNOWN>(scan, way, sample, chunk, e, lanes, before, after, y);
+    });
   }
 }
 
@@ -95,7 +99,7 @@ struct Steps {
   vec u[CHUNK], delta[CHUNK], slope[CHUNK];
 };
 
-template <int KNOWN>
+template <int KNOWN, class Lanes>
 static void repeat_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t first, int64_t last, int64_t e,
                          Lanes lanes, const float* start, Steps<KNOWN>& steps) {
   const int64_t states = KNOWN ? KNOWN : scan.states, width = scan.width;
@@ -105,10 +109,12 @@ static void repeat_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t 
   for (int64_t n = 0; n < states; ++n) {
     rate[n] = load(rates + n * width, lanes);
     steps.h[0][n] = load(start + n * width + e, lanes);
+    fetch(start + n * width + e + W);
   }
   for (int64_t t = first; t < last; ++t) {
     const int64_t row = scan.row(way, sample, t) + e, i = t - first;
     const float* B = scan.B_at(way, sample, t);
+    fetch(scan.step + row + W), fetch(scan.u + row + W);
     const vec before = load(scan.step + row, lanes) + bias;
     const vec delta = softplus(before), u = load(scan.u + row, lanes);
     steps.u[i] = u, steps.delta[i] = delta, steps.slope[i] = sigmoid(before);
@@ -121,18 +127,25 @@ static void repeat_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t 
 }
 
 // `products` collects, per step and state, the terms of dB and dC by lane; `dh` the gradient of the states.
-template <int KNOWN>
+template <int KNOWN, class Lanes>
 static void reverse_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t first, int64_t last, int64_t e,
                           Lanes lanes, const Steps<KNOWN>& steps, const Gradients& to, float* dhs, float* dA,
                           vec* products) {
   const int64_t states = KNOWN ? KNOWN : scan.states, width = scan.width;
   const int64_t shift = to.dy_directions == 2 ? 0 : way * scan.batch * scan.cells * width;
   const float* rates = scan.rates + way * states * width + e;
-  vec dh[KNOWN ? KNOWN : MOST_STATES];
-  for (int64_t n = 0; n < states; ++n) dh[n] = load(dhs + n * width + e, lanes);
+  // Copies side by side: rows of these tensors lie so far apart that they would push each other out of the cache.
+  constexpr int64_t N = KNOWN ? KNOWN : MOST_STATES;
+  vec dh[N], rate[N], drate[N];
+  for (int64_t n = 0; n < states; ++n) {
+    dh[n] = load(dhs + n * width + e, lanes);
+    rate[n] = load(rates + n * width, lanes);
+    drate[n] = load(dA + n * width + e, lanes);
+  }
   for (int64_t t = last - 1; t >= first; --t) {
     const int64_t row = scan.row(way, sample, t) + e, i = t - first;
     const float *B = scan.B_at(way, sample, t), *C = scan.C_at(way, sample, t);
+    fetch(to.dy + row - shift + W), fetch_to_write(to.du + row + W), fetch_to_write(to.dstep + row + W);
     const vec dy = load(to.dy + row - shift, lanes);
     const vec delta = steps.delta[i], driven = delta * steps.u[i];
     vec ddriven = {}, dexponent = {};
@@ -145,19 +158,22 @@ static void reverse_chunk(const Scan& scan, int64_t way, int64_t sample, int64_t
       grad = grad * steps.decay[i][n];
       dh[n] = grad;
       const vec term = grad * steps.h[i][n];
-      store(dA + n * width + e, fma(term, delta, load(dA + n * width + e, lanes)), lanes);
-      dexponent = fma(term, load(rates + n * width, lanes), dexponent);
+      drate[n] = fma(term, delta, drate[n]);
+      dexponent = fma(term, rate[n], dexponent);
     }
     const vec ddelta = fma(ddriven, steps.u[i], dexponent * broadcast(LN_2));
     store(to.du + row, ddriven * delta, lanes);
     store(to.dstep + row, ddelta * steps.slope[i], lanes);
   }
-  for (int64_t n = 0; n < states; ++n) store(dhs + n * width + e, dh[n], lanes);
+  for (int64_t n = 0; n < states; ++n) {
+    store(dhs + n * width + e, dh[n], lanes);
+    store(dA + n * width + e, drate[n], lanes);
+  }
 }
 
 template <int KNOWN>
-static void back_piece(const Scan& scan, int64_t way, int64_t sample, int64_t piece, const Gradients& to,
-                       float* dhs, Steps<KNOWN>& steps, vec* products) {
+static void back_piece(const Scan& scan, int64_t way, int64_t sample, int64_t piece, const Gradients& to, float* dhs,
+                       Steps<KNOWN>& steps, vec* products) {
   const int64_t e0 = piece * PIECE, e1 = e0 + PIECE < scan.width ? e0 + PIECE : scan.width, N = scan.states;
   const int64_t sums = ((piece * 2 + way) * scan.batch + sample) * scan.cells;
   float* dA = to.dA + (way * scan.batch + sample) * N * scan.width;
@@ -169,11 +185,10 @@ static void back_piece(const Scan& scan, int64_t way, int64_t sample, int64_t pi
     const int64_t first = chunk * CHUNK, last = first + CHUNK < scan.cells ? first + CHUNK : scan.cells;
     const float* start = to.starts + scan.start(way, sample, chunk);
     for (int64_t i = 0; i < (last - first) * 2 * N; ++i) products[i] = vec{};
-    for (int64_t e = e0; e < e1; e += W) {
-      const Lanes lanes(e1 - e);
+    for_vectors(e0, e1, [&](int64_t e, auto lanes) {
       repeat_chunk<KNOWN>(scan, way, sample, first, last, e, lanes, start, steps);
       reverse_chunk<KNOWN>(scan, way, sample, first, last, e, lanes, steps, to, dhs, dA, products);
-    }
+    });
     for (int64_t t = first; t < last; ++t)
       for (int64_t n = 0; n < N; ++n) {
         const int64_t place = (sums + scan.at(way, t)) * N + n;
@@ -202,8 +217,8 @@ static void back_all(const Scan& scan, int64_t threads, const Gradients& to) {
 }  // namespace selective_scan
 }  // namespace cellvim
 
-extern "C" __attribute__((visibility("default"))) void cellvim_selective_scan(
-    const cellvim::selective_scan::Scan* given, int64_t threads, float* y, float* starts) {
+CELLVIM_EXPORT void cellvim_selective_scan(const cellvim::selective_scan::Scan* given, int64_t threads, float* y,
+                                           float* starts) {
   using namespace cellvim;
   using namespace cellvim::selective_scan;
   const Scan& scan = *given;
@@ -220,9 +235,8 @@ extern "C" __attribute__((visibility("default"))) void cellvim_selective_scan(
   });
 }
 
-extern "C" __attribute__((visibility("default"))) void cellvim_selective_scan_backward(
-    const cellvim::selective_scan::Scan* scan, int64_t threads,
-    const cellvim::selective_scan::Gradients* gradients) {
+CELLVIM_EXPORT void cellvim_selective_scan_backward(const cellvim::selective_scan::Scan* scan, int64_t threads,
+                                                    const cellvim::selective_scan::Gradients* gradients) {
   using namespace cellvim::selective_scan;
   const auto run = scan->states == 16 ? back_all<16> : back_all<0>;
   run(*scan, threads, *gradients);
