@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,11 +90,21 @@ def test_a_failing_compiler_is_asked_once(
 
 def test_a_compiler_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     hanging = script(tmp_path / "hanging", f"sleep 60 & echo $! > {tmp_path / 'child'}; wait")
-    with pytest.raises(CompilerError, match=r"took longer than 0.3 s"):
-        run_compiler([hanging], 0.3)
+    with pytest.raises(CompilerError, match=r"took longer than 2 s"):
+        run_compiler([hanging], 2)
     child = int((tmp_path / "child").read_text())
-    stat = Path(f"/proc/{child}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    deadline = time.monotonic() + 10
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def test_a_compiler_that_writes_nothing_or_rubbish_is_an_error(
