@@ -191,7 +191,9 @@ def scan_backward_kernel(
             place = first + way * tl.minimum(t, cells - 1)
             is_step = e < tl.where(t < cells, E, 0)
             B_t = tl.load(B + place * B_cell + n)[:, None]
-            C_t = tl.load(C + place * C_cell + n)[:, None]
+            # Past the end nothing is read out, so no gradient enters the state.
+            is_row = n < tl.where(t < cells, N, 0)
+            C_t = tl.load(C + place * C_cell + n, mask=is_row, other=0.0)[:, None]
             dB_t = tl.full((N, LANES), 0.0, tl.float32)
             dC_t = tl.full((N, LANES), 0.0, tl.float32)
             sums = ()
@@ -199,8 +201,7 @@ def scan_backward_kernel(
             dA_sums = ()
             for c in tl.static_range(OWN):
                 own_e = block * BLOCK + c * LANES + lane
-                own_mask = own_e < tl.where(t < cells, E, 0)
-                dy_t = tl.load(dy + place * E + own_e, mask=own_mask, other=0.0)[None, :]
+                dy_t = tl.load(dy + place * E + own_e, mask=own_e < E, other=0.0)[None, :]
                 dC_t = tl.fma(dy_t, h[(k + 1) * OWN + c], dC_t)
                 whole = tl.fma(dy_t, C_t, dh[c])
                 dB_t = tl.fma(own_driven[k * OWN + c], whole, dB_t)
@@ -215,7 +216,6 @@ def scan_backward_kernel(
             tl.store(du + place * E + e, deltas[k] * ddriven, mask=is_step)
             tl.store(dstep + place * E + e, slopes[k] * tl.fma(inputs[k], ddriven, dexponent), mask=is_step)
             dB_t, dC_t = tl.split(tl.sum(tl.join(dB_t, dC_t), axis=1))
-            is_row = n < tl.where(t < cells, N, 0)
             tl.store(dB + place * N + n, dB_t, mask=is_row)
             tl.store(dC + place * N + n, dC_t, mask=is_row)
     for c in tl.static_range(OWN):
