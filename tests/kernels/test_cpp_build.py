@@ -91,7 +91,7 @@ def test_a_failing_compiler_is_asked_once(
 def test_a_compiler_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     hanging = script(tmp_path / "hanging", f"sleep 60 & echo $! > {tmp_path / 'child'}; wait")
     with pytest.raises(CompilerError, match=r"took longer than 2 s"):
-        run_compiler([hanging], 2)
+        run_compiler([hanging], 2.0)
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 10
     while is_running(child):

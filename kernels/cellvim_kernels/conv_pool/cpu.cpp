@@ -81,19 +81,26 @@ static void pool_sample(const Sequence& seq, int64_t sample, const float* xz, co
     for_vectors(e0, e1, [&](int64_t e, auto lanes) {
       const Taps w(taps, bias, width, e, lanes);
       vec x3 = load(rows.at(-3) + e, lanes), x2 = load(rows.at(-2) + e, lanes), x1 = load(rows.at(-1) + e, lanes);
-      for (int64_t i = 0; i < steps; ++i) {
+      const auto step = [&](int64_t i, bool is_ahead, bool is_back) {
         const vec x0 = load(rows.at(i) + e, lanes);
         fetch(rows.at(i + BLOCK) + e);
         const int64_t t = start + i;
-        if (t < seq.length) {
+        if (is_ahead) {
           const vec v = silu(convolve(w.bias[0], w.tap[0], x3, x2, x1, x0));
           add_to_cell<IS_MAX>(sums[0], counts[0], cell[0][t] * width + e, v, lanes);
         }
-        if (t >= REACH) {
+        if (is_back) {
           const vec v = silu(convolve(w.bias[1], w.tap[1], x0, x1, x2, x3));
           add_to_cell<IS_MAX>(sums[1], counts[1], cell[1][t - REACH] * width + e, v, lanes);
         }
         x3 = x2, x2 = x1, x1 = x0;
+      };
+      // Without branches, and two steps at a time: there is more to do while one waits for its division.
+      if (start >= REACH && start + BLOCK <= seq.length) {
+#pragma GCC unroll 2
+        for (int64_t i = 0; i < BLOCK; ++i) step(i, true, true);
+      } else {
+        for (int64_t i = 0; i < steps; ++i) step(i, start + i < seq.length, start + i >= REACH);
       }
     });
   }
