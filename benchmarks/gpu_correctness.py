@@ -85,14 +85,16 @@ def compare(findings: Findings, device: torch.device, *, is_tiny: bool) -> None:
 
 
 def trials(*, is_tiny: bool) -> list[Trial]:
-    """Even, odd, unpooled and masked blocks; at full size also as wide as the small preset's."""
+    """Even, odd, unpooled and masked blocks; at full size both ways of pooling, and the small preset's width."""
+    mean: tuple[Pool, ...] = ("mean",) if is_tiny else BOTH
+    maximum: tuple[Pool, ...] = ("max",) if is_tiny else BOTH
     even, odd = Grid(2, 3, 2, "rwc"), Grid(3, 2, 2, "wrc")
     width, state = (6, 2) if is_tiny else (96, 16)
     small = [
-        Trial("even", even, width, state),
-        Trial("odd", odd, width, state),
-        Trial("masked even", even, width, state, is_masked=True),
-        Trial("masked odd", odd, width, state, is_masked=True),
+        Trial("even", even, width, state, pools=mean),
+        Trial("odd", odd, width, state, pools=maximum),
+        Trial("masked even", even, width, state, is_masked=True, pools=maximum),
+        Trial("masked odd", odd, width, state, is_masked=True, pools=mean),
         Trial("unpooled", Grid(2, 3, 2, is_pooled=False), width, state, pools=("mean",)),
     ]
     even, odd = Grid(6, 5, 3, "rwc"), Grid(6, 5, 3, "wrc")
