@@ -69,7 +69,7 @@ DENSE = [
     Case(Grid(1, 1, 1)),
     Case(Grid(1, 2, 1, "cwr"), dtype=HALF),
     Case(Grid(1, 7, 1), "max", width=24),
-    Case(Grid(3, 3, 7, "wrc"), dtype=HALF, width=33),
+    Case(Grid(3, 3, 7, "wrc"), dtype=HALF),
     Case(Grid(3, 3, 1, "crw"), "max", HALF, width=24),
     Case(Grid(2, 5, 5), width=33, batch=3),
     Case(Grid(2, 5, 5, "cwr"), "max"),

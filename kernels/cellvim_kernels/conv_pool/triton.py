@@ -32,7 +32,7 @@ from cellvim_kernels.tables import Tables
 __all__ = ["conv_pool", "conv_pool_backward"]
 
 LANE_ELEMENTS = 2
-"""Channels of a thread where cells alternate. Compiled for sm_90, four of them cost 17.4 instead of 18.5 instructions
+"""Channels of a thread where cells alternate. Compiled for sm_90, four of them cost 17.5 instead of 19 instructions
 per token and channel, but 246 registers instead of 123: too few warps would be left to hide the reads."""
 GATHER_LANE_ELEMENTS = 8
 """Channels of a thread that gathers members. Their addresses are most of its work: with four channels it takes 48
@@ -51,6 +51,8 @@ def conv_pool(
     pool: Pool,
 ) -> tuple[Float[Tensor, "2 b P E"], Float[Tensor, "..."]]:
     """Convolve x along the sequence, apply SiLU, and pool the tokens of each cell; an empty cell is zero.
+
+    All tensors are contiguous.
 
     Args:
         xz: Output of in_proj in memory order, x in the first half.

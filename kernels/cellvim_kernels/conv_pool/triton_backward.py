@@ -54,6 +54,8 @@ def conv_pool_backward(
 ) -> tuple[Float[Tensor, "2 E K"], Float[Tensor, "2 E"], Float[Tensor, "2 E"]]:
     """Run the convolutions again and carry the gradients of both their readers back to x, taps, bias and D.
 
+    All tensors are contiguous.
+
     Args:
         xz: Output of in_proj in memory order, x in the first half.
         conv_weight: Depthwise taps of both directions; the last one meets the token itself.
