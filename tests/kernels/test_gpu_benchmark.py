@@ -288,6 +288,7 @@ def test_it_starts_where_only_torch_and_jaxtyping_are_installed() -> None:
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=True)
 
 
+@pytest.mark.slow
 def test_the_kernels_are_right_in_the_interpreter(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     done = run_benchmark(tmp_path, "--only", "correctness", "--backend", "triton", TRITON_INTERPRET="1")
