@@ -2,16 +2,17 @@
 
 from typing import Any
 
+import torch
+
 from cellvim_kernels.expand_gate.naive import NORM_EPS
 from cellvim_kernels.expand_gate.triton import (
-    CHANNELS_PER_WARP,
     MEMBERS,
     expand_gate_kernel,
+    forward_tiling,
     sum_cells_kernel,
     sum_chunk,
 )
-from cellvim_kernels.expand_gate.triton_backward import CHANNELS_PER_WARP as BACKWARD_CHANNELS_PER_WARP
-from cellvim_kernels.expand_gate.triton_backward import expand_gate_backward_kernel
+from cellvim_kernels.expand_gate.triton_backward import backward_tiling, expand_gate_backward_kernel
 from cellvim_kernels.expand_gate.triton_mix import STEP, Tiling
 from cellvim_kernels.hopper import HopperBuild
 
@@ -31,15 +32,13 @@ def _build(
 
 
 def _row(
-    name: str, kernel: Any, channels_per_warp: int, registers: int, *, tokens: str = "*bf16", **given: Any
+    name: str, kernel: Any, tiling: Tiling, registers: int, *, tokens: str = "*bf16", **given: Any
 ) -> HopperBuild:
-    tiling = Tiling.of(WIDTH, channels_per_warp)
     settings = {
         "E": WIDTH,
         "CHUNK": tiling.chunk,
         "CHUNKS": tiling.chunks,
         "STEP": STEP,
-        "IS_RASTER": True,
         "SHARES_CELLS": True,
         "HAS_NORM": True,
         "EPS": 4 * NORM_EPS,
@@ -49,17 +48,13 @@ def _row(
 
 
 def _forward(name: str, registers: int, **given: Any) -> HopperBuild:
-    return _row(f"expand_gate {name}", expand_gate_kernel, CHANNELS_PER_WARP, registers, **given)
+    tiling = forward_tiling(WIDTH, shares_cells=given.get("SHARES_CELLS", True))
+    return _row(f"expand_gate {name}", expand_gate_kernel, tiling, registers, **given)
 
 
 def _back(name: str, registers: int, **given: Any) -> HopperBuild:
-    return _row(
-        f"expand_gate_backward {name}",
-        expand_gate_backward_kernel,
-        BACKWARD_CHANNELS_PER_WARP,
-        registers,
-        **given,
-    )
+    tiling = backward_tiling(WIDTH, torch.float32 if "tokens" in given else torch.bfloat16)
+    return _row(f"expand_gate_backward {name}", expand_gate_backward_kernel, tiling, registers, **given)
 
 
 def _sum(name: str, registers: int, *, is_regular: bool, tokens: str = "*bf16") -> HopperBuild:
@@ -70,16 +65,14 @@ def _sum(name: str, registers: int, *, is_regular: bool, tokens: str = "*bf16") 
 
 
 BUILDS: tuple[HopperBuild, ...] = (
-    _forward("in memory order", 168),
-    _forward("turned or masked", 168, IS_RASTER=False),
-    _forward("published", 168, IS_RASTER=False, SHARES_CELLS=False),
+    _forward("bf16", 168),
+    _forward("published", 144, SHARES_CELLS=False),
     _forward("without norm", 168, HAS_NORM=False),
-    _forward("fp32", 168, tokens="*fp32"),
-    _back("in memory order", 168),
-    _back("turned or masked", 168, IS_RASTER=False),
-    _back("published", 168, IS_RASTER=False, SHARES_CELLS=False),
+    _forward("fp32", 192, tokens="*fp32"),
+    _back("bf16", 168),
+    _back("published", 168, SHARES_CELLS=False),
     _back("without norm", 168, HAS_NORM=False),
-    _back("fp32", 168, tokens="*fp32"),
+    _back("fp32", 176, tokens="*fp32"),
     _sum("dense", 96, is_regular=True),
     _sum("masked", 96, is_regular=False),
     _sum("fp32", 96, is_regular=True, tokens="*fp32"),

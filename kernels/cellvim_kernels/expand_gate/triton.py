@@ -35,7 +35,6 @@ from cellvim_kernels.triton_math import silu
 __all__ = ["expand_gate", "expand_gate_backward", "sum_cells"]
 
 LONGEST_WALK = 32
-CHANNELS_PER_WARP = 384
 MEMBERS = 8
 """Members of a cell that are read at a time."""
 
@@ -68,7 +67,8 @@ def expand_gate(
     out = torch.empty(batch, length, width, dtype=xz.dtype, device=xz.device)
     walk = positions_per_program(batch, length, LONGEST_WALK)
     scale, shift = (D, D) if norm is None else norm
-    tiling = Tiling.of(width, CHANNELS_PER_WARP)
+    shares_cells = len(tables.cell) == 1
+    tiling = forward_tiling(width, shares_cells=shares_cells)
     expand_gate_kernel[(batch * triton.cdiv(length, walk),)](
         out,
         xz,
@@ -90,8 +90,7 @@ def expand_gate(
         CHUNK=tiling.chunk,
         CHUNKS=tiling.chunks,
         STEP=STEP,
-        IS_RASTER=tables.is_raster,
-        SHARES_CELLS=len(tables.cell) == 1,
+        SHARES_CELLS=shares_cells,
         HAS_NORM=norm is not None,
         EPS=4 * NORM_EPS,
         FAST=xz.is_cuda and xz.dtype == torch.bfloat16,
@@ -99,6 +98,11 @@ def expand_gate(
         enable_fp_fusion=False,
     )
     return out
+
+
+def forward_tiling(width: int, *, shares_cells: bool) -> Tiling:
+    """Tiles of the forward pass: a second table of cells leaves registers for half as many channels."""
+    return Tiling.of(width, channels_per_warp=384 if shares_cells else 192)
 
 
 def sum_cells(dmixed: Float[Tensor, "b L E"], tables: Tables) -> Float[Tensor, "G b P E"]:
@@ -169,7 +173,6 @@ def expand_gate_kernel(
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
     STEP: tl.constexpr,
-    IS_RASTER: tl.constexpr,
     SHARES_CELLS: tl.constexpr,
     HAS_NORM: tl.constexpr,
     EPS: tl.constexpr,
@@ -186,7 +189,7 @@ def expand_gate_kernel(
     sequence += sample * table_stride
     cell += sample * table_stride
     for start in range(first, min(first + walk, length), STEP):
-        rows, exist = neighbourhood(sequence, start, length, IS_RASTER, STEP)
+        rows, exist = neighbourhood(sequence, start, length, STEP)
         cells_forward = cells_of(cell, start, exist, STEP)
         if SHARES_CELLS:
             cells_backward = cells_forward

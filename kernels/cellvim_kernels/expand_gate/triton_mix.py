@@ -64,7 +64,6 @@ def neighbourhood(
     sequence: tl.tensor,
     start: tl.tensor,
     length: tl.tensor,
-    IS_RASTER: tl.constexpr,
     STEP: tl.constexpr,
 ) -> tl.tensor:
     """Memory rows of the positions from ``start - 3`` to ``start + STEP + 2``, and which of them exist."""
@@ -74,7 +73,7 @@ def neighbourhood(
         position = start + (offset - 3)
         exists = (position >= 0) & (position < length)
         exist = exist + (exists,)
-        rows = rows + (position if IS_RASTER else tl.load(sequence + position, mask=exists, other=0),)
+        rows = rows + (tl.load(sequence + position, mask=exists, other=0),)
     return rows, exist
 
 
