@@ -27,7 +27,7 @@ $(JUDGES)/.installed: tests/judges/requirements.txt
 
 # The Python of mamba-ssm alone: its scan in plain torch judges ours on machines that cannot compile CUDA.
 $(MAMBA)/.installed: tests/kernels/mamba_requirements.txt $(VENV)/.installed
-	MAMBA_SKIP_CUDA_BUILD=TRUE $(PIP) install --no-deps --no-build-isolation --upgrade --target $(MAMBA) --requirement $<
+	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE $(PIP) install --no-cache-dir --no-deps --no-build-isolation --upgrade --target $(MAMBA) --requirement $<
 	@touch $@
 
 judges: $(JUDGES)/.installed $(MAMBA)/.installed  ## Install what others wrote to judge us by: readers of our stores, a scan.

@@ -25,12 +25,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_contracts, gpu_correctness, gpu_encoder, gpu_kernels, gpu_scaling
+from benchmarks import gpu_contracts, gpu_correctness, gpu_encoder, gpu_scaling, stage_times
 from benchmarks.eager import kernel_parts
+from benchmarks.findings import Cell, Findings, Table, as_markdown, claims, save, section_markdown
 from benchmarks.gpu_encoder import Tokens
-from benchmarks.gpu_models import Size
-from benchmarks.gpu_report import Cell, Findings, Table, as_markdown, claims, save, section_markdown
-from benchmarks.gpu_timing import WARM_UP, Failure, Run, give_back, milliseconds
+from benchmarks.stacks import Size
+from benchmarks.timing import WARM_UP, Failure, Run, give_back, milliseconds
 from cellvim_kernels.dispatch import ENVIRONMENT_KEY, chosen_backend
 from cellvim_kernels.stages import FUSED
 
@@ -58,7 +58,7 @@ class Scale:
     tokens: tuple[Tokens, ...]
     images: tuple[Tokens, ...]
     size: Size
-    kernels: gpu_kernels.Shape
+    kernels: stage_times.Shape
     short: tuple[Tokens, Size]
     copied: tuple[int, int]
 
@@ -80,7 +80,7 @@ FULL = Scale(
     ),
     images=tuple(Tokens(1, side, side, 1) for side in (32, 64, 96, 128)),
     size=Size(),
-    kernels=gpu_kernels.Shape(batch=64, rows=14, cols=14, channels=8, inner=768, state=16, rank=24),
+    kernels=stage_times.Shape(batch=64, rows=14, cols=14, channels=8, inner=768, state=16, rank=24),
     short=(Tokens(8, 14, 14, 8), Size(depth=4)),
     copied=(4 * GIB, 8192),
 )
@@ -90,7 +90,7 @@ TINY = Scale(
     tokens=(Tokens(2, 2, 2, 1), Tokens(1, 3, 3, 2)),
     images=(Tokens(1, 3, 3, 1),),
     size=TINY_SIZE,
-    kernels=gpu_kernels.Shape(batch=1, rows=2, cols=3, channels=2, inner=6, state=2, rank=1),
+    kernels=stage_times.Shape(batch=1, rows=2, cols=3, channels=2, inner=6, state=2, rank=1),
     short=(Tokens(1, 2, 3, 2), TINY_SIZE),
     copied=(2**20, 128),
 )
@@ -141,7 +141,7 @@ def all_sections(scale: Scale, device: torch.device, backend: str, *, is_tiny: b
             raise ValueError(msg)
         rate = copy_rate(scale.copied[0], device)
         dtype = torch.bfloat16 if backend == "triton" else torch.float32
-        gpu_kernels.time_kernels(findings, scale.kernels, dtype, device, backend, rate)
+        stage_times.time_kernels(findings, scale.kernels, dtype, device, backend, rate)
 
     return {
         "facts": lambda findings: tell_facts(findings, scale, device, backend),

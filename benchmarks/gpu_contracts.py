@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.findings import Findings, Goal, Table
 from benchmarks.gpu_correctness import fixed_weights
 from benchmarks.gpu_encoder import Tokens, Training, autocast
-from benchmarks.gpu_models import Size, Stack, grids_of, scan_stack
-from benchmarks.gpu_report import Findings, Goal, Table
-from benchmarks.gpu_timing import interleaved
+from benchmarks.stacks import Size, Stack, grids_of, scan_stack
+from benchmarks.timing import interleaved
 from cellvim_kernels import add_rms_norm, pooled_mixer
 
 STEPS = 2

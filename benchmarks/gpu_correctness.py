@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.eager import Parts, eager_pooled_mixer, kernel_parts
-from benchmarks.gpu_report import Cell, Findings, Goal, Table
-from benchmarks.gpu_timing import Failure
+from benchmarks.findings import Cell, Findings, Goal, Table
+from benchmarks.timing import Failure
 from cellvim_kernels import Grid, Kept, Layout, MixerWeights, Pool, ScanInputs, add_rms_norm, pooled_mixer
 from cellvim_kernels.add_rms_norm import naive_add_rms_norm
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from benchmarks.eager import Parts, eager_pooled_mixer, kernel_parts
-from benchmarks.gpu_models import Size, Stack, attention_stack, grids_of, scan_stack
-from benchmarks.gpu_report import Cell, Findings, Table, at_least, at_most
-from benchmarks.gpu_timing import Failure, Run, Timing, give_back, interleaved, peak_mib, time_graph
+from benchmarks.findings import Cell, Findings, Table, at_least, at_most
+from benchmarks.stacks import Size, Stack, attention_stack, grids_of, scan_stack
+from benchmarks.timing import Failure, Run, Timing, give_back, interleaved, peak_mib, time_graph
 from cellvim_kernels import add_rms_norm, pooled_mixer
 
 CELLVIM, EAGER, EAGER_COMPILED = "FastVim, cellvim", "FastVim, eager", "FastVim, eager compiled"

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 
 from benchmarks.eager import kernel_parts
+from benchmarks.findings import Cell, Findings, Plot, Table, at_least
 from benchmarks.gpu_encoder import CELLVIM, EAGER, VIM, VIM_EAGER, VIT_FLASH, Tokens, infer, variants
-from benchmarks.gpu_models import Size
-from benchmarks.gpu_report import Cell, Findings, Plot, Table, at_least
-from benchmarks.gpu_timing import Failure, Timing, give_back, interleaved, time_graph
+from benchmarks.stacks import Size
+from benchmarks.timing import Failure, Timing, give_back, interleaved, time_graph
 
 Curve = list[tuple[float, float]]
 

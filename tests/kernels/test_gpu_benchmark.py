@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import eager, gpu, gpu_correctness, gpu_kernels
+from benchmarks import eager, gpu, gpu_correctness, stage_times
 from benchmarks.eager import eager_pooled_mixer, kernel_parts
+from benchmarks.findings import Findings, Goal, Plot, Table, as_markdown, at_least, at_most, save
 from benchmarks.gpu_correctness import draw_weights, largest_error
 from benchmarks.gpu_encoder import CELLVIM, EAGER, Speed, Tokens, Training, times_as_fast, variants
-from benchmarks.gpu_models import Size, Stack, attention_stack, grids_of, scan_stack
-from benchmarks.gpu_report import Findings, Goal, Plot, Table, as_markdown, at_least, at_most, save
 from benchmarks.gpu_scaling import crossing
-from benchmarks.gpu_timing import Failure, Timing, interleaved
+from benchmarks.stacks import Size, Stack, attention_stack, grids_of, scan_stack
+from benchmarks.timing import Failure, Timing, interleaved
 from cellvim.config import ModelSettings
 from cellvim.model import ChannelEncoder
 from cellvim_kernels import Grid, MixerWeights, add_rms_norm, pooled_mixer
@@ -113,9 +113,9 @@ def test_a_stack_computes_what_cellvims_encoder_computes(backbone: Any) -> None:
 
 def test_every_kernel_is_charged_for_each_input_and_output_once() -> None:
     """bf16, 2 samples of 2 x 3 x 2 tokens, E = 6, N = 2: by hand."""
-    shape = gpu_kernels.Shape(batch=2, rows=2, cols=3, channels=2, inner=6, state=2, rank=1)
+    shape = stage_times.Shape(batch=2, rows=2, cols=3, channels=2, inner=6, state=2, rank=1)
     grid = Grid(2, 3, 2)
-    cases = gpu_kernels.kernel_cases(blank_stages(), shape, 2, grid, torch.bfloat16, CPU)
+    cases = stage_times.kernel_cases(blank_stages(), shape, 2, grid, torch.bfloat16, CPU)
     tokens = 2 * 12 * 6 * 2
     cells = 2 * 2 * 4 * 6 * 4
     parameters = 2 * 2 * 4 * 2 * 4

@@ -16,6 +16,13 @@ from tests.model.published_definition import run_dense, run_masked
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}
 """Relative error in the 2-norm that the specification asks for, by the precision of the computation."""
 
+PATHS = [
+    *((kernel, dtype) for kernel in ("naive", "torch") for dtype in (torch.float64, torch.float32)),
+    ("cpp", torch.float32),
+    ("triton", torch.float32),
+]
+"""Backends and the precision that each can compute in; Triton in its interpreter where there is no GPU."""
+
 FILES = ("channel_mean", "channel_subset", "image_mean", "mae_v1")
 
 
@@ -40,8 +47,7 @@ def assert_close(actual: Tensor | None, expected: Tensor, name: str, tolerance: 
     assert (actual - expected).norm() <= tolerance * expected.norm(), name
 
 
-@pytest.mark.parametrize("kernel", ["naive", "torch"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(("kernel", "dtype"), PATHS, ids=str)
 @pytest.mark.parametrize("name", FILES)
 def test_outputs_and_gradients_are_reproduced(
     shared: Path, name: str, dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch

@@ -13,8 +13,14 @@ from cellvim.model import ChannelEncoder, published
 from tests.model.published_definition import grid_of, run_dense, run_masked
 from tests.model.published_states import CHANNEL, IMAGE, MASKED, random_image, random_state, shapes_of
 
-TOLERANCE = 1e-9
-"""Relative error in the 2-norm between two computations of the same in float64."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Relative error in the 2-norm between the definition in float64 and a computation in either precision."""
+PATHS = [
+    ("naive", torch.float64),
+    ("torch", torch.float64),
+    ("cpp", torch.float32),
+    ("triton", torch.float32),
+]
 
 RECTANGLE = {"img_size": [24, 40]}
 TURNED = {"scanpath_type": "colwise", **RECTANGLE}
@@ -64,13 +70,13 @@ def assert_same(actual: dict[str, Tensor | None], expected: dict[str, Tensor | N
             assert mine is None or not mine.any(), name
             continue
         assert mine is not None, name
-        assert (mine - value).norm() <= TOLERANCE * value.norm(), name
+        assert (mine - value).norm() <= TOLERANCE[mine.dtype] * value.norm(), name
 
 
-@pytest.mark.parametrize("kernel", ["naive", "torch"])
+@pytest.mark.parametrize(("kernel", "dtype"), PATHS, ids=str)
 @pytest.mark.parametrize("name", DENSE)
 def test_dense_variants_follow_their_definition(
-    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    name: str, kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CELLVIM_KERNEL", kernel)
     config = words(DENSE[name])
@@ -83,8 +89,8 @@ def test_dense_variants_follow_their_definition(
     expected = run_dense(config, twin, twin_image, ids)
     expected["loss"].backward()
 
-    model = published.build(config, state)
-    image.requires_grad_()
+    model = published.build(config, state).to(dtype)
+    image = image.to(dtype).requires_grad_()
     logits = model(image, ids)
     outputs = {"logits": logits, "features": model.features(image, ids), "tokens": model.tokens(image, ids)}
     outputs["loss"] = logits.log_softmax(-1)[:, 0].sum()
@@ -96,10 +102,10 @@ def test_dense_variants_follow_their_definition(
     assert_same(gradients, {key: value.grad for key, value in twin.items()})
 
 
-@pytest.mark.parametrize("kernel", ["naive", "torch"])
+@pytest.mark.parametrize(("kernel", "dtype"), PATHS, ids=str)
 @pytest.mark.parametrize("name", HIDDEN)
 def test_masked_variants_follow_their_definition(
-    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    name: str, kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CELLVIM_KERNEL", kernel)
     config = HIDDEN[name]
@@ -113,8 +119,8 @@ def test_masked_variants_follow_their_definition(
     expected = run_masked(config, twin, twin_image, noise)
     expected["loss"].backward()
 
-    model = published.build(config, state)
-    image.requires_grad_()
+    model = published.build(config, state).to(dtype)
+    image = image.to(dtype).requires_grad_()
     result = model(image, noise=noise)
     result.loss.backward()
 

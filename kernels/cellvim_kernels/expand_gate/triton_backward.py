@@ -103,7 +103,8 @@ def expand_gate_backward(
     if norm is None:
         return dmixed, None, None
     dscale, dshift = dnorm.sum(1)
-    return dmixed, dscale, dshift
+    # Not views of one tensor: an operator's results may not share memory.
+    return dmixed, dscale.clone(), dshift.clone()
 
 
 def backward_tiling(width: int, dtype: torch.dtype) -> Tiling:

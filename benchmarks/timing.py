@@ -44,7 +44,13 @@ class Failure:
 
 
 def interleaved(
-    cases: Mapping[str, Run], device: torch.device, *, turns: int, seconds: float
+    cases: Mapping[str, Run],
+    device: torch.device,
+    *,
+    turns: int,
+    seconds: float,
+    warm_up: int = WARM_UP,
+    fewest: int = FEWEST,
 ) -> dict[str, Timing | Failure]:
     """Time cases in turns, so that what disturbs the machine hits all of them.
 
@@ -53,6 +59,8 @@ def interleaved(
         device: Where it runs.
         turns: Timed turns of each case.
         seconds: Fewer turns if these are up.
+        warm_up: Turns that are not timed.
+        fewest: Timed turns that are taken however late it is.
 
     Returns:
         Time of each case; a case that fails while it warms up fails alone.
@@ -61,7 +69,7 @@ def interleaved(
     ready: dict[str, Run] = {}
     for name, run in cases.items():
         try:
-            for _ in range(WARM_UP):
+            for _ in range(warm_up):
                 run()
             wait(device)
             ready[name] = run
@@ -71,7 +79,7 @@ def interleaved(
     taken: dict[str, list[float]] = {name: [] for name in ready}
     began = time.perf_counter()
     for turn in range(turns):
-        if turn >= FEWEST and time.perf_counter() - began > seconds:
+        if turn >= fewest and time.perf_counter() - began > seconds:
             break
         for name, run in ready.items():
             taken[name].append(milliseconds(run, device))

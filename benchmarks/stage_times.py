@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_report import Findings, Table, at_most
-from benchmarks.gpu_timing import Failure, Run, graph_of, interleaved
+from benchmarks.findings import Findings, Table, at_most
+from benchmarks.timing import Failure, Run, graph_of, interleaved
 from cellvim_kernels import Grid, Kept, Layout
 from cellvim_kernels.layout import index_tables
 from cellvim_kernels.stages import Stages, stages_of
