@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -152,7 +151,7 @@ def find_agreement() -> Findings:
         truth = naive_pooled_mixer(xz.double(), wide, grid)
         for name, (mixer, _) in scan_paths().items():
             error = (mixer(xz, weights, grid) - truth).norm() / truth.norm()
-            rows.append([NAMES[name], order, float(error)])
+            rows.append([NAMES[name], order, error.item()])
             if not error < 2e-5:
                 msg = f"{name} differs from the equation by {error:.1e}: its times would mean nothing"
                 raise AssertionError(msg)
@@ -210,9 +209,19 @@ def peak_mib(workload: Workload, name: str) -> float:
     side, batch = workload.sides[0], workload.batches[0]
     inputs = torch.randn(batch, side * side * CHANNELS, workload.size.width)
     step = training_step(stack_of(name, workload.size, side), inputs)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_mib("VmRSS")
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / MIB
+    return resident_mib("VmHWM") - before
+
+
+def resident_mib(kind: str) -> float:
+    """Memory of this process, now (VmRSS) or at most so far (VmHWM).
+
+    Not from getrusage: there, the peak begins with that of the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
+    return int(kib) * 1024 / MIB
 
 
 def find_stages_of(workload: Workload, sections: list[Findings]) -> Findings:

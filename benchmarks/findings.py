@@ -134,6 +134,9 @@ def _draw(plot: Plot, path: Path) -> None:
     for name, points in plot.curves.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel=plot.x_label, ylabel=plot.y_label)
+    measured = sorted({x for points in plot.curves.values() for x, _ in points})
+    axes.set_xticks(measured, [f"{x:g}" for x in measured], minor=False)
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend()
     figure.tight_layout()

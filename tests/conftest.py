@@ -1,8 +1,14 @@
 """What every test folder shares: the real plates kept beside the project, and deterministic Hypothesis."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Where there is no GPU, Triton kernels run in Triton's interpreter. It has to know before Triton is imported, which
+# torch may do.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import numpy as np
 import polars as pl

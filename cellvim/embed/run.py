@@ -24,6 +24,7 @@ from cellvim.errors import InputError, OutputExistsError, SomeFailedError, Usage
 from cellvim.model import (
     ChannelEncoder,
     ModelCard,
+    choose_backend,
     choose_device,
     compute_with,
     explain_out_of_memory,
@@ -90,7 +91,8 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
     parts_folder = settings.out.parent / f"{settings.out.name}.parts"
     with locked(parts_folder), explain_out_of_memory():
-        _keep_threads(parts_folder / "threads.json")
+        kernels = choose_backend(device)
+        _keep_computing(parts_folder / "computing.json", kernels)
         parts = [
             _embed_or_reuse(plate, encoder, card, settings, parts_folder / f"{plate.name}.parquet", identity)
             for plate in plates
@@ -107,11 +109,16 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
             **{name: len(lost) for name, lost in books(parts).items()},
         }
         provenance = _provenance(settings, card, plates, run, identity) | {"unknown_stains": unknown_stains}
-        run.facts = {**books(parts), "model": provenance["model"], "unknown_stains": unknown_stains}
+        run.facts = {
+            **books(parts),
+            "model": provenance["model"],
+            "unknown_stains": unknown_stains,
+            "kernels": kernels,
+        }
         run.write(settings.out.with_suffix(".run.json"))
         write_table(settings.out, parts, provenance)
         remove_leftovers(parts_folder)
-        for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
+        for part in (*parts_folder.glob("*.parquet"), parts_folder / "computing.json"):
             part.unlink()
     with suppress(OSError):  # another process may have begun there since the lock was let go
         parts_folder.rmdir()
@@ -202,9 +209,15 @@ def _is_done(settings: EmbedSettings, identity: str) -> bool:
     raise OutputExistsError(out, why="was made from other plates, settings or weights")
 
 
-def _keep_threads(record: Path) -> None:
-    begun_with = read_json(record)["threads"] if record.is_file() else None
-    write_json(record, {"threads": compute_with(begun_with)})
+def _keep_computing(record: Path, kernels: str) -> None:
+    """Use as many threads as before an interruption, and say if the kernels are others."""
+    before = read_json(record) if record.is_file() else {}
+    if before.get("kernels", kernels) != kernels:
+        was = before["kernels"]
+        logger.warning(
+            "plates embedded before were computed with %s kernels, now %s: last bits differ", was, kernels
+        )
+    write_json(record, {"threads": compute_with(before.get("threads")), "kernels": kernels})
 
 
 def _embed_or_reuse(

@@ -7,6 +7,9 @@ import torch
 
 from cellvim_kernels.selective_scan import mamba
 
+TAPS = 4
+MOST_STATES = {"triton": 64, "cpp": 256}
+"""More states than these would not fit into a thread's registers, or its stack."""
 NEWEST_UNSUPPORTED = (7, 5)
 """Compute capability below which Triton has no bf16."""
 
@@ -25,6 +28,23 @@ def why_absent(backend: str, device_type: str) -> str | None:
     if backend == "mamba":
         needs_gpu = "mamba-ssm computes on an NVIDIA GPU only"
         return mamba.why_unavailable() or (None if device_type == "cuda" else needs_gpu)
+    return None
+
+
+def why_beyond(backend: str, states: int, taps: int) -> str | None:
+    """Say why a fused backend cannot take a model; None if it can.
+
+    Args:
+        backend: `triton` or `cpp`.
+        states: State size N.
+        taps: Taps K of the convolution.
+    """
+    if taps != TAPS:
+        return f"{backend} kernels convolve {TAPS} taps, this model has {taps}"
+    most, is_odd = MOST_STATES[backend], backend == "triton" and states & (states - 1) != 0
+    if states > most or is_odd:
+        kind = "a power of two, at most" if backend == "triton" else "at most"
+        return f"{backend} kernels scan {kind} {most} states, this model has {states}"
     return None
 
 

@@ -84,7 +84,7 @@ def pooled_mixer(
         UnavailableBackendError: It names one that is not there.
     """
     fused = _fused_backend(xz)
-    if fused is not None:
+    if fused is not None and _can_take(fused, weights.A_log.shape[-1], weights.conv_weight.shape[-1]):
         return fused_pooled_mixer(xz, weights, layout, pool, backend=fused)
     mixed: Tensor = _unfused_pooled_mixer(xz, weights, layout, pool)
     return mixed
@@ -144,6 +144,19 @@ def _fused_backend(tokens: Tensor) -> FusedBackend | None:
         # Fused paths compute in float32; who asks for float64 wants its digits.
         return None
     return next((name for name in FUSED if name == chosen), None)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _can_take(backend: FusedBackend, states: int, taps: int) -> bool:
+    return not _told_limit(backend, states, taps)
+
+
+@cache
+def _told_limit(backend: FusedBackend, states: int, taps: int) -> str | None:
+    limit = availability.why_beyond(backend, states, taps)
+    if limit is not None:
+        logger.warning("plain torch computes this model: %s", limit)
+    return limit
 
 
 # A backend is kernels already: the scan of the torch path works on views that a compiler cannot trace.

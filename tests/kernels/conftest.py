@@ -1,13 +1,9 @@
-"""Triton kernels run in Triton's interpreter where there is no GPU: it has to know before they are imported."""
+"""What the tests of all kernels share."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -165,3 +165,35 @@ def test_backends_agree(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     expected = naive_add_rms_norm(tokens, residual, scale)
     for mine, truth in zip(add_rms_norm(tokens, residual, scale), expected, strict=True):
         torch.testing.assert_close(mine, truth)
+
+
+@pytest.mark.parametrize(
+    ("backend", "states", "taps", "reason"),
+    [
+        ("triton", 12, 4, "a power of two, at most 64 states, this model has 12"),
+        ("triton", 128, 4, "at most 64 states, this model has 128"),
+        ("cpp", 257, 4, "at most 256 states, this model has 257"),
+        ("cpp", 16, 3, "convolve 4 taps, this model has 3"),
+        ("triton", 16, 4, None),
+        ("cpp", 12, 4, None),
+    ],
+)
+def test_models_beyond_a_fused_path_are_known(
+    backend: str, states: int, taps: int, reason: str | None
+) -> None:
+    found = availability.why_beyond(backend, states, taps)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_a_model_beyond_the_fused_path_is_computed_by_plain_torch_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatch._told_limit.cache_clear()
+    xz, weights = draw_tokens(1, 4, 4, dtype=torch.float32), draw_weights(4, state=260, dtype=torch.float32)
+    with caplog.at_level(logging.WARNING, logger="cellvim_kernels"):
+        mixed = pooled_mixer(xz, weights, Grid(2, 2, 1))
+        pooled_mixer(xz, weights, Grid(2, 2, 1))
+    assert len(caplog.records) == 1
+    assert "at most 256 states" in caplog.records[0].getMessage()
+    monkeypatch.setenv("CELLVIM_KERNEL", "torch")
+    assert torch.equal(mixed, pooled_mixer(xz, weights, Grid(2, 2, 1)))

@@ -6,7 +6,7 @@
 
 namespace cellvim {
 
-// As cpp/library.py fills it. `tables` is 1 if all samples are alike, else the batch; `directions` 1 or 2.
+// As cpp/call.py fills it. `tables` is 1 if all samples are alike, else the batch; `directions` 1 or 2.
 struct Sequence {
   const int32_t *memory, *cell, *members, *first;
   const float* share;
