@@ -27,7 +27,7 @@ from benchmarks.eager import Norm, eager_pooled_mixer, torch_add_rms_norm
 from benchmarks.findings import Findings, Plot, Table, as_markdown, at_least, save
 from benchmarks.stacks import Mixer, Size, Stack, attention_stack, grids_of, scan_stack
 from benchmarks.stage_times import Shape, time_kernels
-from benchmarks.timing import Failure, Run, Timing, interleaved
+from benchmarks.timing import Failure, Run, Timing, interleaved, resident_growth_mib
 from cellvim_kernels import Grid, MixerWeights
 from cellvim_kernels.add_rms_norm.operator import fused_add_rms_norm
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, token_major_pooled_mixer
@@ -35,7 +35,10 @@ from cellvim_kernels.pooled_mixer.operator import fused_pooled_mixer
 
 CHANNELS = 8
 CPU = torch.device("cpu")
-MIB = 2**20
+TOLERANCE = 2e-5
+"""Relative, in the 2-norm, of float32 to the equation in float64: a few roundings, not one per sum."""
+RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
+"""Makes glibc give a tensor's memory back when it is freed, so that what a step left does not hide the next."""
 VARIANTS = ("eager", "torch", "cpp", "vit")
 NAMES = {
     "eager": "FastVim-S, eager composition",
@@ -75,7 +78,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=FULL.seconds, help="for each table of times")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--out", type=Path, default=Path("out/cpu"), help="folder for report, JSON and plots")
     parser.add_argument("--quick", action="store_true", help="a tiny model: shows that all runs")
     parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -105,6 +108,11 @@ def main() -> None:
     print(page)
 
 
+def usable_cores() -> int:
+    # A container, or taskset, may leave fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def heading() -> str:
     command = " ".join(["python -m benchmarks.cpu", *sys.argv[1:]])
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -129,7 +137,7 @@ def find_rates(threads: int, *, is_quick: bool) -> Findings:
     left = torch.randn(side, side)
     cases: dict[str, Run] = {"copy": lambda: target.copy_(source), "product": lambda: left @ left}
     times = interleaved(cases, CPU, turns=9, seconds=5)
-    copy, product = milliseconds(times["copy"]), milliseconds(times["product"])
+    copy, product = median_ms(times["copy"]), median_ms(times["product"])
     rows = [
         ["copy, GB/s read and written", 2 * source.nbytes / copy / 1e6],
         ["product, GFLOP/s", 2 * side**3 / product / 1e6],
@@ -152,7 +160,7 @@ def find_agreement() -> Findings:
         for name, (mixer, _) in scan_paths().items():
             error = (mixer(xz, weights, grid) - truth).norm() / truth.norm()
             rows.append([NAMES[name], order, error.item()])
-            if not error < 2e-5:
+            if not error < TOLERANCE:
                 msg = f"{name} differs from the equation by {error:.1e}: its times would mean nothing"
                 raise AssertionError(msg)
     return Findings(
@@ -171,17 +179,12 @@ def find_speed(workload: Workload) -> Findings:
             cases = {name: case(stack, inputs) for name, stack in stacks.items()}
             times = interleaved(cases, CPU, turns=9, seconds=workload.seconds, warm_up=1, fewest=3)
             rows = [
-                [
-                    NAMES[name],
-                    str(times[name]),
-                    1000 * batch / milliseconds(times[name]),
-                    turns_of(times[name]),
-                ]
-                for name in VARIANTS
+                [NAMES[name], str(time), 1000 * batch / median_ms(time), turns_of(time)]
+                for name, time in times.items()
             ]
             columns = ("", "ms: median (quartiles)", "images/s", "turns")
             findings.tables.append(Table(f"{title}, {tokens} tokens, batch {batch}", columns, rows))
-            eager, fused, vit = (milliseconds(times[name]) for name in ("eager", "cpp", "vit"))
+            eager, fused, vit = (median_ms(times[name]) for name in ("eager", "cpp", "vit"))
             findings.goals += [
                 at_least(f"{title}, {tokens} tokens: fused C++ over eager", eager / fused, 1.8),
                 at_least(
@@ -197,7 +200,10 @@ def find_memory(workload: Workload, threads: int, *, is_quick: bool) -> Findings
     for name in VARIANTS:
         command = [sys.executable, "-m", "benchmarks.cpu", "--peak-of", name, "--threads", str(threads)]
         ended = subprocess.run(
-            [*command, *(["--quick"] if is_quick else [])], capture_output=True, check=True
+            [*command, *(["--quick"] if is_quick else [])],
+            env={**os.environ, **RETURN_AT_ONCE},
+            stdout=subprocess.PIPE,
+            check=True,
         )
         rows.append([NAMES[name], json.loads(ended.stdout)])
     batch, tokens = workload.batches[0], workload.sides[0] ** 2 * CHANNELS
@@ -205,23 +211,16 @@ def find_memory(workload: Workload, threads: int, *, is_quick: bool) -> Findings
     return Findings("memory", [Table(title, ("", "MiB"), [[*row] for row in rows])])
 
 
-def peak_mib(workload: Workload, name: str) -> float:
+def peak_mib(workload: Workload, name: str) -> float | None:
+    """Most memory of a second training step above what is there before it; None where nobody counts."""
     side, batch = workload.sides[0], workload.batches[0]
     inputs = torch.randn(batch, side * side * CHANNELS, workload.size.width)
-    step = training_step(stack_of(name, workload.size, side), inputs)
-    before = resident_mib("VmRSS")
+    stack = stack_of(name, workload.size, side)
+    step = training_step(stack, inputs)
+    # The first makes the optimizer's moments, loads libraries and packs weights: none of it is a step's own.
     step()
-    return resident_mib("VmHWM") - before
-
-
-def resident_mib(kind: str) -> float:
-    """Memory of this process, now (VmRSS) or at most so far (VmHWM).
-
-    Not from getrusage: there, the peak begins with that of the process that started this one.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
-    return int(kib) * 1024 / MIB
+    stack.zero_grad(set_to_none=True)
+    return resident_growth_mib(step)
 
 
 def find_stages_of(workload: Workload, sections: list[Findings]) -> Findings:
@@ -246,8 +245,8 @@ def find_crossover(workload: Workload) -> Findings:
         cases = {name: forward(stack_of(name, workload.size, side), inputs) for name in VARIANTS}
         times = interleaved(cases, CPU, turns=5, seconds=workload.seconds / 3, warm_up=1, fewest=3)
         for name in VARIANTS:
-            curves[NAMES[name]].append((tokens, milliseconds(times[name])))
-        rows.append([tokens, *(milliseconds(times[name]) for name in VARIANTS)])
+            curves[NAMES[name]].append((tokens, median_ms(times[name])))
+        rows.append([tokens, *(median_ms(times[name]) for name in VARIANTS)])
     title = "one image, forward: ms"
     table = Table(title, ("tokens", *(NAMES[name] for name in VARIANTS)), [[*row] for row in rows])
     return Findings("tokens", [table], plots=[Plot("cpu_tokens", "tokens", "ms of one image", curves)])
@@ -286,7 +285,7 @@ def training_step(stack: Stack, inputs: Tensor) -> Run:
     return run
 
 
-def milliseconds(timing: Timing | Failure) -> float:
+def median_ms(timing: Timing | Failure) -> float:
     if isinstance(timing, Failure):
         raise RuntimeError(timing.reason)  # noqa: TRY004  (a case that failed, not a wrong argument)
     return timing.median

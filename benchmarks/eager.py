@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.mamba_parts import part
-from cellvim_kernels import Grid, MixerWeights
+from cellvim_kernels import RMS_NORM_EPS, Grid, MixerWeights
 from cellvim_kernels.expand_gate import NORM_EPS
 
-RMS_NORM_EPS = 1e-5
-CONV_TAPS = 4
+PACKAGES = {"causal_conv1d", "mamba_ssm"}
 
 Norm = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -43,6 +42,11 @@ class Parts:
     @property
     def has_scan_kernel(self) -> bool:
         return self.scan is not torch_scan
+
+    @property
+    def is_all_kernels(self) -> bool:
+        """Whether it is the composition at its best, with nothing in plain torch."""
+        return set(self.sources.values()) <= PACKAGES
 
 
 def eager_pooled_mixer(xz: Tensor, weights: MixerWeights, grid: Grid, parts: Parts | None = None) -> Tensor:
@@ -98,7 +102,7 @@ def _direction(x: Tensor, weights: MixerWeights, direction: int, grid: Grid, par
 
 def torch_conv_silu(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
     taps, bias = taps[:, None].to(x.dtype), bias.to(x.dtype)
-    padded = functional.conv1d(x, taps, bias, padding=CONV_TAPS - 1, groups=x.shape[1])
+    padded = functional.conv1d(x, taps, bias, padding=taps.shape[-1] - 1, groups=x.shape[1])
     return functional.silu(padded[..., : x.shape[2]])
 
 

@@ -1,4 +1,4 @@
-"""What a section of the GPU benchmark found, as JSON, Markdown and plots."""
+"""What a section of a benchmark found, as JSON, Markdown and plots."""
 
 import json
 from collections.abc import Sequence

@@ -6,7 +6,8 @@
 Sections run in order of importance. Each is printed and saved as soon as it is done; one that fails is told and left
 behind. At the end a Markdown table with every claim, its number and whether it held. Needs torch, Triton, jaxtyping
 and, for the eager baseline at its best, the packages mamba-ssm and causal-conv1d; where they are missing plain torch
-takes their place, and the tables say so. Exits with 1 if a result was wrong or a section failed; slowness is no error.
+takes their place, and the tables say so. Exits with 1 if a result was wrong, a section failed, or the backend asked
+for does not work; slowness is no error.
 """
 
 import argparse
@@ -27,11 +28,16 @@ import torch
 
 from benchmarks import gpu_contracts, gpu_correctness, gpu_encoder, gpu_scaling, stage_times
 from benchmarks.eager import kernel_parts
-from benchmarks.findings import Cell, Findings, Table, as_markdown, claims, save, section_markdown
+from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, claims, save, section_markdown
 from benchmarks.gpu_encoder import Tokens
 from benchmarks.stacks import Size
 from benchmarks.timing import WARM_UP, Failure, Run, give_back, milliseconds
-from cellvim_kernels.dispatch import ENVIRONMENT_KEY, chosen_backend
+from cellvim_kernels.dispatch import (
+    ENVIRONMENT_KEY,
+    UnavailableBackendError,
+    UnknownBackendError,
+    chosen_backend,
+)
 from cellvim_kernels.stages import FUSED
 
 PACKAGES = ("torch", "triton", "mamba-ssm", "causal-conv1d", "numpy")
@@ -99,13 +105,17 @@ TINY = Scale(
 def main() -> int:
     arguments = parse(sys.argv[1:])
     device = torch.device(arguments.device)
-    os.environ[ENVIRONMENT_KEY] = arguments.backend
+    try:
+        backend = use_backend(arguments.backend, device)
+    except (UnknownBackendError, UnavailableBackendError) as error:
+        print(f"benchmarks.gpu: nothing was measured: {error}", file=sys.stderr)
+        return 1
     scale = TINY if arguments.tiny else FULL
-    sections = all_sections(scale, device, arguments.backend, is_tiny=arguments.tiny)
+    sections = all_sections(scale, device, backend, is_tiny=arguments.tiny)
     chosen = {name: run for name, run in sections.items() if name in (arguments.only or sections)}
     found = run_sections(chosen, arguments.out, arguments.seconds, device)
     command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
-    heading = f"`{command}`, {time.strftime('%Y-%m-%d')}, {device_name(device)}"
+    heading = f"`{command}`, {time.strftime('%Y-%m-%d')}, {device_name(device)}, backend {backend}"
     (arguments.out / "report.md").write_text(as_markdown(found, heading), encoding="utf-8")
     # The sections stand above already.
     print(f"\n{heading}\n\n{claims(found)}")
@@ -130,6 +140,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     # A CPU, and Triton's interpreter all the more, is here to try the code.
     parsed.tiny = parsed.tiny or parsed.device == "cpu"
     return parsed
+
+
+def use_backend(wanted: str, device: torch.device) -> str:
+    """Make a backend the one in use from here on, and give its name; `auto` becomes what it stands for.
+
+    Raises:
+        UnknownBackendError: There is none of this name.
+        UnavailableBackendError: It does not work here.
+    """
+    os.environ[ENVIRONMENT_KEY] = wanted
+    chosen = chosen_backend(device.type)
+    if wanted != "auto":
+        return wanted
+    os.environ[ENVIRONMENT_KEY] = chosen
+    return chosen
 
 
 def all_sections(scale: Scale, device: torch.device, backend: str, *, is_tiny: bool) -> dict[str, Section]:
@@ -195,12 +220,16 @@ def tell_facts(findings: Findings, scale: Scale, device: torch.device, backend: 
     generator = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator, device=device).bfloat16() for _ in range(2))
     taken = _median_of(partial(torch.mm, left, right), device)
+    in_use = chosen_backend(device.type)
+    claim = f"backends other than {backend}, which was asked for, in use: 0"
+    differing = int(in_use != backend)
+    findings.goals.append(Goal(claim, differing, differing == 0, is_required=True))
     facts: dict[str, Cell] = {
         "device": device_name(device),
         "Python": platform.python_version(),
         **{name: installed(name) for name in PACKAGES},
         "CUDA of torch": torch.version.cuda,
-        "kernel backend": f"{backend}: {chosen_backend(device.type)} in use",
+        "kernel backend": f"{backend} asked for, {in_use} in use",
         **{f"eager {name}": source for name, source in kernel_parts().sources.items()},
         "copy, TB/s read and written": copy_rate(scale.copied[0], device) / 1e12,
         f"bf16 product of {side}, TFLOP/s": 2 * side**3 / (1e9 * taken),

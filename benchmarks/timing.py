@@ -1,9 +1,10 @@
-"""Time, memory and CUDA graphs of things that run on a GPU; on a CPU the wall clock, to try the code."""
+"""Time, memory and CUDA graphs of things that run on a GPU; wall clock and resident memory on a CPU."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,9 @@ Run = Callable[[], object]
 WARM_UP, FEWEST = 3, 5
 """Turns that compile and fill caches, and timed turns that are taken however late it is."""
 MIB = 2**20
+PROCESS = Path("/proc/self")
+FORGET_PEAK = "5"
+"""Written to clear_refs, it makes the present memory the most so far (man 5 proc)."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,28 @@ def peak_mib(run: Run, device: torch.device, kept: Iterable[torch.Tensor] = ()) 
         return Failure.of(error)
     grown = torch.cuda.max_memory_allocated(device) - before
     return (grown + sum(tensor.nbytes for tensor in kept)) / MIB
+
+
+def resident_growth_mib(run: Run) -> float | None:
+    """Most resident memory that a run adds to what this process holds before it.
+
+    Returns:
+        None where the system does not count: it is Linux that keeps a peak, and lets go of the last one.
+    """
+    try:
+        (PROCESS / "clear_refs").write_text(FORGET_PEAK, encoding="ascii")
+    except OSError:
+        return None
+    before = _resident_mib("VmRSS")
+    run()
+    return _resident_mib("VmHWM") - before
+
+
+def _resident_mib(kind: str) -> float:
+    # Not from getrusage: there, the peak begins with that of the process that started this one.
+    lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
+    return int(kib) * 1024 / MIB
 
 
 def wait(device: torch.device) -> None:

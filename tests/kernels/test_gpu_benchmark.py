@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import eager, gpu, gpu_correctness, stage_times
-from benchmarks.eager import eager_pooled_mixer, kernel_parts
+from benchmarks import eager, gpu, gpu_correctness, gpu_encoder, stage_times
+from benchmarks.eager import PLAIN, Parts, eager_pooled_mixer, kernel_parts
 from benchmarks.findings import Findings, Goal, Plot, Table, as_markdown, at_least, at_most, save
 from benchmarks.gpu_correctness import draw_weights, largest_error
-from benchmarks.gpu_encoder import CELLVIM, EAGER, Speed, Tokens, Training, times_as_fast, variants
+from benchmarks.gpu_encoder import CELLVIM, EAGER, EAGER_COMPILED, Speed, Tokens, Training, times_as_fast
 from benchmarks.gpu_scaling import crossing
 from benchmarks.stacks import Size, Stack, attention_stack, grids_of, scan_stack
-from benchmarks.timing import Failure, Timing, interleaved
+from benchmarks.timing import PROCESS, Failure, Timing, interleaved, resident_growth_mib
 from cellvim.config import ModelSettings
 from cellvim.model import ChannelEncoder
 from cellvim_kernels import Grid, MixerWeights, add_rms_norm, pooled_mixer
@@ -29,6 +30,7 @@ from cellvim_kernels.stages import Stages
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])}
 STAINS = ("DNA", "ER")
 FLOAT64_TOLERANCE = 1e-10
 
@@ -77,9 +79,10 @@ def test_other_peoples_operations_are_called_as_they_are_meant(monkeypatch: pyte
     monkeypatch.setattr(eager, "part", lambda module, name: (given[name], module.partition(".")[0]))
     parts = kernel_parts()
     assert parts.has_scan_kernel
+    assert parts.is_all_kernels
     assert parts.sources == {"conv_silu": "causal_conv1d", "scan": "mamba_ssm", "add_rms_norm": "mamba_ssm"}
     size, tokens = Size(width=8, depth=3, state=2, head=4), Tokens(2, 2, 3, 2)
-    made = variants(tokens, size, parts)
+    made = gpu_encoder.variants(tokens, size, parts)
     results = [made[name]()(tokens.draw(8, CPU)) for name in (EAGER, CELLVIM)]
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
@@ -88,6 +91,7 @@ def test_absent_packages_leave_plain_torch_and_are_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(eager, "part", lambda *_: (None, "No module named 'mamba_ssm'"))
     parts = kernel_parts()
     assert not parts.has_scan_kernel
+    assert not parts.is_all_kernels
     assert parts.scan is eager.torch_scan
     assert parts.sources["scan"] == "torch (No module named 'mamba_ssm')"
 
@@ -98,11 +102,8 @@ def test_a_stack_computes_what_cellvims_encoder_computes(backbone: Any) -> None:
     encoder = ChannelEncoder(settings, STAINS, generator=torch.Generator().manual_seed(1))
     size = Size(width=24, depth=3, state=2, head=8)
     grids = grids_of(2, 3, 2, is_pooled=backbone == "fast_channel_vim")
-    make = (
-        attention_stack
-        if backbone == "channel_vit"
-        else partial(scan_stack, mixer=pooled_mixer, norm=add_rms_norm)
-    )
+    scan = partial(scan_stack, mixer=pooled_mixer, norm=add_rms_norm)
+    make: Any = attention_stack if backbone == "channel_vit" else scan
     stack: Stack = make(size, grids)
     stack.blocks.load_state_dict(encoder.blocks.state_dict())
     patches = torch.randn(2, 2, 3, 2, 4, generator=torch.Generator().manual_seed(2))
@@ -237,16 +238,70 @@ def test_slowness_is_no_error_and_a_wrong_result_is() -> None:
     assert not at_most("less", nan, 3).is_met
 
 
-def test_ratios_compare_the_better_way_of_launching() -> None:
-    def speed(launched: float, graph: float | None) -> Speed:
-        timed = None if graph is None else Timing(graph, graph, graph, 1)
-        return Speed(Timing(launched, launched, launched, 1), timed, None)
+FAILED = Speed(*3 * [Failure("no room")])
 
-    failed = Failure("no room")
-    speeds = {"ours": speed(4, 2), "theirs": speed(9, None), "none": Speed(failed, failed, failed)}
+
+def speed(launched: float, graph: float | None = None, peak_mib: float | None = None) -> Speed:
+    timed = None if graph is None else Timing(graph, graph, graph, 1)
+    return Speed(Timing(launched, launched, launched, 1), timed, peak_mib)
+
+
+def test_ratios_compare_the_better_way_of_launching() -> None:
+    speeds = {"ours": speed(4, 2), "theirs": speed(9), "none": FAILED}
     assert times_as_fast(speeds, "ours", "theirs") == 4.5
     assert times_as_fast(speeds, "ours", "none") is None
     assert times_as_fast(speeds, "ours", "absent") is None
+
+
+def eager_parts(conv: str, rest: str) -> Parts:
+    return replace(PLAIN, sources={"conv_silu": conv, "scan": rest, "add_rms_norm": rest})
+
+
+def test_the_eager_composition_is_judged_on_its_kernels_and_the_compiled_one_is_told() -> None:
+    speeds = {CELLVIM: speed(2, None, 50.0), EAGER: speed(9, 8, 200.0), EAGER_COMPILED: speed(5)}
+    faster, smaller = gpu_encoder.faster_than_eager, gpu_encoder.smaller_than_eager
+    packages = eager_parts("causal_conv1d", "mamba_ssm")
+    goal = at_least("L: times as fast as the eager composition (compiled: 2.5)", 4.0, 3)
+    assert faster("L", speeds, packages, 3) == goal
+    assert smaller("L", speeds, packages, 0.5).found == 0.25
+    assert (
+        "(compiled: was not measured)" in faster("L", {**speeds, EAGER_COMPILED: FAILED}, packages, 3).claim
+    )
+    lost = {**speeds, EAGER: FAILED}
+    for parts, times in (
+        (PLAIN, speeds),
+        (eager_parts("torch (absent)", "mamba_ssm"), speeds),
+        (packages, lost),
+    ):
+        for judged in (faster("L", times, parts, 3), smaller("L", times, parts, 0.5)):
+            assert judged.found is None
+            assert not judged.is_met
+
+
+def test_the_fastest_transformer_is_named() -> None:
+    flash, cudnn, compiled = gpu_encoder.VIT_FLASH, gpu_encoder.VIT_CUDNN, gpu_encoder.VIT_COMPILED
+    speeds = {CELLVIM: speed(2), flash: speed(9, 7), cudnn: FAILED, compiled: speed(8, 6)}
+    judge = gpu_encoder.faster_than_vit
+    named = "L: times as fast as the fastest ViT (compiled, CUDA graph)"
+    assert judge("L", speeds, 2) == at_least(named, 3.0, 2)
+    assert "(flash, launched)" in judge("L", {**speeds, flash: speed(4)}, 2).claim
+    assert judge("L", {**speeds, flash: FAILED, compiled: FAILED}, 2).found is None
+
+
+@pytest.mark.skipif(not (PROCESS / "clear_refs").exists(), reason="only Linux keeps a peak")
+def test_the_memory_of_a_run_is_its_own_and_not_that_of_one_before() -> None:
+    def take(mib: int) -> None:
+        torch.ones(mib, 2**18)
+
+    take(256)
+    grown = resident_growth_mib(partial(take, 64))
+    assert grown is not None
+    assert 56 < grown < 96
+
+
+def test_memory_that_nobody_counts_has_no_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.timing.PROCESS", tmp_path / "absent")
+    assert resident_growth_mib(lambda: None) is None
 
 
 def test_the_crossing_is_where_the_curves_meet() -> None:
@@ -268,61 +323,77 @@ def test_the_memory_of_a_training_step_counts_weights_gradients_and_moments() ->
     assert sum(tensor.nbytes for tensor in training.kept()) == 4 * weights + counters
 
 
-def run_benchmark(out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--out", str(out), *arguments],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_it_starts_where_only_torch_and_jaxtyping_are_installed() -> None:
     """A machine lent for a measurement has few packages: those that cellvim's model needs may be missing."""
     absent = ("cellvim", "pydantic", "polars", "yaml", "safetensors", "matplotlib", "zarr")
     script = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.gpu"
-    paths = os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])
-    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=True)
+    subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, out: Path, backend: str, *names: str) -> int:
+    command = ["gpu", "--device", "cpu", "--backend", backend, "--only", *names, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    return gpu.main()
+
+
+def test_a_backend_that_is_not_in_use_fails_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Negative control: what was asked for falls back to another."""
+    monkeypatch.setattr(gpu, "chosen_backend", lambda _: "naive")
+    assert run_here(monkeypatch, tmp_path, "torch", "facts") == 1
+    goal = json.loads((tmp_path / "facts.json").read_text())["goals"][0]
+    assert goal["claim"] == "backends other than torch, which was asked for, in use: 0"
+    assert goal["found"] == 1
+
+
+@pytest.mark.parametrize("backend", ["mamba", "misspelled"])
+def test_a_backend_that_is_not_there_is_told_and_nothing_is_measured(
+    backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(monkeypatch, tmp_path, backend, "facts") == 1
+    assert f"nothing was measured: CELLVIM_KERNEL={backend}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_auto_is_what_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "chosen_backend", lambda _: "naive")
+    assert gpu.use_backend("auto", CPU) == "naive"
+    assert os.environ["CELLVIM_KERNEL"] == "naive"
 
 
 @pytest.mark.slow
 def test_the_kernels_are_right_in_the_interpreter(tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    done = run_benchmark(tmp_path, "--only", "correctness", "--backend", "triton", TRITON_INTERPRET="1")
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = ["-m", "benchmarks.gpu", "--device", "cpu", "--backend", "triton", "--only", "correctness"]
+    environment = ENVIRONMENT | {"TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, *command, "--out", str(tmp_path)], env=environment, check=True)
     content = json.loads((tmp_path / "correctness.json").read_text())
     assert content["goals"][0]["found"] == 0
-    assert len(content["tables"][0]["rows"]) == 12
+    assert len(content["tables"][0]["rows"]) == 6
 
 
 def test_a_wrong_result_fails_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Negative control: half the truth is outside the tolerance everywhere."""
     monkeypatch.setattr(gpu_correctness, "pooled_mixer", lambda *given: pooled_mixer(*given) / 2)
-    command = [
-        "gpu",
-        "--device",
-        "cpu",
-        "--backend",
-        "torch",
-        "--only",
-        "correctness",
-        "--out",
-        str(tmp_path),
-    ]
-    monkeypatch.setattr(sys, "argv", command)
-    assert gpu.main() == 1
+    assert run_here(monkeypatch, tmp_path, "torch", "correctness") == 1
     found = json.loads((tmp_path / "correctness.json").read_text())["goals"][0]["found"]
-    assert found == 10
+    assert found == 4
 
 
 def test_every_section_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All but what compiles: the smallest shapes, on plain torch."""
-    names = ["facts", "determinism", "tokens", "images"]
-    command = ["gpu", "--device", "cpu", "--backend", "torch", "--only", *names, "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
-    assert gpu.main() == 0
+    """All but a backend's own kernels: the smallest shapes, on plain torch, and nothing is compiled."""
+    monkeypatch.setattr(gpu_encoder, "_compiled", lambda make: make())
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setattr(gpu_encoder, "LONG_TOKENS", gpu.TINY.encoder[0].length)
+    names = ["facts", "forward", "training", "determinism", "tokens", "images", "compile"]
+    assert run_here(monkeypatch, tmp_path, "torch", *names) == 0
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in names}
+    times = {row[0]: row for row in found["forward"]["tables"][0]["rows"]}
+    assert {CELLVIM, EAGER, EAGER_COMPILED, gpu_encoder.VIT_FLASH, gpu_encoder.VIT_COMPILED} <= times.keys()
+    assert all(row[1] != "failed" for name, row in times.items() if name != gpu_encoder.VIT_CUDNN)
+    eager_claim, vit_claim = found["forward"]["goals"]
+    assert eager_claim["found"] is None
+    assert vit_claim["found"] > 0
+    assert len(found["training"]["goals"]) == 2
+    assert found["compile"]["goals"][0]["found"] == 0
     assert (tmp_path / "report.md").read_text().startswith("`python -m benchmarks.gpu --device cpu")
     assert (tmp_path / "tokens.png").exists()
