@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cellvim_kernels import Grid, Kept, Layout, Pool, ScanInputs
+from cellvim_kernels import RMS_NORM_EPS, Grid, Kept, Layout, Pool, ScanInputs
 from cellvim_kernels.add_rms_norm import cpp as norm_cpp
 from cellvim_kernels.add_rms_norm import naive_add_rms_norm
 from cellvim_kernels.conv_pool import cpp as conv_cpp
 from cellvim_kernels.conv_pool import naive_conv_pool
-from cellvim_kernels.cpp import CompileUnavailableError, load
+from cellvim_kernels.cpp import CompileUnavailableError, build, load
 from cellvim_kernels.cpp.call import UnsupportedTensorError
+from cellvim_kernels.expand_gate import NORM_EPS, naive_expand_gate
 from cellvim_kernels.expand_gate import cpp as gate_cpp
-from cellvim_kernels.expand_gate import naive_expand_gate
 from cellvim_kernels.layout import index_tables
 from cellvim_kernels.selective_scan import cpp as scan_cpp
 from cellvim_kernels.selective_scan import naive_selective_scan
@@ -53,10 +52,15 @@ MASKED: list[tuple[Kept, int]] = [
     (keep(Grid(3, 2, 5, is_pooled=False), batch=3, ratio=0.25), 33),
 ]
 CASES: list[tuple[Layout, int]] = [*DENSE, *MASKED]
-IDS = [
-    f"{case if isinstance(case, Grid) else f'kept{number}'}-{width}"
-    for number, (case, width) in enumerate(CASES)
-]
+
+
+def name_case(number: int, layout: Layout, width: int) -> str:
+    if isinstance(layout, Grid):
+        return f"dense-{number}-width{width}"
+    return f"{'kept' if layout.bins[0] is layout.bins[1] else 'published'}-{number}-width{width}"
+
+
+IDS = [name_case(number, *case) for number, case in enumerate(CASES)]
 
 pytestmark = pytest.mark.usefixtures("_poisoned_memory")
 
@@ -318,17 +322,19 @@ def test_what_the_kernels_cannot_read_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "name"),
+    ("source", "name", "value"),
     [
-        ("selective_scan", "CHUNK"),
-        ("selective_scan", "PIECE"),
-        ("expand_gate", "CHUNK"),
-        ("add_rms_norm", "CHUNK"),
+        ("selective_scan/cpu.cpp", "CHUNK", scan_cpp.CHUNK),
+        ("selective_scan/cpu.cpp", "PIECE", scan_cpp.PIECE),
+        ("selective_scan/cpu.cpp", "MOST_STATES", scan_cpp.MOST_STATES),
+        ("cpp/sequence.hpp", "TAPS", conv_cpp.TAPS),
+        ("expand_gate/cpu.cpp", "CHUNK", gate_cpp.CHUNK),
+        ("expand_gate/cpu.cpp", "EPS", NORM_EPS),
+        ("add_rms_norm/cpu.cpp", "CHUNK", norm_cpp.CHUNK),
+        ("add_rms_norm/cpu.cpp", "EPS", RMS_NORM_EPS),
     ],
 )
-def test_sizes_are_the_same_in_both_languages(operation: str, name: str) -> None:
-    module = {"selective_scan": scan_cpp, "expand_gate": gate_cpp, "add_rms_norm": norm_cpp}[operation]
-    source = Path(str(module.__file__)).with_name("cpu.cpp").read_text()
-    found = re.search(rf"\b{name} = (\d+)", source)
+def test_constants_are_the_same_in_both_languages(source: str, name: str, value: float) -> None:
+    found = re.search(rf"\b{name} = ([\d.e-]+)", (build.PACKAGE / source).read_text())
     assert found is not None
-    assert int(found[1]) == getattr(module, name)
+    assert float(found[1]) == value

@@ -1,6 +1,7 @@
 """Compiling the C++ kernels: every way in which it can fail, and what the next process finds."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cellvim_kernels.cpp import CompileUnavailableError, build, compiler, runtime
+from cellvim_kernels.cpp import CompileUnavailableError, build, runtime
 from cellvim_kernels.cpp.compiler import CompilerError, run_compiler
 
 SMALL_CPP = """
@@ -51,14 +52,21 @@ def script(path: Path, text: str) -> str:
 
 
 def libraries() -> list[Path]:
-    return sorted(build.cache_folder().glob("*"))
+    folder = build.cache_folder()
+    assert folder is not None
+    return sorted(folder.glob("*"))
+
+
+def compiler_that(path: Path, does: str) -> str:
+    """A compiler that has a version, and does what it is told to when it is asked to compile."""
+    return script(path, f'[ "$1" = --version ] && echo mine 1.0 && exit\n{does}')
 
 
 def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nonexistent")
     with pytest.raises(CompileUnavailableError, match="no compiler: CXX=/nonexistent") as caught:
         build.load()
-    assert caught.value.tried == build.why_unavailable() == build.describe()["reason"]
+    assert caught.value.reason == build.why_unavailable() == build.describe()["reason"]
     assert build.describe()["built"] is False
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -71,10 +79,8 @@ def test_a_failing_compiler_is_asked_once(
     tmp_path: Path, small_source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = tmp_path / "asked"
-    failing = (
-        f'[ "$1" = --version ] && echo mine 1.0 && exit; echo x >> {asked}; echo "first\nno room" >&2; exit 3'
-    )
-    monkeypatch.setenv("CXX", script(tmp_path / "failing", failing))
+    failing = f'echo x >> {asked}; echo "first\nno room" >&2; exit 3'
+    monkeypatch.setenv("CXX", compiler_that(tmp_path / "failing", failing))
     assert build.why_unavailable() is None
     for _ in range(2):
         with pytest.raises(CompileUnavailableError, match="failed with status 3") as caught:
@@ -86,6 +92,69 @@ def test_a_failing_compiler_is_asked_once(
     told = build.describe()
     assert "mine 1.0" in str(told["compiler"])
     assert "failed with status 3" in str(told["reason"])
+
+
+@pytest.mark.usefixtures("small_source")
+def test_the_first_line_tells_what_the_compiler_found_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = '"In file a.cpp:\na.cpp:3:1: fatal error: no b.h\nanother error\n$(seq 20)"'
+    monkeypatch.setenv("CXX", compiler_that(tmp_path / "failing", f"echo {said}; exit 1"))
+    with pytest.raises(CompileUnavailableError) as caught:
+        build.load()
+    first = "failing failed with status 1: a.cpp:3:1: fatal error: no b.h"
+    assert str(caught.value).partition("\n")[0] == f"no C++ kernels: {first}"
+    assert caught.value.reason == build.why_unavailable() == first
+    assert f"{tmp_path / 'failing'} -std=c++17" in caught.value.tried
+
+
+def test_a_compiler_without_a_version_fails_and_is_not_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = script(tmp_path / "broken", "echo error: no license; exit 1")
+    monkeypatch.setenv("CXX", f"{broken} -q")
+    reason = f"CXX={broken} -q is set, but `{broken} -q --version` fails: broken failed with status 1: error: no license"
+    assert build.why_unavailable() == reason
+    with pytest.raises(CompileUnavailableError, match=f"no C[+][+] kernels: {re.escape(reason)}"):
+        build.load()
+
+
+def test_a_cxx_that_is_no_command_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "'g++")
+    assert build.why_unavailable() == "no compiler: CXX='g++ is no command: No closing quotation"
+    with pytest.raises(CompileUnavailableError, match="No closing quotation"):
+        build.load()
+
+
+def test_a_stub_that_would_open_an_installer_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_tools, asked = False, []
+
+    def run(command: list[str], _: float = 0) -> str:
+        asked.append(command[0])
+        if command[0] == "xcode-select" and not has_tools:
+            raise CompilerError(command, "failed with status 2")
+        return "Apple clang 17"
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(build, "run_compiler", run)
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(CompileUnavailableError, match="is installed"):
+        build._recipe()
+    assert set(asked) == {"xcode-select"}
+    has_tools = True
+    assert build._recipe().version == "Apple clang 17"
+    monkeypatch.setattr(sys, "platform", "linux")
+    asked.clear()
+    build._recipe()
+    assert asked == ["g++"]
+
+
+@pytest.mark.usefixtures("small_source")
+def test_a_compiler_has_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", compiler_that(tmp_path / "slow", "sleep 60"))
+    monkeypatch.setattr(build, "MOST_SECONDS", 0.2)
+    with pytest.raises(CompileUnavailableError, match=r"slow took longer than 0\.2 s"):
+        build.load()
 
 
 def test_a_compiler_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
@@ -114,7 +183,7 @@ def test_a_compiler_that_writes_nothing_or_rubbish_is_an_error(
     with pytest.raises(CompileUnavailableError, match="wrote no library"):
         build.load()
     rubbish = 'for last; do :; done; echo rubbish > "$last"'
-    monkeypatch.setenv("CXX", script(tmp_path / "rubbish", rubbish))
+    monkeypatch.setenv("CXX", compiler_that(tmp_path / "rubbish", rubbish))
     build.forget()
     with pytest.raises(CompileUnavailableError, match="does not load"):
         build.load()
@@ -145,6 +214,64 @@ def test_a_damaged_library_is_compiled_again(damage: bytes | None) -> None:
     build.forget()
     assert build.load().answer() == 42
     assert path.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("small_source")
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_a_library_that_others_may_write_is_not_loaded(part: str, mode: int) -> None:
+    build.load()
+    (path,) = libraries()
+    writable = path if part == "file" else path.parent
+    writable.chmod(mode)
+    assert build.describe()["built"] is False
+    build.forget()
+    library = build.load()
+    assert library.answer() == 42
+    assert (library._name == str(path)) == (part == "file")
+    assert path.stat().st_mode & 0o777 == 0o755  # compiled anew, or as it was
+
+
+@pytest.mark.usefixtures("small_source")
+def test_a_library_of_another_user_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    build.load()
+    is_roots = os.geteuid() == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert build.describe()["built"] is is_roots  # root may, as it could change the user's files anyway
+    (path,) = libraries()
+    monkeypatch.setattr(
+        type(path), "lstat", lambda _: os.stat_result((0o100700, 1, 1, 1, 54321, 0, 1, 0, 0, 0))
+    )
+    assert build.describe()["built"] is False
+
+
+@pytest.mark.usefixtures("small_source")
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", find_nobody)
+    for key in (build.CACHE_KEY, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(key, raising=False)
+    assert build.cache_folder() is None
+    assert build.why_unavailable() is None
+    assert build.describe()["library"] is None
+    assert build.load().answer() == 42
+
+
+@pytest.mark.usefixtures("small_source")
+def test_the_fingerprint_names_the_library_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build.fingerprint()
+    assert len(first) == 12
+    assert first in libraries()[0].name
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DX"))
+    assert build.fingerprint() == first  # still loaded
+    build.forget()
+    assert build.fingerprint() != first
+    monkeypatch.setenv("CXX", "/nonexistent")
+    build.forget()
+    with pytest.raises(CompileUnavailableError):
+        build.fingerprint()
 
 
 @pytest.mark.usefixtures("small_source")
@@ -221,7 +348,3 @@ def test_without_an_openmp_runtime_there_are_no_kernels(monkeypatch: pytest.Monk
     if any(shutil.which(name) for name in build.CANDIDATES):
         with pytest.raises(CompileUnavailableError, match="no OpenMP runtime"):
             build.load()
-
-
-def test_the_compiler_gets_two_minutes() -> None:
-    assert compiler.MOST_SECONDS == 120

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 MOST_SECONDS = 120.0
 LAST_LINES = 12
@@ -14,13 +15,17 @@ class CompilerError(RuntimeError):
     """A compiler failed, did not start or took too long.
 
     Args:
-        tried: Its command and how it ended.
-        output: Last lines of what it said.
+        command: Program and arguments.
+        ended: How it ended.
+        said: All that it said.
     """
 
-    def __init__(self, tried: str, output: str) -> None:
-        self.tried, self.output = tried, output
-        super().__init__(f"{tried}\n{output}")
+    def __init__(self, command: Sequence[str], ended: str, said: str = "") -> None:
+        lines = said.strip().splitlines() or [""]
+        self.cause = next((line for line in lines if "error" in line.lower()), lines[-1]).strip()
+        self.tried, self.output = f"{shlex.join(command)} {ended}", "\n".join(lines[-LAST_LINES:])
+        self.reason = f"{Path(command[0]).name} {ended}" + (f": {self.cause}" if self.cause else "")
+        super().__init__(f"{self.tried}\n{self.output}")
 
 
 def run_compiler(command: Sequence[str], most_seconds: float = 20.0) -> str:
@@ -29,7 +34,6 @@ def run_compiler(command: Sequence[str], most_seconds: float = 20.0) -> str:
     Raises:
         CompilerError: It failed, did not start or took longer than `most_seconds`.
     """
-    shown = shlex.join(command)
     try:
         # A session of its own: the program that CXX names starts the real compiler, which must end with it.
         process = subprocess.Popen(  # noqa: S603 - the user's own compiler
@@ -41,20 +45,16 @@ def run_compiler(command: Sequence[str], most_seconds: float = 20.0) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        msg = f"{shown} did not start: {error}"
-        raise CompilerError(msg, "") from error
+        raise CompilerError(command, f"did not start: {error}") from error
     with process:
         try:
             output, _ = process.communicate(timeout=most_seconds)
         except subprocess.TimeoutExpired as error:
-            msg = f"{shown} took longer than {most_seconds:g} s"
-            raise CompilerError(msg, "") from error
+            raise CompilerError(command, f"took longer than {most_seconds:g} s") from error
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
     said = output.decode(errors="replace")
     if process.returncode != 0:
-        lines = said.strip().splitlines()[-LAST_LINES:]
-        msg = f"{shown} failed with status {process.returncode}"
-        raise CompilerError(msg, "\n".join(lines))
+        raise CompilerError(command, f"failed with status {process.returncode}", said)
     return said

@@ -36,7 +36,7 @@ def find_runtime() -> Runtime | None:
 def _entry(library: str | None) -> int | None:
     try:
         return ctypes.cast(getattr(ctypes.CDLL(library), ENTRY), ctypes.c_void_p).value
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # Windows opens no library without a name
         return None
 
 
