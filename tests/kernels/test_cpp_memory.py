@@ -58,8 +58,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_the_kernels_stay_inside_their_tensors(environment: dict[str, str]) -> None:
     tests = Path(__file__).with_name("test_cpp.py")
-    options = ["-q", "-p", "no:cacheprovider", f"--confcutdir={tests.parent}", "-k", A_THIRD]
-    command = [sys.executable, "-m", "pytest", *options, str(tests)]
+    # Shapes are checked where these tests run by themselves.
+    quick = ["-o", "addopts=--import-mode=importlib", f"--confcutdir={tests.parent}", "-k", A_THIRD]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *quick, str(tests)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     summary = ended.stdout.strip().splitlines()[-1]
