@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 JUDGES := .venv-judges
 MAMBA := .venv-mamba
+TRITON := 3.9.0
 OLD_TRITON := .venv-triton36
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 study bench hopper triton36 torture clean
+.PHONY: help demo test lint judges bbbc013 study bench hopper triton36 interpreter torture clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,6 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@# A torch with CUDA brings the Triton that it wants; its kernels are tested without a GPU, too.
+	@$(BIN)/python -c 'import triton' 2>/dev/null || test "$$(uname -s)" != Linux || $(PIP) install --no-deps triton==$(TRITON)
 	@touch $@
 
 .venv: $(VENV)/.installed
@@ -51,7 +54,7 @@ study: $(VENV)/.installed  ## Which settings of the model matter: about 80 nano 
 	$(BIN)/python -m pipelines.model_study --source ../shared/data/bbbc013 --out out/model_study --docs docs/model_study.md --workers 2 --confirm
 
 bench: $(VENV)/.installed  ## Speed and memory tables.
-	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python -m benchmarks.cpu --out out/cpu
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
 
@@ -60,12 +63,16 @@ hopper: $(VENV)/.installed  ## Registers, spills and instructions of every Trito
 
 $(OLD_TRITON)/.installed: constraints.txt
 	$(PYTHON) -m venv $(OLD_TRITON)
-	$(OLD_TRITON)/bin/python -m pip --disable-pip-version-check --quiet --quiet install torch==2.13.0 triton==3.6.0 'numpy<2.4' jaxtyping
+	$(OLD_TRITON)/bin/python -m pip --disable-pip-version-check --quiet --quiet install torch==2.13.0 'numpy<2.4' jaxtyping
+	$(OLD_TRITON)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps triton==3.6.0
 	@touch $@
 
 triton36: $(OLD_TRITON)/.installed  ## The same with Triton 3.6, and its interpreter against the equation.
 	PYTHONPATH=kernels $(OLD_TRITON)/bin/python -m benchmarks.hopper --check
 	PYTHONPATH=kernels TRITON_INTERPRET=1 CELLVIM_KERNEL=triton $(OLD_TRITON)/bin/python -m benchmarks.gpu --only correctness --device cpu
+
+interpreter: $(VENV)/.installed  ## Every case of the Triton kernels in Triton's interpreter, published models included: a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist load -m interpreter --timeout 1200
 
 torture: $(VENV)/.installed  ## Kill runs at random moments and compare every byte, a few minutes: docs/reliability.md
 	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md

@@ -1,9 +1,9 @@
 """What every Triton kernel costs on a Hopper GPU, found by compiling it: no GPU is needed.
 
-    python -m benchmarks.hopper [--json] [--check]
+    python -m benchmarks.hopper [--json] [--check] [--first]
 
 Prints a Markdown table, or JSON. `--check` exits with 1 if a kernel uses stack or local memory, spills registers, or
-takes more registers than its bound. Needs Triton's own compiler tools, so Linux; from a checkout that is not
+takes more registers than its bound. `--first` compiles the first case of each kernel only. Needs Triton's own compiler tools, so Linux; from a checkout that is not
 installed, set PYTHONPATH=kernels.
 """
 
@@ -85,8 +85,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a kernel exceeds its bounds")
+    parser.add_argument("--first", action="store_true", help="only the first case of each kernel")
     arguments = parser.parse_args()
-    costs = [cost_of(build) for build in BUILDS]
+    costs = [cost_of(build) for build in (first_cases() if arguments.first else BUILDS)]
     if arguments.json:
         print(json.dumps([asdict(cost) for cost in costs]))
     else:
@@ -94,6 +95,14 @@ def main() -> None:
         print(*(cost.row for cost in costs), sep="\n")
     if arguments.check:
         check(costs)
+
+
+def first_cases() -> list[HopperBuild]:
+    """One case of each kernel: as the default model launches it, in bf16."""
+    by_kernel: dict[str, HopperBuild] = {}
+    for build in BUILDS:
+        by_kernel.setdefault(build.kernel.fn.__name__, build)
+    return list(by_kernel.values())
 
 
 def check(costs: list[Cost]) -> None:

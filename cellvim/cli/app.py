@@ -27,4 +27,5 @@ def describe(
         raise typer.Exit
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("cellvim").setLevel(level)
+    for name in ("cellvim", "cellvim_kernels"):
+        logging.getLogger(name).setLevel(level)

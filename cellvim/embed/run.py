@@ -24,11 +24,11 @@ from cellvim.errors import InputError, OutputExistsError, SomeFailedError, Usage
 from cellvim.model import (
     ChannelEncoder,
     ModelCard,
-    choose_backend,
     choose_device,
     compute_with,
     explain_out_of_memory,
     load_encoder,
+    name_kernels,
     weights_sha256,
 )
 from cellvim.profiles import thumbnails_path
@@ -84,6 +84,7 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
     run = Run("embed", settings)
     device = choose_device(settings.device)
     encoder, card = load_encoder(settings.model, device)
+    kernels = name_kernels(device, encoder.settings.state_size)
     plates = open_plates(settings)
     unknown_stains = _find_unknown_stains(plates, encoder, card)
     identity = _identity(settings, plates, run)
@@ -91,8 +92,7 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
     parts_folder = settings.out.parent / f"{settings.out.name}.parts"
     with locked(parts_folder), explain_out_of_memory():
-        kernels = choose_backend(device)
-        _keep_computing(parts_folder / "computing.json", kernels)
+        _keep_computing(parts_folder / "threads.json", kernels)
         parts = [
             _embed_or_reuse(plate, encoder, card, settings, parts_folder / f"{plate.name}.parquet", identity)
             for plate in plates
@@ -118,7 +118,7 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         run.write(settings.out.with_suffix(".run.json"))
         write_table(settings.out, parts, provenance)
         remove_leftovers(parts_folder)
-        for part in (*parts_folder.glob("*.parquet"), parts_folder / "computing.json"):
+        for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
             part.unlink()
     with suppress(OSError):  # another process may have begun there since the lock was let go
         parts_folder.rmdir()

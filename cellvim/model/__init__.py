@@ -3,7 +3,13 @@
 from cellvim.model.channel_embed import UNKNOWN
 from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_sha256
 from cellvim.model.dense import dense_tokens
-from cellvim.model.device import choose_backend, choose_device, describe_backend, explain_out_of_memory
+from cellvim.model.device import (
+    check_kernels,
+    choose_device,
+    describe_backend,
+    explain_out_of_memory,
+    name_kernels,
+)
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.model.mae import MaskedAutoencoder, Reconstruction
 from cellvim.model.masking import Mask, draw_channels, draw_mask, draw_names
@@ -17,7 +23,7 @@ __all__ = [
     "MaskedAutoencoder",
     "ModelCard",
     "Reconstruction",
-    "choose_backend",
+    "check_kernels",
     "choose_device",
     "compute_with",
     "dense_tokens",
@@ -27,6 +33,7 @@ __all__ = [
     "draw_names",
     "explain_out_of_memory",
     "load_encoder",
+    "name_kernels",
     "save_encoder",
     "weight_decay_groups",
     "weights_sha256",

@@ -13,6 +13,7 @@ from cellvim_kernels import (
     check_backend_name,
     chosen_backend,
     describe_backends,
+    kernel_build,
 )
 
 CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
@@ -20,18 +21,16 @@ CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Take the GPU if there is one, unless told otherwise, and see that the kernels work on it.
+    """Take the GPU if there is one, unless told otherwise.
 
     Raises:
-        UsageError: A GPU is asked for and none is there, or CELLVIM_KERNEL names what is not there.
+        UsageError: A GPU is asked for and none is there.
     """
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
         found = "--device cuda, but PyTorch sees no GPU on this machine"
         raise UsageError(found, hint="use --device auto; `cellvim doctor` shows what is there")
-    device = torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
-    choose_backend(device)
-    return device
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
 
 
 def describe_backend() -> dict[str, Any]:
@@ -52,14 +51,28 @@ def describe_backend() -> dict[str, Any]:
     }
 
 
-def choose_backend(device: torch.device) -> str:
-    """Name of the kernels in use on a device; a small example is computed to see that they work.
+def name_kernels(device: torch.device, states: int) -> str:
+    """Name the kernels that compute a model on a device, with what their last bits depend on.
+
+    Args:
+        device: Where.
+        states: State size of the model.
 
     Raises:
         UsageError: CELLVIM_KERNEL names a backend that is unknown or not there.
     """
     with _explain_backend():
-        return chosen_backend(device.type)
+        return kernel_build(device.type, states)
+
+
+def check_kernels(device: torch.device) -> None:
+    """See that the kernels work on a device, before much else is done.
+
+    Raises:
+        UsageError: CELLVIM_KERNEL names a backend that is unknown, not there or does not work.
+    """
+    with _explain_backend():
+        chosen_backend(device.type)
 
 
 def check_kernel_name() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cellvim.errors import CellvimError, ExitCode, UsageError
-from cellvim.model import choose_device, explain_out_of_memory
+from cellvim.model import check_kernels, choose_device, explain_out_of_memory
 from cellvim.terminal import explain_failure
 
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -136,21 +136,24 @@ def joined_ranks(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[tuple[Ranks
         The ranks, and the device of this one.
 
     Raises:
-        UsageError: There are more ranks on this machine than GPUs.
+        UsageError: There are more ranks on this machine than GPUs, or CELLVIM_KERNEL names what is not there.
         LostRankError: Another rank stopped while this one waited for it, wherever in the block that was.
     """
     device = choose_device(wanted)
     size = int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
+    if size > 1 and device.type == "cuda":
+        device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+    # On the GPU that is this rank's: kernels are tried out where they will run.
+    check_kernels(device)
     if size == 1:
         yield Ranks(), device
         return
-    if device.type == "cuda":
-        device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _explain_lost_rank():
         distributed.init_process_group(backend, timeout=LONGEST_WAIT)
         if not is_first_rank():
-            logging.getLogger("cellvim").setLevel(logging.ERROR)
+            for name in ("cellvim", "cellvim_kernels"):
+                logging.getLogger(name).setLevel(logging.ERROR)
         try:
             yield Ranks(distributed.get_rank(), size), device
         finally:

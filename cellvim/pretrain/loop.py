@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from cellvim.config import PretrainSettings
 from cellvim.dataset import Batch, CropSource, prefetched_in_parts
 from cellvim.errors import NonFiniteLossError
-from cellvim.model import choose_backend, weight_decay_groups
+from cellvim.model import name_kernels, weight_decay_groups
 from cellvim.pretrain.compute import (
     choose_precision,
     computing_in,
@@ -219,7 +219,7 @@ class Trainer:
         """What the last bits of a step depend on, besides the number of threads."""
         return {
             "device": describe_device(self.device),
-            "kernels": choose_backend(self.device),
+            "kernels": name_kernels(self.device, self.settings.model.state_size),
             "precision": str(self.dtype).removeprefix("torch."),
             "ranks": self.ranks.size,
         }

@@ -8,6 +8,7 @@ from cellvim_kernels.dispatch import (
     check_backend_name,
     chosen_backend,
     describe_backends,
+    kernel_build,
     pooled_mixer,
 )
 from cellvim_kernels.layout import BackwardRows, Divisor, Grid, Kept, Layout, Order, Pool, grid_tables
@@ -32,6 +33,7 @@ __all__ = [
     "chosen_backend",
     "describe_backends",
     "grid_tables",
+    "kernel_build",
     "pooled_mixer",
     "take_tokens",
 ]

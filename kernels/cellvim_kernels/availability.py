@@ -1,6 +1,7 @@
-"""What each backend needs, and whether this machine has it. Nothing is imported or compiled to find out."""
+"""What each backend needs, and whether this machine has it. Nothing is compiled to find out."""
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -32,13 +33,15 @@ def why_absent(backend: str, device_type: str) -> str | None:
 
 
 def why_beyond(backend: str, states: int, taps: int) -> str | None:
-    """Say why a fused backend cannot take a model; None if it can.
+    """Say why a backend cannot take a model; None if it can.
 
     Args:
-        backend: `triton` or `cpp`.
+        backend: Name as in CELLVIM_KERNEL.
         states: State size N.
         taps: Taps K of the convolution.
     """
+    if backend not in MOST_STATES:
+        return None
     if taps != TAPS:
         return f"{backend} kernels convolve {TAPS} taps, this model has {taps}"
     most, is_odd = MOST_STATES[backend], backend == "triton" and states & (states - 1) != 0
@@ -46,6 +49,15 @@ def why_beyond(backend: str, states: int, taps: int) -> str | None:
         kind = "a power of two, at most" if backend == "triton" else "at most"
         return f"{backend} kernels scan {kind} {most} states, this model has {states}"
     return None
+
+
+def build_of(backend: str) -> str | None:
+    """What a backend's last bits depend on, besides its name and torch; None if nothing."""
+    if backend == "cpp":
+        from cellvim_kernels.cpp import build
+
+        return build.fingerprint()
+    return version("triton") if backend == "triton" else None
 
 
 def is_interpreted() -> bool:
@@ -64,8 +76,12 @@ def _why_no_triton(device_type: str) -> str | None:
         return "Triton is not installed: pip install 'cellvim[gpu]' (Linux, NVIDIA)"
     if is_interpreted():
         return None
-    if device_type != "cuda":
-        return "Triton kernels need an NVIDIA GPU"
+    return "Triton kernels need an NVIDIA GPU" if device_type != "cuda" else _why_no_gpu()
+
+
+def _why_no_gpu() -> str | None:
+    if not torch.cuda.is_available():
+        return "PyTorch sees no NVIDIA GPU"
     if torch.version.hip is not None:
         return "Triton kernels were never run on an AMD GPU"
     capability = torch.cuda.get_device_capability()

@@ -1,8 +1,9 @@
 """Which path computes: ``CELLVIM_KERNEL=auto|triton|cpp|torch|mamba|naive``.
 
 `auto` takes the fused path of the device (Triton on an NVIDIA GPU, C++ on a CPU) where it works, else plain torch.
-A path that is named must be there. Before a fused path is used it computes a small example, which must agree with
-plain torch: a compiler that fails or miscompiles shows here, is told once, and plain torch goes on.
+Before a fused path is used it computes a small example, which must agree with plain torch: a compiler that fails or
+miscompiles shows here. `auto` then goes on with plain torch, and says so once. A path that is named must be there and
+work.
 """
 
 import logging
@@ -32,6 +33,9 @@ BACKENDS = (*FUSED, "torch", "mamba", "naive")
 AUTOMATIC: dict[str, FusedBackend] = {"cuda": "triton", "cpu": "cpp"}
 """What `auto` prefers to plain torch, by type of device."""
 
+MOST_ELEMENTS = 2**31
+"""Numbers of a sample's longest tensor that fused paths can count."""
+
 
 class UnknownBackendError(ValueError):
     """CELLVIM_KERNEL names a backend that does not exist."""
@@ -42,7 +46,7 @@ class UnknownBackendError(ValueError):
 
 
 class UnavailableBackendError(RuntimeError):
-    """CELLVIM_KERNEL names a backend that this machine or device has not.
+    """CELLVIM_KERNEL names a backend that this machine or device has not, or that does not work.
 
     Args:
         wanted: The backend.
@@ -84,7 +88,10 @@ def pooled_mixer(
         UnavailableBackendError: It names one that is not there.
     """
     fused = _fused_backend(xz)
-    if fused is not None and _can_take(fused, weights.A_log.shape[-1], weights.conv_weight.shape[-1]):
+    states, taps = weights.A_log.shape[-1], weights.conv_weight.shape[-1]
+    # Within a sample, Triton kernels count in 32 bits.
+    is_short = xz.shape[1] * xz.shape[2] * max(1, states // 8) < MOST_ELEMENTS
+    if fused is not None and is_short and _can_take(fused, states, taps):
         return fused_pooled_mixer(xz, weights, layout, pool, backend=fused)
     mixed: Tensor = _unfused_pooled_mixer(xz, weights, layout, pool)
     return mixed
@@ -112,19 +119,37 @@ def check_backend_name() -> None:
     Raises:
         UnknownBackendError: CELLVIM_KERNEL names none of them.
     """
-    wanted = os.environ.get(ENVIRONMENT_KEY, "auto")
+    wanted = _wanted()
     if wanted not in ("auto", *BACKENDS):
         raise UnknownBackendError(wanted)
 
 
-def chosen_backend(device_type: str = "cpu") -> str:
+def chosen_backend(device_type: str = "cpu", states: int | None = None) -> str:
     """Name of the backend in use on a device; it is logged once.
+
+    Args:
+        device_type: As in `torch.device.type`.
+        states: State size N of the model that is to be computed; any that every backend takes if absent.
 
     Raises:
         UnknownBackendError: CELLVIM_KERNEL names none of them.
         UnavailableBackendError: It names one that is not there.
     """
-    return _resolved(os.environ.get(ENVIRONMENT_KEY, "auto"), device_type).chosen
+    chosen = _resolved(_wanted(), device_type).chosen
+    is_beyond = states is not None and availability.why_beyond(chosen, states, availability.TAPS) is not None
+    return "torch" if is_beyond else chosen
+
+
+def kernel_build(device_type: str = "cpu", states: int | None = None) -> str:
+    """Name of the backend with what its last bits depend on: the compiled library, or Triton's version.
+
+    Args:
+        device_type: See `chosen_backend`.
+        states: See `chosen_backend`.
+    """
+    chosen = chosen_backend(device_type, states)
+    build = availability.build_of(chosen)
+    return f"{chosen} {build}" if build else chosen
 
 
 def describe_backends(device_type: str) -> dict[str, str]:
@@ -134,8 +159,12 @@ def describe_backends(device_type: str) -> dict[str, str]:
         UnknownBackendError: CELLVIM_KERNEL names none of them.
         UnavailableBackendError: It names one that is not there.
     """
-    resolved = _resolved(os.environ.get(ENVIRONMENT_KEY, "auto"), device_type)
+    resolved = _resolved(_wanted(), device_type)
     return {name: resolved.state(name, device_type) for name in BACKENDS}
+
+
+def _wanted() -> str:
+    return os.environ.get(ENVIRONMENT_KEY) or "auto"
 
 
 def _fused_backend(tokens: Tensor) -> FusedBackend | None:
@@ -188,6 +217,8 @@ def _resolved(wanted: str, device_type: str) -> Backends:
             raise UnavailableBackendError(wanted, reason)
     if reason is None:
         reason = _failure(preferred, device_type)
+        if reason is not None and wanted != "auto":
+            raise UnavailableBackendError(wanted, f"its kernels do not work here: {reason}")
         if reason is not None:
             logger.warning("%s kernels do not work here, plain torch goes on: %s", preferred, reason)
     chosen = preferred if reason is None else "torch"
@@ -200,7 +231,10 @@ def _failure(backend: str, device_type: str) -> str | None:
         if name != backend or (name == "triton" and availability.is_interpreted()):
             continue
         try:
-            try_out(name, torch.device(device_type))
+            index = torch.cuda.current_device() if device_type == "cuda" else None
+            try_out(
+                name, torch.device(device_type, index) if index is not None else torch.device(device_type)
+            )
         except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own; the caller tells it
-            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            return str(error).strip().partition("\n")[0] or type(error).__name__
     return None

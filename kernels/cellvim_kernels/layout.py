@@ -99,13 +99,13 @@ def grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " lengt
 
 
 def _grid_tables(grid: Grid) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
-    memory = torch.arange(grid.length).view(grid.rows, grid.cols, grid.channels)
+    memory = torch.arange(grid.length, device="cpu").view(grid.rows, grid.cols, grid.channels)
     sequence = memory.permute(grid.permutation).reshape(-1)
     if not grid.is_pooled:
-        return sequence, torch.arange(grid.length)
+        return sequence, torch.arange(grid.length, device="cpu")
     shape = list(grid.sequence_shape)
     pooled_size, shape[grid.pooled_axis] = shape[grid.pooled_axis], 1
-    cell = torch.arange(grid.cells).view(shape)
+    cell = torch.arange(grid.cells, device="cpu").view(shape)
     return sequence, cell.repeat_interleave(pooled_size, dim=grid.pooled_axis).reshape(-1)
 
 
@@ -200,21 +200,17 @@ def index_tables(layout: Layout, device: torch.device) -> Tables:
     return _grid_index(layout, device) if isinstance(layout, Grid) else layout.index
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _grid_index(grid: Grid, device: torch.device) -> Tables:
-    return _made_grid_index(grid, device)
-
-
 @cache
-def _made_grid_index(grid: Grid, device: torch.device) -> Tables:
+def _grid_index(grid: Grid, device: torch.device) -> Tables:
     # As above: they outlive the call.
     with torch.inference_mode(mode=False):
         sequence, cell = (table.unsqueeze(0).to(device) for table in grid_tables(grid))
-        share = torch.full((1, 1, grid.cells), (grid.scale if grid.is_pooled else 1) / grid.row_length)
+        factor = (grid.scale if grid.is_pooled else 1) / grid.row_length
+        share = torch.full((1, 1, grid.cells), factor, dtype=torch.float32, device=device)
         return Tables.of(
             sequence,
             (Bins.of(cell, grid.cells),),
-            share.to(device),
+            share,
             is_raster=grid.order == "rwc",
             row_tokens=grid.row_length,
             interleave=grid.sequence_shape[2] if grid.is_pooled and grid.pooled_axis == 1 else 1,

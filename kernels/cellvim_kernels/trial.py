@@ -1,5 +1,7 @@
 """A small example that a fused path must compute like plain torch before it is trusted on this machine."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -35,11 +37,19 @@ class TrialError(RuntimeError):
 def try_out(backend: FusedBackend, device: torch.device) -> None:
     """Compute outputs and all gradients of a small mixer and a norm on both paths.
 
+    In a thread of its own: whatever the caller is in the middle of (autocast, inference, a checkpoint's hooks, a
+    default device) is a state of the caller's thread, and must not decide what is found.
+
     Raises:
         TrialError: They differ.
         Exception: Whatever a missing or failing compiler raises.
     """
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with ThreadPoolExecutor(max_workers=1) as alone:
+        alone.submit(_compare, backend, device).result()
+
+
+def _compare(backend: FusedBackend, device: torch.device) -> None:
+    with torch.cuda.device(device if device.type == "cuda" else -1):
         xz, weights, residual, scale = _example(device)
         actual = [
             *_results(fused_pooled_mixer(xz, weights, GRID, backend=backend), xz, *weights),
@@ -63,7 +73,8 @@ def _example(device: torch.device) -> tuple[Tensor, MixerWeights, Tensor, Tensor
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device).requires_grad_()
+        values = torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+        return values.to(device).requires_grad_()
 
     weights = MixerWeights(
         conv_weight=draw(2, WIDTH, TAPS),
@@ -82,7 +93,7 @@ def _example(device: torch.device) -> tuple[Tensor, MixerWeights, Tensor, Tensor
 
 def _results(out: Tensor, *inputs: Tensor | None) -> list[Tensor]:
     given = [each for each in inputs if each is not None]
-    direction = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out).cos()
+    direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view_as(out).cos()
     return [out.detach(), *torch.autograd.grad((out * direction).sum(), given)]
 
 

@@ -5,17 +5,18 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from cellvim_kernels import Divisor, Grid, Kept, Layout, MixerWeights, Pool
+from cellvim_kernels.availability import why_absent
 from cellvim_kernels.layout import index_tables
 from cellvim_kernels.pooled_mixer import naive_pooled_mixer, operator
 from cellvim_kernels.pooled_mixer.operator import fused_pooled_mixer
-from cellvim_kernels.stages import FUSED, FusedBackend
+from cellvim_kernels.stages import FUSED, FusedBackend, stages_of
 from tests.kernels.mixer_cases import (
     BF16_TOLERANCE,
     FLOAT32_TOLERANCE,
@@ -27,8 +28,6 @@ from tests.kernels.mixer_cases import (
 )
 
 DEVICES: dict[FusedBackend, str] = {"cpp": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
-
-Case = TypeVar("Case")
 
 DENSE = [
     Grid(1, 1, 1),  # one token
@@ -59,34 +58,37 @@ MASKED: list[tuple[Grid, float, Divisor]] = [
 
 
 IS_INTERPRETED = DEVICES["triton"] == "cpu"
-"""Triton's interpreter takes seconds for a case: it is given a few, C++ and a GPU all of them. Its operations have
-tests of their own."""
+"""Triton's interpreter takes seconds for a case: `make interpreter` gives it all of them, `make test` a few."""
 
 
-def chosen_for(backend: FusedBackend, all_cases: list[Case], few: tuple[int, ...]) -> list[Case]:
-    return [all_cases[i] for i in few] if backend == "triton" and IS_INTERPRETED else all_cases
-
-
-DENSE_CASES = [
-    (backend, pool, grid)
-    for backend in FUSED
-    for pool, few in (("mean", (0, 5, 7, 12, 14)), ("max", (7,)))
-    for grid in chosen_for(backend, DENSE, few)
+RARELY = [
+    pytest.param("cpp"),
+    pytest.param("triton", marks=pytest.mark.interpreter if IS_INTERPRETED else ()),
 ]
-WIDTHS = [(backend, inner) for backend in FUSED for inner in chosen_for(backend, [3, 24, 33, 96], (2,))]
-NARROW = [
-    (backend, pool, is_masked)
-    for backend in FUSED
-    for pool, is_masked in chosen_for(
-        backend, [("mean", False), ("max", False), ("mean", True), ("max", True)], (0, 3)
-    )
-]
-MASKED_CASES = [
-    (backend, pool, case)
-    for backend in FUSED
-    for pool, few in (("mean", (1, 2)), ("max", (0,)))
-    for case in chosen_for(backend, MASKED, few)
-]
+
+
+def cases(*parts: tuple[Pool, list[Any], tuple[int, ...]]) -> list[Any]:
+    """Give C++ every case; Triton, in its interpreter, only those of the given numbers, and the rest when asked for."""
+    return [
+        pytest.param(
+            backend,
+            pool,
+            case,
+            marks=pytest.mark.interpreter
+            if backend == "triton" and IS_INTERPRETED and number not in few
+            else (),
+        )
+        for backend in FUSED
+        for pool, all_cases, few in parts
+        for number, case in enumerate(all_cases)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _backend_is_there(backend: FusedBackend) -> None:
+    reason = why_absent(backend, DEVICES[backend])
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
 
 
 @pytest.fixture(params=["cpp", "triton"])
@@ -143,7 +145,9 @@ def tokens_of(backend: FusedBackend, batch: int, length: int, inner: int) -> Ten
 
 
 @pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize(("backend", "pool", "grid"), DENSE_CASES, ids=str)
+@pytest.mark.parametrize(
+    ("backend", "pool", "grid"), cases(("mean", DENSE, (0, 7, 14)), ("max", DENSE, (7,))), ids=str
+)
 def test_dense_outputs_and_all_gradients_match_the_equation(
     backend: FusedBackend, grid: Grid, pool: Pool
 ) -> None:
@@ -151,7 +155,9 @@ def test_dense_outputs_and_all_gradients_match_the_equation(
 
 
 @pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize(("backend", "pool", "case"), MASKED_CASES, ids=str)
+@pytest.mark.parametrize(
+    ("backend", "pool", "case"), cases(("mean", MASKED, (1,)), ("max", MASKED, (5,))), ids=str
+)
 def test_masked_outputs_and_all_gradients_match_the_equation(
     backend: FusedBackend, pool: Pool, case: tuple[Grid, float, Divisor]
 ) -> None:
@@ -159,6 +165,7 @@ def test_masked_outputs_and_all_gradients_match_the_equation(
     compare(backend, partial(keep, grid, batch=3, ratio=ratio, divisor=divisor), batch=3, pool=pool)
 
 
+@pytest.mark.parametrize("backend", RARELY)
 @pytest.mark.parametrize("order", ["rwc", "cwr"])
 def test_published_backward_rows_match_the_equation(backend: FusedBackend, order: str) -> None:
     grid = Grid(3, 5, 2, "rwc" if order == "rwc" else "cwr")
@@ -167,12 +174,14 @@ def test_published_backward_rows_match_the_equation(backend: FusedBackend, order
 
 
 @pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize(("backend", "inner"), WIDTHS)
-def test_any_width_matches_the_equation(backend: FusedBackend, inner: int) -> None:
-    compare(backend, Grid(2, 3, 2, "wrc"), inner=inner)
+@pytest.mark.parametrize(("backend", "pool", "inner"), cases(("mean", [3, 24, 33, 96], (2,))))
+def test_any_width_matches_the_equation(backend: FusedBackend, pool: Pool, inner: int) -> None:
+    compare(backend, Grid(2, 3, 2, "wrc"), inner=inner, pool=pool)
 
 
-@pytest.mark.parametrize(("backend", "pool", "is_masked"), NARROW)
+@pytest.mark.parametrize(
+    ("backend", "pool", "is_masked"), cases(("mean", [False, True], ()), ("max", [False, True], (1,)))
+)
 def test_bf16_tokens_stay_close_to_float64(backend: FusedBackend, pool: Pool, is_masked: bool) -> None:
     grid = Grid(4, 3, 3, "wrc")
     compare(
@@ -184,6 +193,7 @@ def test_bf16_tokens_stay_close_to_float64(backend: FusedBackend, pool: Pool, is
     )
 
 
+@pytest.mark.parametrize("backend", RARELY)
 def test_inputs_need_not_be_contiguous(backend: FusedBackend) -> None:
     def turn(tensor: Tensor) -> Tensor:
         return tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor
@@ -226,6 +236,7 @@ def test_equal_tokens_share_the_gradient_of_their_maximum(backend: FusedBackend)
     assert_same(results[1], results[0], FLOAT32_TOLERANCE)
 
 
+@pytest.mark.parametrize("backend", RARELY)
 def test_two_runs_give_the_same_bits(backend: FusedBackend) -> None:
     layout = keep(Grid(4, 3, 5, "wrc"), batch=3, ratio=0.25, device=DEVICES[backend])
     xz, weights = tokens_of(backend, 3, layout.place.shape[1], 24), moved(draw_weights(24), backend)
@@ -245,15 +256,54 @@ def test_a_grid_first_met_in_inference_can_be_trained_on(backend: FusedBackend) 
     assert torch.equal(out, seen)
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [Grid(3, 3, 2), Grid(2, 3, 1), partial(keep, Grid(3, 6, 2), batch=3, ratio=0.5)],
+    ids=["longer", "shorter", "other batch"],
+)
+def test_tokens_that_do_not_fit_the_layout_are_refused(
+    backend: FusedBackend, layout: Grid | partial[Kept]
+) -> None:
+    """Kernels write where tables say, so a wrong shape must not reach them."""
+    xz, weights = tokens_of(backend, 2, 12, 6), moved(draw_weights(6), backend)
+    with pytest.raises(operator.MismatchedTokensError, match=r"tokens are \(2, 12, 12\), but"):
+        fused_pooled_mixer(xz, weights, on_device(layout, DEVICES[backend]), backend=backend)
+    with pytest.raises(operator.MismatchedTokensError):
+        fused_pooled_mixer(xz[..., :10], weights, Grid(2, 3, 2), backend=backend)
+
+
+def test_the_way_back_under_autocast_is_the_way_back_without(backend: FusedBackend) -> None:
+    grid, device = Grid(2, 2, 1, "wrc"), DEVICES[backend]
+    xz, weights = tokens_of(backend, 1, 4, 6), moved(draw_weights(6, dtype=torch.float32), backend)
+    mixer = partial(fused_pooled_mixer, backend=backend)
+    expected = outputs_and_gradients(mixer, xz, weights, grid)
+    with torch.autocast(device, torch.bfloat16):
+        actual = outputs_and_gradients(mixer, xz, weights, grid)
+    assert all(torch.equal(mine, truth) for mine, truth in zip(actual, expected, strict=True))
+
+
+def test_a_maximum_over_nan_is_nan(backend: FusedBackend) -> None:
+    xz, weights = tokens_of(backend, 1, 6, 6).detach(), moved(draw_weights(6), backend)
+    xz[0, 1, 2] = torch.nan
+    mixed = fused_pooled_mixer(xz, weights, Grid(1, 6, 1), "max", backend=backend)
+    assert mixed.isnan().any()
+    stages = stages_of(backend)
+    tables = index_tables(Grid(1, 6, 1), xz.device)
+    taps = weights.conv_weight.detach().float(), weights.conv_bias.detach().float()
+    pooled, _ = stages.conv_pool(xz, *taps, tables, "max")
+    assert pooled[:, 0, 0, 2].isnan().all()
+    assert pooled[:, 0, 0, :2].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", RARELY)
 def test_the_operators_keep_pytorchs_rules_for_operators(backend: FusedBackend) -> None:
     """Schema, fake tensors, autograd registration and tracing, as PyTorch's own examination has it."""
     xz, weights = tokens_of(backend, 2, 12, 6), moved(draw_weights(6, dtype=torch.float32), backend)
-    tables = index_tables(Grid(2, 3, 2, "wrc"), xz.device)
-    geometry = [int(tables.is_raster), tables.row_tokens, tables.interleave]
-    arguments = (xz, [*weights], operator._tensors(tables), geometry, "mean", backend, True)
+    arguments = (xz, [*weights], *operator._described(Grid(2, 3, 2, "wrc")), "mean", backend, True)
     torch.library.opcheck(operator._pooled_mixer, arguments)
 
 
+@pytest.mark.parametrize("backend", RARELY)
 def test_a_compiled_block_is_one_graph_and_gives_the_same_numbers(backend: FusedBackend) -> None:
     """In a process of its own: a compiler cannot trace the checks of types that tests put around functions."""
     script = Path(__file__).with_name("compiled_block.py")

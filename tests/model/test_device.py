@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from cellvim.errors import ExitCode, InputError, OutOfMemoryError, UsageError
-from cellvim.model import choose_device, describe_backend, explain_out_of_memory
+from cellvim.model import check_kernels, choose_device, describe_backend, explain_out_of_memory
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch, has_gpu: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setenv("CELLVIM_KERNEL", "torch")  # no kernels are tried out on a GPU that is not there
     assert choose_device("auto").type == ("cuda" if has_gpu else "cpu")
     assert choose_device("cpu").type == "cpu"
 
@@ -38,7 +37,7 @@ def test_kernels_that_are_not_there_are_refused_with_the_reason(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CELLVIM_KERNEL", "mamba")
     with pytest.raises(UsageError, match=r"CELLVIM_KERNEL=mamba, but .*mamba"):
-        choose_device("auto")
+        check_kernels(torch.device("cpu"))
 
 
 def test_doctor_refuses_unknown_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cellvim.model import published
+from tests.model.kernels import use_kernel
 from tests.model.published_definition import run_dense, run_masked
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}
@@ -19,9 +20,9 @@ TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}
 PATHS = [
     *((kernel, dtype) for kernel in ("naive", "torch") for dtype in (torch.float64, torch.float32)),
     ("cpp", torch.float32),
-    ("triton", torch.float32),
+    pytest.param("triton", torch.float32, marks=pytest.mark.interpreter),
 ]
-"""Backends and the precision that each can compute in; Triton in its interpreter where there is no GPU."""
+"""Backends and the precision that each can compute in."""
 
 FILES = ("channel_mean", "channel_subset", "image_mean", "mae_v1")
 
@@ -52,7 +53,7 @@ def assert_close(actual: Tensor | None, expected: Tensor, name: str, tolerance: 
 def test_outputs_and_gradients_are_reproduced(
     shared: Path, name: str, dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
+    use_kernel(kernel, monkeypatch)
     tensors, config = read(shared / "oracle" / f"{name}.safetensors")
     model = published.build(config, part(tensors, "state")).to(dtype)
     image = tensors["input/image"].to(dtype).requires_grad_()

@@ -10,6 +10,7 @@ from torch import Tensor
 from cellvim.config import PRESETS, ModelSettings, Preset
 from cellvim.errors import InputError
 from cellvim.model import ChannelEncoder, published
+from tests.model.kernels import use_kernel
 from tests.model.published_definition import grid_of, run_dense, run_masked
 from tests.model.published_states import CHANNEL, IMAGE, MASKED, random_image, random_state, shapes_of
 
@@ -19,7 +20,7 @@ PATHS = [
     ("naive", torch.float64),
     ("torch", torch.float64),
     ("cpp", torch.float32),
-    ("triton", torch.float32),
+    pytest.param("triton", torch.float32, marks=pytest.mark.interpreter),
 ]
 
 RECTANGLE = {"img_size": [24, 40]}
@@ -78,7 +79,7 @@ def assert_same(actual: dict[str, Tensor | None], expected: dict[str, Tensor | N
 def test_dense_variants_follow_their_definition(
     name: str, kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
+    use_kernel(kernel, monkeypatch)
     config = words(DENSE[name])
     state = random_state(DENSE[name])
     ids = (4, 0, 5) if config["model"] == "FastChannelVim" else None
@@ -107,7 +108,7 @@ def test_dense_variants_follow_their_definition(
 def test_masked_variants_follow_their_definition(
     name: str, kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELLVIM_KERNEL", kernel)
+    use_kernel(kernel, monkeypatch)
     config = HIDDEN[name]
     state = random_state(config)
     image = random_image(config, 3)

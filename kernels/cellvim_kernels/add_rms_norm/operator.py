@@ -16,24 +16,36 @@ def fused_add_rms_norm(
     *,
     backend: FusedBackend,
 ) -> tuple[Float[Tensor, "... d"], Float[Tensor, "... d"]]:
-    """Compute what `naive_add_rms_norm` defines, with the same arguments and results."""
-    given = tokens if backend == "triton" else tokens.float()
-    normed, stream, _ = _add_rms_norm(given.contiguous(), residual.contiguous(), weight.float(), backend)
-    return normed.to(tokens.dtype), stream
+    """Compute what `naive_add_rms_norm` defines, with the same arguments and results.
+
+    Raises:
+        ValueError: Tokens, residual stream and weight have different shapes.
+    """
+    if tokens.shape != residual.shape or tokens.shape[-1:] != weight.shape or not tokens.numel():
+        shapes = f"{tuple(tokens.shape)}, {tuple(residual.shape)} and {tuple(weight.shape)}"
+        msg = f"tokens, residual stream and weight do not belong together: {shapes}"
+        raise ValueError(msg)
+    is_native = tokens.dtype == torch.float32 or (tokens.dtype == torch.bfloat16 and backend == "triton")
+    given = tokens if is_native else tokens.float()
+    wide = residual.float().contiguous(), weight.float().contiguous()
+    normed, stream, _ = _add_rms_norm(given.contiguous(), *wide, backend)
+    return normed.to(tokens.dtype), stream.to(residual.dtype)
 
 
 @torch.library.custom_op("cellvim::add_rms_norm", mutates_args=())
 def _add_rms_norm(
     tokens: Tensor, residual: Tensor, weight: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return stages_of(backend).add_rms_norm(tokens, residual, weight)
+    with torch.cuda.device_of(tokens):
+        return stages_of(backend).add_rms_norm(tokens, residual, weight)
 
 
 @torch.library.custom_op("cellvim::add_rms_norm_backward", mutates_args=())
 def _add_rms_norm_backward(
     dnormed: Tensor, dstream: Tensor, stream: Tensor, scale: Tensor, weight: Tensor, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return stages_of(backend).add_rms_norm_backward(dnormed, dstream, stream, scale, weight)
+    with torch.cuda.device_of(stream):
+        return stages_of(backend).add_rms_norm_backward(dnormed, dstream, stream, scale, weight)
 
 
 @_add_rms_norm.register_fake

@@ -252,7 +252,8 @@ def _pool_token(sums: tl.tuple, half: tl.tensor, IS_MAX: tl.constexpr, FAST: tl.
     value, _ = silu_of_half(half, FAST)
     if IS_MAX:
         ties = tl.where(value == sums[0], sums[1] + 1.0, sums[1])
-        pooled = (tl.maximum(value, sums[0]), tl.where(value > sums[0], 1.0, ties))
+        largest = tl.maximum(value, sums[0], propagate_nan=tl.PropagateNan.ALL)
+        pooled = (largest, tl.where(value > sums[0], 1.0, ties))
     else:
         pooled = (sums[0] + value,)
     return pooled
@@ -269,7 +270,8 @@ def _write_cell(
     IS_MAX: tl.constexpr,
 ) -> None:
     if IS_MAX:
-        tl.store(pooled, tl.where(sums[1] > 0, sums[0], 0.0), mask=is_mine)
+        # Only a cell without tokens still has what it began with.
+        tl.store(pooled, tl.where(sums[0] == -float("inf"), 0.0, sums[0]), mask=is_mine)
         tl.store(ties, sums[1], mask=is_mine)
     else:
         tl.store(pooled, share * sums[0], mask=is_mine)

@@ -16,7 +16,7 @@ from cellvim_kernels.stages import Stages
 from cellvim_kernels.tables import Tables
 
 
-class Kept(NamedTuple):
+class Saved(NamedTuple):
     """What the way back needs of the way there, besides its inputs; all of it is pooled.
 
     Args:
@@ -59,7 +59,7 @@ def fused_forward(
     pool: Pool,
     *,
     keeps_states: bool,
-) -> tuple[Float[Tensor, "b L XZ//2"], Kept]:
+) -> tuple[Float[Tensor, "b L XZ//2"], Saved]:
     """Compute what `naive_pooled_mixer` defines.
 
     Args:
@@ -76,7 +76,7 @@ def fused_forward(
     A = -torch.exp(weights.A_log)
     y, starts = stages.selective_scan(pooled, step, weights.dt_bias, A, B, C, keeps_states)
     out = stages.expand_gate(xz, y, weights.conv_weight, weights.conv_bias, weights.D, weights.norm, tables)
-    return out, Kept(pooled, ties, projected, step, y, starts)
+    return out, Saved(pooled, ties, projected, step, y, starts)
 
 
 def fused_backward(
@@ -86,27 +86,27 @@ def fused_backward(
     weights: MixerWeights,
     tables: Tables,
     pool: Pool,
-    kept: Kept,
+    saved: Saved,
 ) -> Gradients:
     """Walk the three passes in reverse; both halves of the tokens' gradient are written into one tensor."""
     conv = weights.conv_weight, weights.conv_bias
     dxz = torch.empty_like(xz)
     dmixed, dscale, dshift = stages.expand_gate_backward(
-        dout, xz, kept.y, *conv, weights.D, weights.norm, tables, dxz
+        dout, xz, saved.y, *conv, weights.D, weights.norm, tables, dxz
     )
     dy = stages.sum_cells(dmixed, tables)
-    low_rank, B, C = _split(kept.projected, weights)
+    low_rank, B, C = _split(saved.projected, weights)
     A = -torch.exp(weights.A_log)
     du, dstep, dA, dB, dC = stages.selective_scan_backward(
-        dy, kept.pooled, kept.step, weights.dt_bias, A, B, C, kept.starts
+        dy, saved.pooled, saved.step, weights.dt_bias, A, B, C, saved.starts
     )
     dstep_rows = dstep.flatten(1, 2)
     dlow_rank = torch.bmm(dstep_rows, weights.dt_weight)
     dprojected = torch.cat([dlow_rank, dB.flatten(1, 2), dC.flatten(1, 2)], dim=2)
-    pooled_rows = kept.pooled.flatten(1, 2)
-    dpooled = torch.baddbmm(du.flatten(1, 2), dprojected, weights.x_proj).view_as(kept.pooled)
+    pooled_rows = saved.pooled.flatten(1, 2)
+    dpooled = torch.baddbmm(du.flatten(1, 2), dprojected, weights.x_proj).view_as(saved.pooled)
     dconv_weight, dconv_bias, dD = stages.conv_pool_backward(
-        xz, *conv, weights.D, tables, pool, kept.pooled, kept.ties, dpooled, dmixed, dxz
+        xz, *conv, weights.D, tables, pool, saved.pooled, saved.ties, dpooled, dmixed, dxz
     )
     return Gradients(
         xz=dxz,

@@ -36,8 +36,15 @@ class MixerWeights(NamedTuple):
 
     @property
     def norm(self) -> tuple[Float[Tensor, " E"], Float[Tensor, " E"]] | None:
-        """Scale and shift of the LayerNorm over E; None for a mixer without it."""
+        """Scale and shift of the LayerNorm over E; None for a mixer without it.
+
+        Raises:
+            AssertionError: There is one without the other.
+        """
         if self.norm_weight is None or self.norm_bias is None:
+            if self.norm_weight is not self.norm_bias:
+                msg = "the inner norm has a scale and a shift, or neither"
+                raise AssertionError(msg)
             return None
         return self.norm_weight, self.norm_bias
 
