@@ -17,7 +17,17 @@ from cellvim import __version__
 from cellvim.atomic import write_json
 from cellvim.config import Settings
 
-RECORDED_PACKAGES = ("numpy", "polars", "pyarrow", "scikit-learn", "tensorstore", "tifffile", "torch", "zarr")
+RECORDED_PACKAGES = (
+    "numpy",
+    "polars",
+    "pyarrow",
+    "scikit-learn",
+    "tensorstore",
+    "tifffile",
+    "torch",
+    "triton",
+    "zarr",
+)
 
 
 @dataclass

@@ -71,7 +71,13 @@ def show_dict(content: dict[str, Any], *, as_json: bool) -> None:
 
 def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [f"{key}: {entry}" for key, entry in value.items()]
+        lines = []
+        for key, entry in value.items():
+            is_nested = isinstance(entry, dict)
+            lines += (
+                [f"{key}:", *(f"  {line}" for line in _lines(entry))] if is_nested else [f"{key}: {entry}"]
+            )
+        return lines
     return [str(entry) for entry in value] if isinstance(value, list | tuple) else [str(value)]
 
 

@@ -34,19 +34,13 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def describe_backend() -> dict[str, Any]:
-    """What `cellvim doctor` says about computing.
-
-    Raises:
-        UsageError: CELLVIM_KERNEL names a backend that is unknown or not there.
-    """
+    """What `cellvim doctor` says about computing; also when CELLVIM_KERNEL asks for what is not there."""
     has_gpu = torch.cuda.is_available()
-    device_type = "cuda" if has_gpu else "cpu"
-    with _explain_backend():
-        chosen, states = chosen_backend(device_type), describe_backends(device_type)
+    states = describe_backends("cuda" if has_gpu else "cpu")
     return {
         "device": torch.cuda.get_device_name() if has_gpu else "cpu",
         "threads": torch.get_num_threads(),
-        "kernels": chosen,
+        "kernels": states.pop("chosen"),
         "backends": states,
     }
 

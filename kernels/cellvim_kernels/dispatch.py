@@ -153,14 +153,13 @@ def kernel_build(device_type: str = "cpu", states: int | None = None) -> str:
 
 
 def describe_backends(device_type: str) -> dict[str, str]:
-    """Say of each backend whether it is in use on a device, and why not the rest.
-
-    Raises:
-        UnknownBackendError: CELLVIM_KERNEL names none of them.
-        UnavailableBackendError: It names one that is not there.
-    """
-    resolved = _resolved(_wanted(), device_type)
-    return {name: resolved.state(name, device_type) for name in BACKENDS}
+    """Say of each backend whether it is in use on a device, and why not the rest; and what is wrong, if anything is."""
+    try:
+        resolved = _resolved(_wanted(), device_type)
+    except (UnknownBackendError, UnavailableBackendError) as error:
+        resolved = Backends(chosen=f"none: {error}", failure={})
+    states = {name: resolved.state(name, device_type) for name in BACKENDS}
+    return {"chosen": resolved.chosen, **states}
 
 
 def _wanted() -> str:
@@ -222,7 +221,8 @@ def _resolved(wanted: str, device_type: str) -> Backends:
         if reason is not None:
             logger.warning("%s kernels do not work here, plain torch goes on: %s", preferred, reason)
     chosen = preferred if reason is None else "torch"
-    logger.info("kernel backend on %s: %s (%s=%s)", device_type, chosen, ENVIRONMENT_KEY, wanted)
+    why = f"; {preferred}: {reason}" if reason is not None else ""
+    logger.info("kernel backend on %s: %s (%s=%s%s)", device_type, chosen, ENVIRONMENT_KEY, wanted, why)
     return Backends(chosen, {} if reason is None else {preferred: reason})
 
 

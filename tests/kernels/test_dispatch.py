@@ -67,6 +67,7 @@ def test_without_a_compiler_plain_torch_computes_and_nobody_is_warned(
     with caplog.at_level(logging.INFO, logger="cellvim_kernels"):
         assert chosen_backend("cpu") == "torch"
     assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert caplog.records[0].getMessage().endswith("(CELLVIM_KERNEL=auto; cpp: there is no C++ compiler)")
     assert "there is no C++ compiler" in describe_backends("cpu")["cpp"]
 
 

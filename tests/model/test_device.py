@@ -40,10 +40,13 @@ def test_kernels_that_are_not_there_are_refused_with_the_reason(monkeypatch: pyt
         check_kernels(torch.device("cpu"))
 
 
-def test_doctor_refuses_unknown_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELLVIM_KERNEL", "fpga")
-    with pytest.raises(UsageError, match="CELLVIM_KERNEL=fpga"):
-        describe_backend()
+@pytest.mark.parametrize("wanted", ["fpga", "mamba"])
+def test_doctor_tells_what_is_wrong_instead_of_refusing(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CELLVIM_KERNEL", wanted)
+    facts = describe_backend()
+    assert facts["kernels"].startswith(f"none: CELLVIM_KERNEL={wanted}")
+    assert facts["backends"]["torch"] == "available"
 
 
 PETABYTE = 2**50
