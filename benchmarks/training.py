@@ -28,7 +28,7 @@ from torch.nn.utils import clip_grad_norm_
 from cellvim.atomic import write_text
 from cellvim.config import MaskingSettings, PretrainSettings
 from cellvim.dataset import Batch
-from cellvim.model import choose_device, draw_mask
+from cellvim.model import choose_device, draw_mask, name_kernels
 from cellvim.pretrain.compute import computing_in, describe_device, peak_memory_bytes, prepare_model
 from cellvim.pretrain.loop import make_optimizer
 from cellvim.pretrain.objective import MaskedObjective
@@ -229,10 +229,11 @@ def facts(device: str, threads: int) -> str:
     if device == "cpu":
         memory += ".\nbf16 keeps its weights in float32 and makes copies in bf16 for the products, so a large model "
         memory += "at batch 1 saves nothing"
+    kernels = name_kernels(torch.device(device), states=16)
     return (
         f"`{' '.join(['python', *sys.argv])}` on {time.strftime('%Y-%m-%d')}: {name},\n"
         f"{os.cpu_count()} cores, threads: {threads}, load {load} (1, 5, 15 min) at the start;\n"
-        f"Python {platform.python_version()}, torch {torch.__version__}. Crops of {CROP_PX} px, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, kernels: {kernels}. Crops of {CROP_PX} px, "
         f"{len(CHANNELS)} channels; reading of crops not included.\nMemory: {memory}.\n\n"
     )
 

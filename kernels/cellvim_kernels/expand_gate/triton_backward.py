@@ -109,7 +109,7 @@ def expand_gate_backward(
 
 def backward_tiling(width: int, dtype: torch.dtype) -> Tiling:
     """Tiles of the backward pass: the exact exponential of float32 leaves registers for half as many channels."""
-    return Tiling.of(width, channels_per_warp=192 if dtype == torch.bfloat16 else 96)
+    return Tiling.of(width, channels_per_warp=192 if dtype == torch.bfloat16 else 96, most_warps=8)
 
 
 @triton.jit

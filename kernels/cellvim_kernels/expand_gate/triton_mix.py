@@ -35,14 +35,15 @@ class Tiling:
     chunks: int
 
     @classmethod
-    def of(cls, width: int, channels_per_warp: int) -> "Tiling":
+    def of(cls, width: int, channels_per_warp: int, most_warps: int = 16) -> "Tiling":
         """Cut a row into chunks of at most two channels per thread.
 
         Args:
             width: E.
-            channels_per_warp: Most channels of a row that a warp takes, in all chunks together.
+            channels_per_warp: Channels of a row that a warp takes, in all chunks together.
+            most_warps: Beyond which each takes more: 16 warps leave a thread 128 registers.
         """
-        warps = min(16, triton.next_power_of_2(triton.cdiv(width, channels_per_warp)))
+        warps = min(most_warps, triton.next_power_of_2(triton.cdiv(width, channels_per_warp)))
         chunk = min(64 * warps, triton.next_power_of_2(triton.cdiv(width, 3)))
         return cls(warps, chunk, triton.cdiv(width, chunk))
 
