@@ -156,7 +156,7 @@ def test_dense_outputs_and_all_gradients_match_the_equation(
 
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize(
-    ("backend", "pool", "case"), cases(("mean", MASKED, (1,)), ("max", MASKED, (5,))), ids=str
+    ("backend", "pool", "case"), cases(("mean", MASKED, (5,)), ("max", MASKED, (5,))), ids=str
 )
 def test_masked_outputs_and_all_gradients_match_the_equation(
     backend: FusedBackend, pool: Pool, case: tuple[Grid, float, Divisor]
@@ -246,6 +246,7 @@ def test_two_runs_give_the_same_bits(backend: FusedBackend) -> None:
     assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))
 
 
+@pytest.mark.parametrize("backend", RARELY)
 def test_a_grid_first_met_in_inference_can_be_trained_on(backend: FusedBackend) -> None:
     grid = Grid(3, 3, 2, "wrc")
     xz, weights = tokens_of(backend, 2, 18, 6), moved(draw_weights(6), backend)
