@@ -171,7 +171,7 @@ def _fused_backend(tokens: Tensor) -> FusedBackend | None:
     if tokens.dtype == torch.float64:
         # Fused paths compute in float32; who asks for float64 wants its digits.
         return None
-    return next((name for name in FUSED if name == chosen), None)
+    return _as_fused(chosen)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -227,14 +227,15 @@ def _resolved(wanted: str, device_type: str) -> Backends:
 
 
 def _failure(backend: str, device_type: str) -> str | None:
-    for name in FUSED:
-        if name != backend or (name == "triton" and availability.is_interpreted()):
-            continue
-        try:
-            index = torch.cuda.current_device() if device_type == "cuda" else None
-            try_out(
-                name, torch.device(device_type, index) if index is not None else torch.device(device_type)
-            )
-        except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own; the caller tells it
-            return str(error).strip().partition("\n")[0] or type(error).__name__
+    fused = _as_fused(backend)
+    if fused is None or (fused == "triton" and availability.is_interpreted()):
+        return None
+    try:
+        try_out(fused, torch.empty(0, device=device_type).device)
+    except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own; the caller tells it
+        return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
+
+
+def _as_fused(backend: str) -> FusedBackend | None:
+    return next((name for name in FUSED if name == backend), None)

@@ -17,7 +17,7 @@ def sigmoid(x: tl.tensor, FAST: tl.constexpr) -> tl.tensor:
             which is below the rounding of bf16 tokens. Only on a GPU: the interpreter has no inline assembly.
     """
     if FAST:
-        return tl.fma(_hardware_tanh(x * 0.5), 0.5, 0.5)
+        return tl.fma(hardware_tanh(x * 0.5), 0.5, 0.5)
     return 1.0 / (1.0 + tl.exp(-x))
 
 
@@ -32,13 +32,14 @@ def silu(x: tl.tensor, FAST: tl.constexpr) -> tl.tensor:
     """
     if FAST:
         half = x * 0.5
-        return tl.fma(_hardware_tanh(half), half, half)
+        return tl.fma(hardware_tanh(half), half, half)
     return x * sigmoid(x, FAST)
 
 
 @triton.jit
 @no_type_check
-def _hardware_tanh(x: tl.tensor) -> tl.tensor:
+def hardware_tanh(x: tl.tensor) -> tl.tensor:
+    """Hyperbolic tangent by the GPU's special function unit, of a float32 tile; only on a GPU."""
     return tl.inline_asm_elementwise(
         "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
     )

@@ -1,7 +1,6 @@
 """The Triton convolution and pooling against its equation: cells, ties and every gradient, on a CPU too."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -17,13 +16,9 @@ from cellvim_kernels import Grid, Kept, Layout, Pool
 from cellvim_kernels.conv_pool import naive_conv_pool
 from cellvim_kernels.conv_pool.triton import conv_pool, conv_pool_backward
 from cellvim_kernels.layout import BackwardRows, Divisor, index_tables
+from tests.kernels.mixer_cases import BF16_TOLERANCE, FLOAT32_TOLERANCE, keep
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-FLOAT32_TOLERANCE = 2e-5
-"""Relative error in the 2-norm of float32 against float64."""
-BF16_TOLERANCE = 1e-2
-"""The same of bf16 tokens: the gradient of x is rounded to 8 bits, everything else is float32."""
 
 SINGLE, HALF = torch.float32, torch.bfloat16
 
@@ -45,24 +40,14 @@ class Case:
     def layout(self) -> Layout:
         if self.ratio is None:
             return self.grid
-        return keep(self.grid, self.batch, self.ratio, self.divisor, self.backward_rows)
-
-
-def keep(
-    grid: Grid,
-    batch: int,
-    ratio: float,
-    divisor: Divisor = "count",
-    backward_rows: BackwardRows = "corrected",
-) -> Kept:
-    """Keep random tokens; the first sample shows none of the first row, so that empty cells occur."""
-    generator = torch.Generator().manual_seed(grid.length)
-    count = max(1, round(grid.length * ratio))
-    noise = torch.rand(batch, grid.length, generator=generator)
-    if ratio < 1 and grid.rows > 1:
-        noise[0, : min(grid.cols * grid.channels, grid.length - count)] = 2
-    ids = noise.argsort(dim=1)[:, :count].sort(dim=1).values
-    return Kept.from_ids(ids.to(DEVICE), grid, divisor=divisor, backward_rows=backward_rows)
+        return keep(
+            self.grid,
+            batch=self.batch,
+            ratio=self.ratio,
+            divisor=self.divisor,
+            backward_rows=self.backward_rows,
+            device=str(DEVICE),
+        )
 
 
 DENSE = [
@@ -162,14 +147,6 @@ def assert_same(actual: list[Tensor], expected: list[Tensor], tolerance: float) 
         assert mine.isfinite().all(), f"tensor {number}"
         error = (mine.double() - right).norm() / right.norm().clamp(min=1e-12)
         assert error < tolerance, f"tensor {number}: relative error {error:.1e}"
-
-
-@pytest.fixture
-def _poisoned_memory() -> Iterator[None]:
-    """Fill every torch.empty with NaN, so that a value read before it is written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("_poisoned_memory")

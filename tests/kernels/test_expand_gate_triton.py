@@ -1,7 +1,6 @@
 """The fused expansion against its equation: result, every gradient, dense and masked, run by Triton's interpreter."""
 
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -13,17 +12,15 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="needs Triton, which exists for Linux alone")
 
-from cellvim_kernels import BackwardRows, Grid, Kept, Layout, Order
+from cellvim_kernels import BackwardRows, Grid, Layout, Order
 from cellvim_kernels.conv_pool import naive_conv_pool
 from cellvim_kernels.expand_gate import naive_expand_gate
 from cellvim_kernels.expand_gate.triton import expand_gate, expand_gate_backward, sum_cells
 from cellvim_kernels.layout import index_tables
+from tests.kernels.mixer_cases import BF16_TOLERANCE, FLOAT32_TOLERANCE, keep
 
-FLOAT32_TOLERANCE = 2e-5
-"""Relative error in the 2-norm of float32 against float64."""
-BF16_TOLERANCE = 1e-2
-"""The same of bf16 tokens: one rounding to 8 bits is 2e-3, so there is room for a few, not for one per sum."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.usefixtures("_poisoned_memory")
 
 
 class Inputs(NamedTuple):
@@ -45,15 +42,6 @@ class Results(NamedTuple):
     dscale: Tensor | None
     dshift: Tensor | None
     dy: Tensor
-
-
-@pytest.fixture(autouse=True)
-def _memory_is_poisoned() -> Iterator[None]:
-    """An element that no kernel writes is NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 def draw(
@@ -120,17 +108,6 @@ def assert_same(found: Results, expected: Results, tolerance: float) -> None:
         assert error < tolerance, f"{name}: {error}"
 
 
-def keep(grid: Grid, batch: int, ratio: float, rows: BackwardRows = "corrected") -> Kept:
-    """Keep random tokens; the first sample shows none of the first row, so that empty cells occur."""
-    generator = torch.Generator().manual_seed(grid.length)
-    count = max(1, round(grid.length * ratio))
-    noise = torch.rand(batch, grid.length, generator=generator)
-    if ratio < 1:
-        noise[0, : min(grid.cols * grid.channels, grid.length - count)] = 2
-    ids = noise.argsort(dim=1)[:, :count].sort(dim=1).values
-    return Kept.from_ids(ids.to(DEVICE), grid, backward_rows=rows)
-
-
 def check(layout: Layout, batch: int, width: int, *, has_norm: bool = True) -> None:
     inputs = draw(layout, batch, width, has_norm=has_norm)
     assert_same(fused(inputs, layout), defined(inputs, layout), FLOAT32_TOLERANCE)
@@ -160,23 +137,32 @@ def test_length(length: int, is_pooled: bool, batch: int) -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 1])
 @pytest.mark.parametrize("rows", ["corrected", "published"])
 def test_kept_tokens(ratio: float, rows: BackwardRows) -> None:
-    check(keep(Grid(4, 3, 2, "wrc"), 2, ratio, rows), batch=2, width=6)
+    check(
+        keep(Grid(4, 3, 2, "wrc"), batch=2, ratio=ratio, backward_rows=rows, device=str(DEVICE)),
+        batch=2,
+        width=6,
+    )
 
 
 @pytest.mark.parametrize("order", ["rwc", "crw", "cwr"])
 def test_kept_tokens_in_other_orders(order: Order) -> None:
-    check(keep(Grid(3, 3, 2, order), 2, 0.5, "published"), batch=2, width=6, has_norm=False)
+    check(
+        keep(Grid(3, 3, 2, order), batch=2, ratio=0.5, backward_rows="published", device=str(DEVICE)),
+        batch=2,
+        width=6,
+        has_norm=False,
+    )
 
 
 def test_more_members_than_are_read_at_a_time() -> None:
-    check(keep(Grid(2, 11, 1), 2, 0.9), batch=2, width=6, has_norm=False)
+    check(keep(Grid(2, 11, 1), batch=2, ratio=0.9, device=str(DEVICE)), batch=2, width=6, has_norm=False)
 
 
 @pytest.mark.parametrize("has_norm", [True, False])
 @pytest.mark.parametrize("is_masked", [True, False])
 def test_bf16_tokens(has_norm: bool, is_masked: bool) -> None:
     grid = Grid(3, 2, 2, "wrc")
-    layout = keep(grid, 2, 0.7) if is_masked else grid
+    layout = keep(grid, batch=2, ratio=0.7, device=str(DEVICE)) if is_masked else grid
     inputs = draw(layout, 2, 24, has_norm=has_norm, dtype=torch.bfloat16)
     found = fused(inputs, layout)
     assert found.out.dtype == found.dmixed.dtype == torch.bfloat16
@@ -194,7 +180,7 @@ def test_a_constant_row_is_no_division_by_zero() -> None:
 
 
 def test_two_runs_give_the_same_bits() -> None:
-    layout = keep(Grid(4, 3, 1), 2, 0.5, "published")
+    layout = keep(Grid(4, 3, 1), batch=2, ratio=0.5, backward_rows="published", device=str(DEVICE))
     inputs = draw(layout, 2, 33)
     for once, again in zip(fused(inputs, layout), fused(inputs, layout), strict=True):
         assert once is not None

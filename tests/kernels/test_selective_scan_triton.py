@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cellvim_kernels.selective_scan import ScanInputs, naive_selective_scan
+from tests.kernels.mixer_cases import FLOAT32_TOLERANCE
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 scan = pytest.importorskip("cellvim_kernels.selective_scan.triton")
 
-FLOAT32_TOLERANCE = 2e-5
-"""Relative error in the 2-norm of float32 against float64."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

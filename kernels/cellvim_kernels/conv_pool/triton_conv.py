@@ -10,7 +10,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvim_kernels.triton_math import sigmoid
+from cellvim_kernels.triton_math import hardware_tanh, sigmoid
 
 SMALLEST_BLOCK = 64
 """Channels of a warp that reads 128 bytes at once in bf16."""
@@ -72,9 +72,7 @@ def silu_of_half(half: tl.tensor, FAST: tl.constexpr) -> tl.tuple:
     Not `triton_math.silu`: with the halving moved into the taps, each token costs two operations less.
     """
     if FAST:
-        gate = tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [half], dtype=tl.float32, is_pure=True, pack=1
-        )
+        gate = hardware_tanh(half)
         value = tl.fma(half, gate, half)
     else:
         gate = sigmoid(2.0 * half, FAST)

@@ -3,9 +3,6 @@
 Convolutions are computed again, which is cheaper than to store their results.
 """
 
-# Triton's tuples cannot be unpacked into one another.
-# ruff: noqa: RUF005
-
 from typing import no_type_check
 
 import torch
@@ -19,16 +16,12 @@ from cellvim_kernels.expand_gate.triton_backward import expand_gate_backward
 from cellvim_kernels.expand_gate.triton_mix import (
     STEP,
     Tiling,
-    cells_of,
-    load_row,
-    load_weight,
-    mix_chunk,
-    neighbourhood,
+    mix_rows,
     positions_per_program,
     standardise,
-    store_row,
     taps_first,
 )
+from cellvim_kernels.expand_gate.triton_rows import load_row, load_weight, store_row
 from cellvim_kernels.tables import Tables
 from cellvim_kernels.triton_math import silu
 
@@ -189,34 +182,10 @@ def expand_gate_kernel(
     sequence += sample * table_stride
     cell += sample * table_stride
     for start in range(first, min(first + walk, length), STEP):
-        rows, exist = neighbourhood(sequence, start, length, STEP)
-        cells_forward = cells_of(cell, start, exist, STEP)
-        if SHARES_CELLS:
-            cells_backward = cells_forward
-        else:
-            cells_backward = cells_of(cell + direction_stride, start, exist, STEP)
-        normed = ()
-        for chunk in tl.static_range(CHUNKS):
-            channel = chunk * CHUNK + tl.arange(0, CHUNK)
-            normed = normed + (
-                mix_chunk(
-                    x,
-                    y_forward,
-                    y_backward,
-                    taps,
-                    conv_bias,
-                    D,
-                    channel,
-                    rows,
-                    exist,
-                    cells_forward,
-                    cells_backward,
-                    E,
-                    CHUNK,
-                    STEP,
-                    FAST,
-                ),
-            )
+        normed, rows, exist = mix_rows(
+            x, y_forward, y_backward, taps, conv_bias, D, sequence, cell, direction_stride, start, length,
+            E, CHUNK, CHUNKS, STEP, SHARES_CELLS, FAST,
+        )  # fmt: skip
         if HAS_NORM:
             normed, _ = standardise(normed, E, CHUNK, CHUNKS, STEP, EPS)
         for chunk in tl.static_range(CHUNKS):

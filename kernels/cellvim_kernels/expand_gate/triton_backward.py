@@ -15,19 +15,14 @@ from cellvim_kernels.expand_gate.naive import NORM_EPS
 from cellvim_kernels.expand_gate.triton_mix import (
     STEP,
     Tiling,
-    cells_of,
-    load_row,
-    load_weight,
-    mix_chunk,
-    neighbourhood,
+    mix_rows,
     positions_per_program,
     standardise,
-    store_row,
-    store_weight,
     sum_products,
     sum_rows,
     taps_first,
 )
+from cellvim_kernels.expand_gate.triton_rows import load_row, load_weight, store_row, store_weight
 from cellvim_kernels.tables import Tables
 from cellvim_kernels.triton_math import sigmoid
 
@@ -159,34 +154,10 @@ def expand_gate_backward_kernel(  # noqa: C901, PLR0912  (branches are decided w
     for _ in tl.static_range(CHUNKS):
         sums = sums + ((tl.zeros((CHUNK,), tl.float32), tl.zeros((CHUNK,), tl.float32)),)
     for start in range(first, min(first + walk, length), STEP):
-        rows, exist = neighbourhood(sequence, start, length, STEP)
-        cells_forward = cells_of(cell, start, exist, STEP)
-        if SHARES_CELLS:
-            cells_backward = cells_forward
-        else:
-            cells_backward = cells_of(cell + direction_stride, start, exist, STEP)
-        normed = ()
-        for chunk in tl.static_range(CHUNKS):
-            channel = chunk * CHUNK + tl.arange(0, CHUNK)
-            normed = normed + (
-                mix_chunk(
-                    x,
-                    y_forward,
-                    y_backward,
-                    taps,
-                    conv_bias,
-                    D,
-                    channel,
-                    rows,
-                    exist,
-                    cells_forward,
-                    cells_backward,
-                    E,
-                    CHUNK,
-                    STEP,
-                    FAST,
-                ),
-            )
+        normed, rows, exist = mix_rows(
+            x, y_forward, y_backward, taps, conv_bias, D, sequence, cell, direction_stride, start, length,
+            E, CHUNK, CHUNKS, STEP, SHARES_CELLS, FAST,
+        )  # fmt: skip
         if HAS_NORM:
             normed, factors = standardise(normed, E, CHUNK, CHUNKS, STEP, EPS)
         dstandard = ()

@@ -17,6 +17,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from cellvim_kernels.expand_gate.triton_rows import load_row, load_weight
 from cellvim_kernels.triton_math import silu
 
 STEP = 4
@@ -61,6 +62,43 @@ def taps_first(conv_weight: Float[Tensor, "2 E 4"]) -> Float[Tensor, "2 4 E"]:
 
 @triton.jit
 @no_type_check
+def mix_rows(
+    x: tl.tensor,
+    y_forward: tl.tensor,
+    y_backward: tl.tensor,
+    taps: tl.tensor,
+    conv_bias: tl.tensor,
+    D: tl.tensor,
+    sequence: tl.tensor,
+    cell: tl.tensor,
+    direction_stride: tl.tensor,
+    start: tl.tensor,
+    length: tl.tensor,
+    E: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    STEP: tl.constexpr,
+    SHARES_CELLS: tl.constexpr,
+    FAST: tl.constexpr,
+) -> tl.tuple:
+    """Twice the mixed value (see `mix_chunk`) of STEP positions from `start`, with what `neighbourhood` gives."""
+    rows, exist = neighbourhood(sequence, start, length, STEP)
+    cells_forward = cells_of(cell, start, exist, STEP)
+    cells_backward = cells_forward if SHARES_CELLS else cells_of(cell + direction_stride, start, exist, STEP)
+    mixed = ()
+    for chunk in tl.static_range(CHUNKS):
+        channel = chunk * CHUNK + tl.arange(0, CHUNK)
+        mixed = mixed + (
+            mix_chunk(
+                x, y_forward, y_backward, taps, conv_bias, D, channel, rows, exist, cells_forward, cells_backward,
+                E, CHUNK, STEP, FAST,
+            ),
+        )  # fmt: skip
+    return mixed, rows, exist
+
+
+@triton.jit
+@no_type_check
 def neighbourhood(
     sequence: tl.tensor,
     start: tl.tensor,
@@ -86,62 +124,6 @@ def cells_of(cell: tl.tensor, start: tl.tensor, exist: tl.tensor, STEP: tl.const
     for index in tl.static_range(STEP):
         cells = cells + (tl.load(cell + start + index, mask=exist[index + 3], other=0),)
     return cells
-
-
-@triton.jit
-@no_type_check
-def mask_of(channel: tl.tensor, exists: tl.tensor, E: tl.constexpr, CHUNK: tl.constexpr) -> tl.tensor:
-    """Which channels of a row exist; none if the row does not."""
-    if E % CHUNK == 0:
-        # The interpreter cannot spread a scalar mask over a tile, but an integer.
-        mask = tl.full((CHUNK,), 0, tl.int32) + exists.to(tl.int32) > 0
-    else:
-        mask = channel < tl.where(exists, E, 0)
-    return mask
-
-
-@triton.jit
-@no_type_check
-def load_row(
-    row: tl.tensor, channel: tl.tensor, exists: tl.tensor, E: tl.constexpr, CHUNK: tl.constexpr
-) -> tl.tensor:
-    """Some channels of a row in float32; zero where the row or the channel does not exist."""
-    return tl.load(row + channel, mask=mask_of(channel, exists, E, CHUNK), other=0.0).to(tl.float32)
-
-
-@triton.jit
-@no_type_check
-def load_weight(weight: tl.tensor, channel: tl.tensor, E: tl.constexpr, CHUNK: tl.constexpr) -> tl.tensor:
-    """Some channels of a float32 weight; zero where the channel does not exist."""
-    if E % CHUNK == 0:
-        return tl.load(weight + channel)
-    return tl.load(weight + channel, mask=channel < E, other=0.0)
-
-
-@triton.jit
-@no_type_check
-def store_row(
-    row: tl.tensor,
-    channel: tl.tensor,
-    values: tl.tensor,
-    exists: tl.tensor,
-    E: tl.constexpr,
-    CHUNK: tl.constexpr,
-) -> None:
-    """Write some channels of a row, where the row and the channel exist."""
-    tl.store(row + channel, values.to(row.dtype.element_ty), mask=mask_of(channel, exists, E, CHUNK))
-
-
-@triton.jit
-@no_type_check
-def store_weight(
-    weight: tl.tensor, channel: tl.tensor, values: tl.tensor, E: tl.constexpr, CHUNK: tl.constexpr
-) -> None:
-    """Write some channels of a float32 row, where the channel exists."""
-    if E % CHUNK == 0:
-        tl.store(weight + channel, values)
-    else:
-        tl.store(weight + channel, values, mask=channel < E)
 
 
 @triton.jit
