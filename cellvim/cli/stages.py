@@ -7,13 +7,25 @@ import typer
 
 from cellvim.cli.app import app
 from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given, split_names
-from cellvim.config import Backbone, EmbedSettings, EvaluateSettings, IngestSettings, Preset, PretrainSettings
+from cellvim.config import (
+    Backbone,
+    EmbedSettings,
+    EvaluateSettings,
+    IlluminationMode,
+    IngestSettings,
+    Preset,
+    PretrainSettings,
+    SourceKind,
+)
 from cellvim.terminal import show
 
 
 @app.command()
 def ingest(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Folders of images.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE", help="Folders of images, load_data.csv files, OME-Zarr plates."),
+    ],
     *,
     out: Annotated[Path, typer.Option(help="Folder that receives PLATE.ome.zarr.")],
     platemap: PlateMap = None,
@@ -22,9 +34,7 @@ def ingest(
         typer.Option(help="File names with named fields, such as `{plate}/{well}_{field}_{channel}.tif`."),
     ] = None,
     plate: Annotated[str | None, typer.Option(help="Plate name, where the source has none.")] = None,
-    source: Annotated[
-        Literal["auto", "pattern", "imagexpress", "operetta"], typer.Option(help="Reader to use.")
-    ] = "auto",
+    source: Annotated[SourceKind, typer.Option(help="Reader to use.")] = "auto",
     channels: Annotated[
         str | None, typer.Option(help="Stain names: DNA,GFP in sorted order of the keys, or 1=GFP,2=DNA.")
     ] = None,
@@ -32,11 +42,18 @@ def ingest(
         Literal["stop", "skip-field", "fill"],
         typer.Option(help="What to do with a missing or damaged plane."),
     ] = "stop",
-    z: Annotated[str, typer.Option(help="Several z planes: max, mean, or the number of one plane.")] = "max",
+    z: Annotated[
+        str,
+        typer.Option(help="Several z planes: max, mean, focus (the sharpest), or the number of one plane."),
+    ] = "max",
     timepoint: Annotated[
         int | None, typer.Option(min=0, help="Time point to keep, if there are several.")
     ] = None,
     codec: Annotated[Literal["zstd", "lz4"], typer.Option(help="Compression: smaller, or faster.")] = "zstd",
+    illumination: Annotated[
+        IlluminationMode,
+        typer.Option(help="Correct uneven illumination: on reading, or in the stored pixels."),
+    ] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Fields at a time.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and report, write nothing.")] = False,
     overwrite: Overwrite = False,
@@ -58,7 +75,7 @@ def ingest(
         {
             "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
             "source": source, "channels": channels, "on_missing": on_missing,
-            "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "workers": workers,
+            "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination, "workers": workers,
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip

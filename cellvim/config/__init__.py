@@ -10,9 +10,11 @@ from cellvim.config.stages import (
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
+    IlluminationMode,
     ImportSettings,
     IngestSettings,
     Normalization,
+    SourceKind,
     TaskName,
 )
 from cellvim.config.training import (
@@ -34,6 +36,7 @@ __all__ = [
     "EmbedSettings",
     "EngineSettings",
     "EvaluateSettings",
+    "IlluminationMode",
     "ImportSettings",
     "IngestSettings",
     "MaskingSettings",
@@ -43,6 +46,7 @@ __all__ = [
     "Preset",
     "PretrainSettings",
     "Settings",
+    "SourceKind",
     "SupervisedSettings",
     "TaskName",
     "merge",

@@ -8,6 +8,18 @@ from pydantic import Field
 from cellvim.config.base import Positive, Settings
 
 Normalization = Literal["sphere", "mad", "standardize", "none"]
+SourceKind = Literal[
+    "auto",
+    "pattern",
+    "load-data",
+    "ome-zarr",
+    "operetta",
+    "imagexpress",
+    "cellvoyager",
+    "ome-tiff",
+    "cellomics",
+]
+IlluminationMode = Literal["none", "on-read", "baked"]
 TaskName = Literal["activity", "distinctiveness", "replicate_retrieval", "probe"]
 
 
@@ -15,7 +27,7 @@ class IngestSettings(Settings):
     """`cellvim ingest`: from vendor files to one OME-Zarr plate each."""
 
     sources: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """Folders of images, one plate or several in each."""
+    """Folders of images, one plate or several in each; also load_data.csv files and OME-Zarr plates."""
     out: Path
     """Folder that receives PLATE.ome.zarr and PLATE.cellvim."""
     platemap: Path | None = None
@@ -24,18 +36,20 @@ class IngestSettings(Settings):
     """File names with named fields, for example ``{plate}/{well}_{field}_{channel}.tif``."""
     plate: str | None = None
     """Plate name, where the source does not carry one."""
-    source: Literal["auto", "pattern", "imagexpress", "operetta"] = "auto"
+    source: SourceKind = "auto"
     """Reader to use; `auto` recognises the folder and says how."""
     channels: str | None = None
     """Stain names: ``DNA,GFP`` in sorted order of the source's keys, or ``1=GFP,2=DNA``."""
     on_missing: Literal["stop", "skip-field", "fill"] = "stop"
     """What to do with a field that lacks a plane or holds a damaged one."""
-    z: Literal["max", "mean"] | Annotated[int, Field(ge=0)] = "max"
-    """How several z planes become one: a projection, or the number of the plane to keep."""
+    z: Literal["max", "mean", "focus"] | Annotated[int, Field(ge=0)] = "max"
+    """How several z planes become one: a projection, the sharpest plane, or the number of the plane to keep."""
     timepoint: Annotated[int, Field(ge=0)] | None = None
     """Which time point to keep; required when the source has several."""
     codec: Literal["zstd", "lz4"] = "zstd"
     """Blosc codec of the pixels."""
+    illumination: IlluminationMode = "none"
+    """Divide out each channel's uneven illumination: when pixels are read, or in the pixels that are stored."""
     workers: Positive = 2
     """Fields read and compressed at the same time."""
     overwrite: bool = False

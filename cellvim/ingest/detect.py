@@ -5,39 +5,58 @@ from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, NotFoundError
+from cellvim.ingest.cellomics import CellomicsReader
+from cellvim.ingest.cellvoyager import CellVoyagerReader
 from cellvim.ingest.imagexpress import ImageXpressReader
+from cellvim.ingest.load_data import LoadDataReader
+from cellvim.ingest.ome_tiff import OmeTiffReader
+from cellvim.ingest.ome_zarr import OmeZarrReader
 from cellvim.ingest.operetta import OperettaReader
 from cellvim.ingest.pattern import PatternReader
-from cellvim.ingest.sources import SourcePlate, SourceReader, list_files, some
+from cellvim.ingest.sources import Source, SourcePlate, SourceReader, some
 
 logger = logging.getLogger(__name__)
 
 # In order of certainty: a pattern is an order, an index is proof, names are a guess.
 READERS: dict[str, SourceReader] = {
     "pattern": PatternReader(),
+    "load-data": LoadDataReader(),
+    "ome-zarr": OmeZarrReader(),
     "operetta": OperettaReader(),
     "imagexpress": ImageXpressReader(),
+    "cellvoyager": CellVoyagerReader(),
+    "ome-tiff": OmeTiffReader(),
+    "cellomics": CellomicsReader(),
 }
 
 
-def read_source(folder: Path, settings: IngestSettings) -> list[SourcePlate]:
-    """List the plates of one source folder, with the reader asked for or the first that recognises it.
+def read_source(path: Path, settings: IngestSettings) -> list[SourcePlate]:
+    """List the plates of one source, with the reader asked for or the first that recognises it.
 
     Raises:
-        NotFoundError: No such folder.
+        NotFoundError: Nothing is there.
         InputError: Empty folder, or no reader recognises it.
     """
-    if not folder.is_dir():
-        raise NotFoundError(folder, expected="folder of images", hint="name the folder, not a file in it")
+    if not path.exists():
+        raise NotFoundError(path, expected="folder of images", hint="check the path")
+    source = Source(path)
     if settings.source != "auto":
-        return READERS[settings.source].read(folder, settings)
+        return READERS[settings.source].read(source, settings)
     for reader in READERS.values():
-        if (evidence := reader.recognise(folder, settings)) is not None:
-            logger.info("%s: %s", folder, evidence)
-            return reader.read(folder, settings)
-    images = list_files(folder)
+        if (evidence := reader.recognise(source, settings)) is not None:
+            logger.info("%s: %s", path, evidence)
+            return reader.read(source, settings)
+    raise _unrecognised(source)
+
+
+def _unrecognised(source: Source) -> InputError:
+    images = source.files()
+    if source.path.is_file():
+        found = f"{source.path} is no file that describes a plate"
+        return InputError(found, hint="name the folder of images, or a load_data.csv")
     if not images:
-        found = f"{folder} holds no TIFF images"
-        raise InputError(found, hint="name the folder that holds the images, or one above it")
-    found = f"{folder}: {len(images)} images, of no kind that cellvim recognises: {some([p.name for p in images])}"
-    raise InputError(found, hint="describe the names: --pattern '{well}_{field}_{channel}.tif'")
+        found = f"{source.path} holds no TIFF images"
+        return InputError(found, hint="name the folder that holds the images, or one above it")
+    names = some([path.name for path in images])
+    found = f"{source.path}: {len(images)} images, of no kind that cellvim recognises: {names}"
+    return InputError(found, hint="describe the names: --pattern '{well}_{field}_{channel}.tif'")

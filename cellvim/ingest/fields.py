@@ -1,6 +1,5 @@
 """One field, from files to the store: read once, hash, decode, project, write."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,12 @@ from numpy.typing import NDArray
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, OutputExistsError
+from cellvim.ingest.images import fingerprint, read_plane
 from cellvim.ingest.planes import ChannelPlan, FieldPlan
 from cellvim.ingest.preflight import Preflight
-from cellvim.ingest.tiff import DamagedImageError, decode
-from cellvim.provenance import sha256_of_file, sha256_of_json
+from cellvim.ingest.sources import ImagePart
+from cellvim.ingest.tiff import DamagedImageError
+from cellvim.provenance import sha256_of_json
 from cellvim.store import FieldKey, PlateWriter, SourceFile
 
 Plane = NDArray[np.unsignedinteger]
@@ -106,18 +107,20 @@ def _read_channel(part: ChannelPlan, job: Job) -> _Channel:
     sources: list[SourceFile] = []
     projection: Plane | None = None
     problem = None
-    for path in part.files:
+    for image in part.images:
         try:
-            content = _read_bytes(path)
-            sources.append(_source(path, job.check, stain, len(content), hashlib.sha256(content).hexdigest()))
-            projection = _project(projection, _decode(content, job.check), job.settings)
+            content = read_plane(image)
+            _refuse_changed(content.pixels, job.check)
+            sources.append(_source(image, job.check, stain, content.size_bytes, content.sha256))
+            projection = _project(projection, content.pixels, job.settings)
         except DamagedImageError as error:
-            # The other planes are still hashed, as the token covers all of them.
-            problem = problem or f"{stain}: {path.name} {error.found}"
+            # Hashed all the same, as are the other planes: the token covers all of them.
+            sources.append(_fingerprint_of(image, job.check, stain))
+            problem = problem or f"{stain}: {image.name} {error.found}"
     if problem or projection is None:
         return _Channel(None, sources, problem)
     if job.settings.z == "mean":
-        projection = np.rint(projection / len(part.files)).astype(job.check.dtype)
+        projection = np.rint(projection / len(part.images)).astype(job.check.dtype)
     return _Channel(projection, sources, None)
 
 
@@ -127,34 +130,32 @@ def _project(projection: Plane | None, plane: Plane, settings: IngestSettings) -
     return plane if projection is None else np.maximum(projection, plane)
 
 
-def _decode(content: bytes, check: Preflight) -> Plane:
-    plane = decode(content)
+def _refuse_changed(plane: Plane, check: Preflight) -> None:
     if plane.shape != check.shape or plane.dtype != check.dtype:
         reason = "changed since it was checked"
         raise DamagedImageError(reason)
-    return plane
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-        raise DamagedImageError(reason) from error
 
 
 def _hash_sources(plan: FieldPlan, check: Preflight) -> list[SourceFile]:
     return [
-        _source(path, check, check.stains[part.channel], path.stat().st_size, sha256_of_file(path))
+        _fingerprint_of(image, check, check.stains[part.channel])
         for part in plan.channels
-        for path in part.files
+        for image in part.images
     ]
 
 
-def _source(path: Path, check: Preflight, stain: str, size: int, sha256: str) -> SourceFile:
+def _fingerprint_of(image: ImagePart, check: Preflight, stain: str) -> SourceFile:
+    try:
+        size, sha256 = fingerprint(image)
+    except DamagedImageError:
+        size, sha256 = 0, ""
+    return _source(image, check, stain, size, sha256)
+
+
+def _source(image: ImagePart, check: Preflight, stain: str, size: int, sha256: str) -> SourceFile:
     folder = check.plate.folder
-    name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    return SourceFile(name.as_posix(), stain, size, sha256)
+    name = image.path.relative_to(folder) if image.path.is_relative_to(folder) else Path(image.path.name)
+    return SourceFile(name.as_posix(), stain, size, sha256, "/".join(map(str, image.part)))
 
 
 def _token(sources: Sequence[SourceFile], writer: PlateWriter) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.sources import Plane, SourcePlate, list_files, natural, some
+from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
 from cellvim.ingest.tiff import DamagedImageError, read_header
 from cellvim.store import FieldKey, parse_well, safe_name, well_name
 
@@ -39,18 +39,19 @@ class Plan:
 class ImageXpressReader:
     """Reads folders written or exported by MetaXpress."""
 
-    def recognise(self, folder: Path, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
-        plans = list_files(folder, frozenset({".htd"}))
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
+        plans = source.files(frozenset({".htd"}))
         if plans:
             return f"ImageXpress: found {plans[0].name}"
-        named = next((path for path in list_files(folder) if _is_unmistakable(path)), None)
+        named = next((path for path in source.files() if _is_unmistakable(path)), None)
         return None if named is None else f"ImageXpress: found names such as {named.name}"
 
-    def read(self, folder: Path, settings: IngestSettings) -> list[SourcePlate]:
-        evidence = self.recognise(folder, settings) or "ImageXpress: as told"
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        folder = source.folder
+        evidence = self.recognise(source, settings) or "ImageXpress: as told"
         plates: dict[tuple[Path, str], list[Plane]] = {}
         thumbnails = 0
-        for path in list_files(folder):
+        for path in source.files():
             match = _NAME.fullmatch(path.name)
             if match is None:
                 continue
@@ -60,7 +61,7 @@ class ImageXpressReader:
             root, plane = _place(path, folder, match)
             plates.setdefault((root, match["plate"]), []).append(plane)
         if not plates:
-            names = [path.name for path in list_files(folder)]
+            names = [path.name for path in source.files()]
             found = (
                 f"{folder} holds no ImageXpress images such as PLATE_B02_s1_w1.tif (images: {some(names)})"
             )

@@ -11,7 +11,7 @@ from defusedxml.ElementTree import iterparse
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.sources import Plane, SourcePlate, list_files, some
+from cellvim.ingest.sources import Plane, Source, SourcePlate, list_files, some
 from cellvim.store import FieldKey, safe_name, well_name
 
 INDEX_NAMES = ("index.idx.xml", "index.xml")
@@ -32,12 +32,13 @@ class _Index:
 class OperettaReader:
     """Reads a Harmony measurement, as exported or as archived."""
 
-    def recognise(self, folder: Path, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
-        indexes = find_indexes(folder)
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
+        indexes = find_indexes(source.folder)
         return f"Operetta: found {indexes[0].name}" if indexes else None
 
-    def read(self, folder: Path, settings: IngestSettings) -> list[SourcePlate]:
-        evidence = self.recognise(folder, settings)
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        folder = source.folder
+        evidence = self.recognise(source, settings)
         if evidence is None:
             found = f"{folder} holds no Index.idx.xml or Index.xml, and neither does the folder above"
             raise InputError(found, hint="name the folder of one measurement")

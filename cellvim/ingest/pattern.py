@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, UsageError
-from cellvim.ingest.sources import Plane, SourcePlate, list_files, some
+from cellvim.ingest.sources import Plane, Source, SourcePlate, list_files, some
 from cellvim.store import FieldKey, parse_well, safe_name, well_name
 from cellvim.store.naming import COLUMN_EXPRESSION, ROW_EXPRESSION
 
@@ -29,16 +29,17 @@ _MOST_FIELDS = 24
 class PatternReader:
     """Reads a folder whose file names follow `--pattern`."""
 
-    def recognise(self, folder: Path, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
         return None if settings.pattern is None else f"pattern {settings.pattern}"
 
-    def read(self, folder: Path, settings: IngestSettings) -> list[SourcePlate]:
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        folder = source.folder
         if settings.pattern is None:
             found = "the pattern reader needs a pattern"
             raise UsageError(found, hint=_HINT)
         pattern = settings.pattern.replace("\\", "/")
         expression = compile_pattern(pattern)
-        files = list_files(folder, frozenset({Path(pattern).suffix.lower()}))
+        files = source.files(frozenset({Path(pattern).suffix.lower()}))
         plates: dict[str, list[Plane]] = {}
         for path in files:
             match = match_path(expression, pattern, path.relative_to(folder))

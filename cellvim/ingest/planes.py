@@ -3,26 +3,25 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.sources import Plane, SourcePlate, natural
+from cellvim.ingest.sources import ImagePart, Plane, SourcePlate, natural
 from cellvim.store import FieldKey
 
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """The files behind one channel of one field.
+    """The images behind one channel of one field.
 
     Attributes:
         channel: The source's key.
-        files: In order of z; to be projected if there are several.
+        images: In order of z; to be projected if there are several.
         problem: Why the channel cannot be used, for example a missing plane; None if it can.
     """
 
     channel: str
-    files: tuple[Path, ...]
+    images: tuple[ImagePart, ...]
     problem: str | None = None
 
 
@@ -100,27 +99,27 @@ def _depth(plane: Plane) -> Depth:
 
 
 def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]) -> ChannelPlan:
-    by_depth: dict[Depth, list[Path]] = defaultdict(list)
+    by_depth: dict[Depth, list[ImagePart]] = defaultdict(list)
     for plane in planes:
-        by_depth[_depth(plane)].append(plane.path)
+        by_depth[_depth(plane)].append(plane.image)
     if not wanted:
         return ChannelPlan(channel, (), "has no plane at the z asked for")
-    files = tuple(path for depth in wanted for path in by_depth[depth])
+    images = tuple(image for depth in wanted for image in by_depth[depth])
     missing = [depth for depth in wanted if not by_depth[depth]]
     if missing:
         which = "" if missing == [_FLAT] or len(wanted) == 1 else f" z {_listed(missing)}"
-        return ChannelPlan(channel, files, f"is missing{which}")
+        return ChannelPlan(channel, images, f"is missing{which}")
     doubled = next((by_depth[depth] for depth in wanted if len(by_depth[depth]) > 1), None)
     if doubled:
         names = ", ".join(_distinct_names(doubled))
-        return ChannelPlan(channel, files, f"has {len(doubled)} files for one plane: {names}")
-    return ChannelPlan(channel, files)
+        return ChannelPlan(channel, images, f"has {len(doubled)} files for one plane: {names}")
+    return ChannelPlan(channel, images)
 
 
-def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    if len({path.name for path in paths}) == len(paths):
-        return [path.name for path in paths]
-    return [f"{path.parent.name}/{path.name}" for path in paths]
+def _distinct_names(images: Sequence[ImagePart]) -> list[str]:
+    if len({image.name for image in images}) == len(images):
+        return [image.name for image in images]
+    return [f"{image.path.parent.name}/{image.name}" for image in images]
 
 
 def _listed(depths: Sequence[Depth]) -> str:

@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, PreflightError
 from cellvim.ingest.channels import name_channels
+from cellvim.ingest.images import Header, read_header
 from cellvim.ingest.planes import ChannelPlan, FieldPlan, plan_fields
-from cellvim.ingest.sources import SourcePlate, some
-from cellvim.ingest.tiff import DamagedImageError, TiffHeader, read_header
+from cellvim.ingest.sources import ImagePart, SourcePlate, some
+from cellvim.ingest.tiff import DamagedImageError
 
 ALLOWED_DTYPES = ("uint8", "uint16")
 
@@ -75,7 +75,7 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
     plans = plan_fields(plate, settings)
     stains = name_channels([plan.channel for plan in plans[0].channels], plate.stains, settings.channels)
     headers = _read_headers(
-        {path for plan in plans for part in plan.channels for path in part.files}, settings
+        {image for plan in plans for part in plan.channels for image in part.images}, settings
     )
     dtype, shape = _usual(plate, headers)
     checked = [_check_field(plan, headers, dtype, shape) for plan in plans]
@@ -92,36 +92,35 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
         skipped=skipped,
         problems=tuple(problems),
         notes=(*plate.notes, *_notes(plans)),
-        size_bytes=sum(size for size, _ in headers.values()),
+        size_bytes=sum(header.size_bytes for header in headers.values() if isinstance(header, Header)),
     )
 
 
-Header = TiffHeader | str
+Finding = Header | str
+"""What an image's header says, or what is wrong with it."""
 
 
-def _read_headers(paths: Iterable[Path], settings: IngestSettings) -> dict[Path, tuple[int, Header]]:
-    """Size in bytes, and the header or what is wrong with it, of every file."""
-    ordered = sorted(paths)
+def _read_headers(images: Iterable[ImagePart], settings: IngestSettings) -> dict[ImagePart, Finding]:
+    ordered = sorted(images)
     with ThreadPoolExecutor(settings.workers) as pool:
         return dict(zip(ordered, pool.map(_read_one, ordered), strict=True))
 
 
-def _read_one(path: Path) -> tuple[int, Header]:
+def _read_one(image: ImagePart) -> Finding:
     try:
-        header = read_header(path)
+        return read_header(image)
     except DamagedImageError as error:
-        return 0, error.found
-    return path.stat().st_size, header
+        return error.found
 
 
-def _usual(plate: SourcePlate, headers: Mapping[Path, tuple[int, Header]]) -> tuple[str, tuple[int, int]]:
+def _usual(plate: SourcePlate, headers: Mapping[ImagePart, Finding]) -> tuple[str, tuple[int, int]]:
     """Data type and size of most planes; everything else is a stray."""
-    good = [header for _, header in headers.values() if isinstance(header, TiffHeader)]
+    good = [header for header in headers.values() if isinstance(header, Header)]
     allowed = [header for header in good if header.dtype in ALLOWED_DTYPES]
     if not allowed:
-        path, (_, header) = next(iter(headers.items()))
+        image, header = next(iter(headers.items()))
         what = header if isinstance(header, str) else f"holds {header.dtype}, expected uint8 or uint16"
-        found = f"plate {plate.name}: none of its {len(headers)} files is usable; {path.name} {what}"
+        found = f"plate {plate.name}: none of its {len(headers)} images is usable; {image.name} {what}"
         raise InputError(found, hint="name the folder of the microscope's own images")
     dtype = Counter(header.dtype for header in allowed).most_common(1)[0][0]
     sizes = Counter((header.height, header.width) for header in allowed if header.dtype == dtype)
@@ -130,26 +129,26 @@ def _usual(plate: SourcePlate, headers: Mapping[Path, tuple[int, Header]]) -> tu
 
 def _check_field(
     plan: FieldPlan,
-    headers: Mapping[Path, tuple[int, Header]],
+    headers: Mapping[ImagePart, Finding],
     dtype: str,
     shape: tuple[int, int],
 ) -> FieldPlan:
     checked = []
     for part in plan.channels:
         problem = part.problem
-        for path in part.files:
-            problem = problem or _problem_of(path, headers[path][1], dtype, shape)
+        for image in part.images:
+            problem = problem or _problem_of(image, headers[image], dtype, shape)
         checked.append(replace(part, problem=problem))
     return replace(plan, channels=tuple(checked))
 
 
-def _problem_of(path: Path, header: Header, dtype: str, shape: tuple[int, int]) -> str | None:
+def _problem_of(image: ImagePart, header: Finding, dtype: str, shape: tuple[int, int]) -> str | None:
     if isinstance(header, str):
-        return f"{path.name} {header}"
+        return f"{image.name} {header}"
     if header.dtype != dtype:
-        return f"{path.name} holds {header.dtype}, the other planes {dtype}"
+        return f"{image.name} holds {header.dtype}, the other planes {dtype}"
     if (header.height, header.width) != shape:
-        return f"{path.name} is {header.width} x {header.height} pixels, the others {shape[1]} x {shape[0]}"
+        return f"{image.name} is {header.width} x {header.height} pixels, the others {shape[1]} x {shape[0]}"
     return None
 
 
@@ -178,7 +177,7 @@ def _sort_out(
 
 
 def _without_files(part: ChannelPlan) -> ChannelPlan:
-    return replace(part, files=()) if part.problem else part
+    return replace(part, images=()) if part.problem else part
 
 
 def _wells_without_images(plate: SourcePlate, plans: Sequence[FieldPlan]) -> dict[str, str]:

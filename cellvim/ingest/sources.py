@@ -1,5 +1,6 @@
-"""What every reader hands over: which file holds which plane of which plate."""
+"""What every reader is given, and what it hands over: which image holds which plane of which plate."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +16,37 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff"})
 MOST_FILES = 5_000_000
 
 
-@dataclass(frozen=True)
-class Plane:
-    """One image file and its place on the plate.
+@dataclass(frozen=True, order=True)
+class ImagePart:
+    """Where the pixels of one plane lie.
 
     Attributes:
-        path: The file; it need not exist, since an index may name files that were lost.
+        path: An image file, or the folder of a zarr array. It need not exist: an index may name what was lost.
+        part: Where in it: empty if the plane is all there is, one number for the page of a TIFF (from 0), the
+            index of all axes but the last two for a zarr array.
+    """
+
+    path: Path
+    part: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.path.name + (f" part {'/'.join(map(str, self.part))}" if self.part else "")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image and its place on the plate.
+
+    Attributes:
+        path: See `ImagePart`.
         field: Well and site.
         channel: The source's own key, for example ``1`` or ``DAPI``.
         z: The source's number of the z plane; None where it does not count them.
         t: The source's number of the time point; None where it does not count them.
         is_projection: The instrument projected several z planes into this one.
+        part: See `ImagePart`.
     """
 
     path: Path
@@ -34,6 +55,19 @@ class Plane:
     z: int | None = None
     t: int | None = None
     is_projection: bool = False
+    part: tuple[int, ...] = ()
+
+    @property
+    def image(self) -> ImagePart:
+        return ImagePart(self.path, self.part)
+
+
+@dataclass(frozen=True)
+class Wavelengths:
+    """Centres of a channel's excitation and emission in nanometres; None where the source does not say."""
+
+    excitation_nm: float | None = None
+    emission_nm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +83,9 @@ class SourcePlate:
         pixel_size_um: Side of a pixel; None if the source does not say.
         declared_wells: Wells that the source's plan names, with or without images.
         notes: Oddities that do no harm, one line each.
+        wavelengths: Channel key to its wavelengths, where the source says.
+        acquired: When the acquisition began, ISO 8601; None if the source does not say.
+        barcode: The plate's own name in the source, as plate maps may spell it; `name` if None.
     """
 
     name: str
@@ -59,26 +96,56 @@ class SourcePlate:
     pixel_size_um: float | None = None
     declared_wells: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    wavelengths: Mapping[str, Wavelengths] = field(default_factory=dict)
+    acquired: str | None = None
+    barcode: str | None = None
+
+
+class Source:
+    """One source as the user named it, a folder or a file. Its files are listed once, for all readers.
+
+    Attributes:
+        path: As named.
+        folder: The folder itself, or the one that the file lies in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path if path.is_dir() else path.parent
+        self._files: list[Path] | None = None
+
+    def files(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
+        """Files below the folder with one of the suffixes (lower case; found in any case), sorted.
+
+        Raises:
+            InputError: More files than any plate has.
+        """
+        if self._files is None:
+            self._files = list_files(self.folder, None)
+        return [path for path in self._files if path.suffix.lower() in suffixes]
 
 
 class SourceReader(Protocol):
     """A reader of one vendor's folders."""
 
-    def recognise(self, folder: Path, settings: IngestSettings) -> str | None:
-        """Say what shows that the folder is of this kind; None if nothing does."""
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:
+        """Say what shows that the source is of this kind, for example ``ImageXpress: found 9987.HTD``.
+
+        None if nothing does. Must be quick, and must not fail on damaged files.
+        """
         ...
 
-    def read(self, folder: Path, settings: IngestSettings) -> list[SourcePlate]:
-        """List the plates of a folder. No pixels are read.
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        """List the plates of a source. No pixels are read.
 
         Raises:
-            InputError: The folder holds no plate of this kind.
+            InputError: The source holds no plate of this kind, or its index is damaged.
         """
         ...
 
 
-def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """List the files below a folder with one of the suffixes, in any case, sorted.
+def list_files(folder: Path, suffixes: frozenset[str] | None = IMAGE_SUFFIXES) -> list[Path]:
+    """List the files below a folder with one of the suffixes, in any case, sorted; all files if None.
 
     Raises:
         NotFoundError: No such folder.
@@ -88,7 +155,7 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
         raise NotFoundError(folder, expected="folder", hint="name the folder that holds the images")
     found = []
     for path in _walk(folder):
-        if path.suffix.lower() in suffixes:
+        if suffixes is None or path.suffix.lower() in suffixes:
             found.append(path)
         if len(found) > MOST_FILES:
             message = f"{folder} holds more than {MOST_FILES:,} files"
@@ -107,10 +174,13 @@ def some(names: Sequence[object], shown: int = 3) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            # Stores and hidden folders hold no vendor's images; links could lead round in circles.
-            if not entry.is_symlink() and not entry.name.startswith(".") and entry.suffix != ".zarr":
-                yield from _walk(entry)
-        elif not entry.name.startswith("."):
-            yield entry
+    # scandir tells folders from files without a further question to the file system for each.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield folder / entry.name
+            # Stores hold no vendor's images; links could lead round in circles.
+            elif not entry.is_symlink() and not entry.name.endswith(".zarr"):
+                yield from _walk(folder / entry.name)

@@ -1,4 +1,4 @@
-"""Read one grey plane from a TIFF that may be damaged, without trusting a single number in it.
+"""Read grey planes from a TIFF that may be damaged, without trusting a single number in it.
 
 The header is parsed here, field by field, with bounds, before anything is allocated; tifffile decodes.
 
@@ -6,7 +6,6 @@ Source:
     TIFF 6.0 (1992), and the BigTIFF extension.
 """
 
-import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from cellvim.errors import InputError
 
 MOST_PIXELS = 2**28
 MOST_ENTRIES = 4096
+MOST_PAGES = 100_000
 MOST_RATIO = 10_000
 DESCRIPTION_BYTES = 1 << 16
 
@@ -78,8 +78,12 @@ class TiffHeader:
     description: str
 
 
-def read_header(path: Path) -> TiffHeader:
-    """Check a file's first page against the file's size.
+def read_header(path: Path, page: int | None = None) -> TiffHeader:
+    """Check one page of a file against the file's size.
+
+    Args:
+        path: The file.
+        page: Number of the page, from 0; None for the only one.
 
     Raises:
         DamagedImageError: Not a TIFF, truncated, of several pages or colours, or of impossible size.
@@ -87,7 +91,7 @@ def read_header(path: Path) -> TiffHeader:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return parse_header(file, size)
+            return parse_header(file, size, page)
     except FileNotFoundError as error:
         reason = "the file is not there"
         raise DamagedImageError(reason) from error
@@ -96,10 +100,10 @@ def read_header(path: Path) -> TiffHeader:
         raise DamagedImageError(reason) from error
 
 
-def parse_header(file: BinaryIO, size: int) -> TiffHeader:
-    """Parse and check the first page; `size` is the file's size in bytes. See `read_header`."""
-    tags, has_more_pages = _read_tags(file, size)
-    if has_more_pages:
+def parse_header(file: BinaryIO, size: int, page: int | None = None) -> TiffHeader:
+    """Parse and check one page; `size` is the file's size in bytes. See `read_header`."""
+    tags, has_more_pages = _read_tags(file, size, page or 0)
+    if has_more_pages and page is None:
         reason = "holds several pages, expected one plane per file"
         raise DamagedImageError(reason)
     height, width = _one(tags, _HEIGHT), _one(tags, _WIDTH)
@@ -116,16 +120,17 @@ def parse_header(file: BinaryIO, size: int) -> TiffHeader:
     return TiffHeader(height, width, _dtype_name(kind, bits), text.decode("utf-8", errors="replace"))
 
 
-def decode(content: bytes) -> NDArray[np.unsignedinteger]:
-    """Decode the only page of a TIFF held in memory.
+def decode(content: BinaryIO, size: int, page: int | None = None) -> NDArray[np.unsignedinteger]:
+    """Decode one page of an open TIFF of `size` bytes.
 
     Raises:
         DamagedImageError: See `read_header`; or the compressed data are damaged; or every pixel is zero.
     """
-    header = parse_header(io.BytesIO(content), len(content))
+    header = parse_header(content, size, page)
+    content.seek(0)
     try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            pixels = file.pages.first.asarray(maxworkers=1)
+        with tifffile.TiffFile(content) as file:
+            pixels = file.pages[page or 0].asarray(maxworkers=1)
     except DECODE_ERRORS as error:
         reason = f"cannot be decoded: {type(error).__name__}: {str(error).strip() or 'no reason given'}"
         raise DamagedImageError(reason.splitlines()[0][:200]) from error
@@ -138,34 +143,65 @@ def decode(content: bytes) -> NDArray[np.unsignedinteger]:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def _read_tags(file: BinaryIO, size: int) -> tuple[Tags, bool]:
+@dataclass(frozen=True)
+class _Layout:
+    """How numbers are laid out in a file: byte order, and the formats of a directory."""
+
+    count: str
+    entry: str
+    following: str
+    order: str
+
+
+def _read_tags(file: BinaryIO, size: int, page: int) -> tuple[Tags, bool]:
+    """Tags of one page, and whether another page follows it."""
+    start, layout = _first_directory(file, size)
+    seen = set()
+    for _ in range(page):
+        seen.add(start)
+        _, start = _directory(file, start, size, layout)
+        if start == 0 or start in seen or len(seen) > MOST_PAGES:
+            reason = f"has no page {page} (counted from 0)"
+            raise DamagedImageError(reason)
+    entries, following = _directory(file, start, size, layout)
+    tags = {
+        tag: _values(file, size, layout.order, (kind, length, inline))
+        for tag, kind, length, inline in struct.iter_unpack(layout.entry, entries)
+        if tag in _WANTED and kind in _TYPE_CODES
+    }
+    return tags, following != 0
+
+
+def _first_directory(file: BinaryIO, size: int) -> tuple[int, _Layout]:
+    file.seek(0)
     magic = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(magic[:2])
     if order is None or len(magic) < 16:
         raise DamagedImageError(_describe_start(magic, size))
     version = struct.unpack_from(f"{order}H", magic, 2)[0]
     if version == 42:
-        start, layout = struct.unpack_from(f"{order}I", magic, 4)[0], ("H", "HHI4s", "I")
+        start, formats = struct.unpack_from(f"{order}I", magic, 4)[0], ("H", "HHI4s", "I")
     elif version == 43:
-        start, layout = struct.unpack_from(f"{order}Q", magic, 8)[0], ("Q", "HHQ8s", "Q")
+        start, formats = struct.unpack_from(f"{order}Q", magic, 8)[0], ("Q", "HHQ8s", "Q")
     else:
         raise DamagedImageError(_describe_start(magic, size))
-    count_format, entry_format, next_format = (f"{order}{part}" for part in layout)
-    count = struct.unpack(count_format, _read(file, start, struct.calcsize(count_format), size))[0]
+    count, entry, following = (f"{order}{part}" for part in formats)
+    return start, _Layout(count, entry, following, order)
+
+
+def _directory(file: BinaryIO, start: int, size: int, layout: _Layout) -> tuple[bytes, int]:
+    """Entries of the directory at `start`, undecoded, and where the next one begins (0: there is none)."""
+    count_bytes = struct.calcsize(layout.count)
+    count = struct.unpack(layout.count, _read(file, start, count_bytes, size))[0]
     if not 1 <= count <= MOST_ENTRIES:
         reason = f"its header claims {count} entries"
         raise DamagedImageError(reason)
-    entry_bytes = struct.calcsize(entry_format)
-    block_start = start + struct.calcsize(count_format)
-    block = _read(file, block_start, count * entry_bytes, size)
-    following = _read(file, block_start + len(block), struct.calcsize(next_format), size)
-    entries = [struct.unpack_from(entry_format, block, number * entry_bytes) for number in range(count)]
-    tags = {
-        tag: _values(file, size, order, (kind, length, inline))
-        for tag, kind, length, inline in entries
-        if tag in _WANTED and kind in _TYPE_CODES
-    }
-    return tags, struct.unpack(next_format, following)[0] != 0
+    entries = _read(file, start + count_bytes, count * struct.calcsize(layout.entry), size)
+    after = start + count_bytes + len(entries)
+    following = struct.unpack(layout.following, _read(file, after, struct.calcsize(layout.following), size))[
+        0
+    ]
+    return entries, following
 
 
 def _values(file: BinaryIO, size: int, order: str, entry: tuple[int, int, bytes]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What the companion remembers of each field: its sources, its checksums, and that it is whole."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,19 @@ from cellvim.store.naming import FieldKey
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file that went into a field: path relative to the source folder, as found."""
+    """One image that went into a field.
+
+    Attributes:
+        name: Path relative to the source folder, as found.
+        sha256: Of the file; of the plane's pixels where the file holds several planes.
+        part: Which of several planes, such as ``3`` or ``0/2``; empty if the file is one plane.
+    """
 
     name: str
     channel: str
     size_bytes: int
     sha256: str
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class FieldRecord:
         is_valid: Per channel; False where the plane was filled with zeros.
         pixels_sha256: Per channel, of the plane's bytes, row by row, little-endian.
         histogram_sha256: Of the field's histogram file.
+        quality: Per channel, measures of the plane by name, such as ``focus_slope``; empty where it was filled.
         files: Stored files, named relative to the field's group.
     """
 
@@ -55,6 +63,7 @@ class FieldRecord:
     is_valid: tuple[bool, ...]
     pixels_sha256: tuple[str, ...]
     histogram_sha256: str
+    quality: tuple[Mapping[str, float], ...]
     files: tuple[StoredFile, ...]
     sources: tuple[SourceFile, ...]
 
@@ -78,7 +87,7 @@ class FieldRecord:
             raise _altered(path) from error
         content["files"] = tuple(StoredFile(**file) for file in content["files"])
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
-        for name in ("is_valid", "pixels_sha256"):
+        for name in ("is_valid", "pixels_sha256", "quality"):
             content[name] = tuple(content[name])
         return cls(**content)
 
@@ -110,6 +119,7 @@ def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
         "channel": pl.String,
         "size_bytes": pl.Int64,
         "sha256": pl.String,
+        "part": pl.String,
     }
     return pl.DataFrame(rows, schema=schema)
 

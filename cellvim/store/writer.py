@@ -131,6 +131,7 @@ class PlateWriter:
         token: str,
         is_valid: Sequence[bool] | None = None,
         sources: Sequence[SourceFile] = (),
+        quality: Sequence[Mapping[str, float]] = (),
     ) -> int:
         """Store one field: pixels, histograms, and last its done-record.
 
@@ -139,7 +140,8 @@ class PlateWriter:
             pixels: Axes (c, y, x), of the plate's dtype.
             token: See `FieldRecord.token`.
             is_valid: Per channel; all True if None.
-            sources: Files behind the pixels.
+            sources: Images behind the pixels.
+            quality: Measures per channel; none if empty.
 
         Returns:
             Bytes that the pixels take on disk.
@@ -159,6 +161,7 @@ class PlateWriter:
             is_valid=tuple(is_valid) if is_valid is not None else (True,) * len(pixels),
             pixels_sha256=tuple(plane_sha256(plane) for plane in pixels),
             histogram_sha256=hashlib.sha256(histogram).hexdigest(),
+            quality=tuple(quality) or ({},) * len(pixels),
             files=files,
             sources=tuple(sources),
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, UsageError
 from cellvim.ingest.pattern import PatternReader, compile_pattern, match_path
+from cellvim.ingest.sources import Source
 from cellvim.store import FieldKey, well_name
 
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
@@ -87,7 +88,7 @@ def test_plates_come_from_folders(tmp_path: Path, slash: str) -> None:
     settings = IngestSettings(
         sources=(tmp_path,), out=tmp_path, pattern="{plate}" + slash + "{well}_{field}_{channel}.tif"
     )
-    first, second = PatternReader().read(tmp_path, settings)
+    first, second = PatternReader().read(Source(tmp_path), settings)
     assert (first.name, second.name) == ("P1", "P2")
     assert [(plane.field, plane.channel) for plane in first.planes] == [
         (FieldKey("B03", 1), "DNA"),
@@ -103,7 +104,7 @@ def test_no_match_shows_what_was_tried(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"none of the 5 files .* image0.tif, image1.tif, image2.tif, \.\.\."
     ):
-        PatternReader().read(tmp_path, settings)
+        PatternReader().read(Source(tmp_path), settings)
     settings = IngestSettings(sources=(tmp_path,), out=tmp_path, pattern="{well}.png")
     with pytest.raises(InputError, match=r"holds no \*.png files; other images there: image0.tif"):
-        PatternReader().read(tmp_path, settings)
+        PatternReader().read(Source(tmp_path), settings)

@@ -13,7 +13,7 @@ from cellvim.ingest.channels import name_channels
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.imagexpress import ImageXpressReader, parse_plan
 from cellvim.ingest.operetta import OperettaReader
-from cellvim.ingest.sources import SourcePlate
+from cellvim.ingest.sources import Source, SourcePlate
 from cellvim.store import FieldKey
 
 WriteImages = Callable[..., Path]
@@ -215,8 +215,8 @@ def test_folders_of_no_known_kind(tmp_path: Path, write_images: WriteImages) -> 
 
 def test_readers_keep_the_protocol(tmp_path: Path) -> None:
     settings = IngestSettings(sources=(tmp_path,), out=tmp_path)
-    assert ImageXpressReader().recognise(tmp_path, settings) is None
-    assert OperettaReader().recognise(tmp_path, settings) is None
+    assert ImageXpressReader().recognise(Source(tmp_path), settings) is None
+    assert OperettaReader().recognise(Source(tmp_path), settings) is None
 
 
 def test_channel_names() -> None:

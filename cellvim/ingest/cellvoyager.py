@@ -1,0 +1,12 @@
+"""Yokogawa CellVoyager and CQ1: MeasurementData.mlf, .mrf and .mes."""
+
+from cellvim.config import IngestSettings
+from cellvim.ingest.sources import Source, SourcePlate
+
+
+class CellVoyagerReader:
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
+        return None
+
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        raise NotImplementedError

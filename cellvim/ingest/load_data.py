@@ -1,0 +1,12 @@
+"""CellProfiler and JUMP: a load_data.csv that names every file."""
+
+from cellvim.config import IngestSettings
+from cellvim.ingest.sources import Source, SourcePlate
+
+
+class LoadDataReader:
+    def recognise(self, source: Source, settings: IngestSettings) -> str | None:  # noqa: ARG002 - the protocol
+        return None
+
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
+        raise NotImplementedError
