@@ -1,39 +1,37 @@
 """ImageXpress / MetaXpress folders: ``PLATE_B02_s1_w1GUID.tif``, TimePoint_n, ZStep_n, PLATE.HTD."""
 
-import csv
-import html
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
-from cellvim.ingest.tiff import DamagedImageError, read_header
-from cellvim.store import FieldKey, parse_well, safe_name, well_name
+from cellvim.ingest.imagexpress_header import sample
+from cellvim.ingest.imagexpress_plan import Plan, compare, parse_plan
+from cellvim.ingest.plate_names import tell_apart
+from cellvim.ingest.sources import Plane, Source, SourcePlate, some
+from cellvim.store import FieldKey, parse_well
 
-# The shortest plate name that fits, as `_s12` and `_w11` look like wells too.
+# The shortest plate name that fits, as `_s12` and `_w11` look like wells too: lower-case s and w are no rows.
+_WELL = r"(?-i:A[A-F]|a[a-f]|[A-Za-rt-vx-z])(?:0[1-9]|[1-3]\d|4[0-8])|(?-i:A[A-F]|[A-Z])[1-9]"
 _NAME = re.compile(
-    r"(?P<plate>.+?)_(?P<well>(?:A[A-F]|[A-Z])(?:0[1-9]|[1-3]\d|4[0-8]))"
-    r"(?:_s(?P<site>\d{1,5}))?(?:_w(?P<wave>\d{1,2}))?(?P<thumbnail>_thumb)?"
-    r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?\.tiff?",
+    rf"(?:(?P<plate>.+?)(?:_t(?P<before>\d{{1,5}}))?_)?(?P<well>{_WELL})"
+    r"(?:_s(?P<site>\d{1,5}))?(?:_w(?P<wave>\d{1,2}))?(?:_z(?P<z>\d{1,5}))?(?:_t(?P<t>\d{1,5}))?"
+    r"(?P<thumbnail>_thumb)?"
+    r"(?P<guid>_?\[?[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}\]?)?\.tiff?",
     re.IGNORECASE,
 )
-_FOLDER = re.compile(r"(?P<kind>TimePoint|ZStep)_(?P<number>\d{1,6})", re.IGNORECASE)
-_PROPERTY = r'id="{}"[^>]*?value="([^"]*)"'
-_MOST_HTD_BYTES = 1 << 20
+_FOLDER = re.compile(r"(?P<kind>TimePoint|ZStep)_?(?P<number>\d{1,6})", re.IGNORECASE)
+_EXPORTED = re.compile(r"_Plate_\d+", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a .HTD file says was to be acquired, which is often more than there is."""
+@dataclass
+class _Found:
+    """The images of one plate, as they come up."""
 
-    name: str
-    stains: Mapping[str, str]
-    wells: tuple[str, ...]
-    z_steps: int
-    timepoints: int
+    planes: list[Plane] = field(default_factory=list)
+    thumbnails: int = 0
 
 
 class ImageXpressReader:
@@ -47,74 +45,72 @@ class ImageXpressReader:
         return None if named is None else f"ImageXpress: found names such as {named.name}"
 
     def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
-        folder = source.folder
         evidence = self.recognise(source, settings) or "ImageXpress: as told"
-        plates: dict[tuple[Path, str], list[Plane]] = {}
-        thumbnails = 0
-        for path in source.files():
-            match = _NAME.fullmatch(path.name)
-            if match is None:
-                continue
-            if match["thumbnail"]:
-                thumbnails += 1
-                continue
-            root, plane = _place(path, folder, match)
-            plates.setdefault((root, match["plate"]), []).append(plane)
+        plates = {key: found for key, found in _find_images(source).items() if found.planes}
         if not plates:
             names = [path.name for path in source.files()]
             found = (
-                f"{folder} holds no ImageXpress images such as PLATE_B02_s1_w1.tif (images: {some(names)})"
+                f"{source.folder} holds no ImageXpress images such as PLATE_B02_s1_w1.tif "
+                f"(images: {some(names)})"
             )
             raise InputError(found, hint="describe the names with --pattern")
+        keys = sorted(plates)
+        names = tell_apart([(root, _own_name(root, prefix)) for root, prefix in keys])
+        plans = source.files(frozenset({".htd"}))
         return [
-            _plate(folder, root, prefix, _mark_projections(planes), evidence=evidence, thumbnails=thumbnails)
-            for (root, prefix), planes in sorted(plates.items())
+            _plate(source.folder, key, name, plates[key], evidence=evidence, plan=_find_plan(plans, *key))
+            for key, name in zip(keys, names, strict=True)
         ]
 
 
-def parse_plan(path: Path) -> Plan:
-    """Read a .HTD file. Its text is in whatever code page the instrument's computer had.
-
-    Raises:
-        InputError: The file is not a .HTD file.
-    """
-    content = path.read_bytes()[:_MOST_HTD_BYTES].decode("latin-1")
-    rows = csv.reader(content.splitlines(), skipinitialspace=True)
-    entries = {row[0].strip().lower(): [value.strip() for value in row[1:]] for row in rows if row}
-    if "htsinfofile" not in entries:
-        found = f"{path} is not a .HTD file of MetaXpress"
-        raise InputError(found, hint="remove it, or pass --source pattern and --pattern")
-    stains = {}
-    for name, values in entries.items():
-        if name.startswith("wavename") and name[8:].isdigit() and values and values[0]:
-            stains[name[8:]] = values[0]
-    wells = [
-        well_name(int(name[14:]), column)
-        for name, values in entries.items()
-        if name.startswith("wellsselection") and name[14:].isdigit()
-        for column, value in enumerate(values, start=1)
-        if value.upper() == "TRUE"
-    ]
-    return Plan(path.name, stains, tuple(wells), _number(entries, "zsteps"), _number(entries, "timepoints"))
-
-
 def _is_unmistakable(path: Path) -> bool:
+    """A wavelength, a GUID, or a folder of MetaXpress: a well alone could be anybody's."""
     match = _NAME.fullmatch(path.name)
-    return match is not None and match["wave"] is not None
+    if match is None:
+        return False
+    return bool(match["wave"] or match["guid"] or _FOLDER.fullmatch(path.parent.name))
 
 
-def _place(path: Path, folder: Path, match: re.Match[str]) -> tuple[Path, Plane]:
-    """Find the plate's own folder, above TimePoint_n and ZStep_n, and the plane's place in the plate."""
+def _find_images(source: Source) -> dict[tuple[Path, str], _Found]:
+    """List the images by plate: its folder, and the name that its files begin with."""
+    plates: dict[tuple[Path, str], _Found] = {}
+    places: dict[Path, tuple[Path, dict[str, int]]] = {}
+    fields: dict[tuple[str, int], FieldKey] = {}
+    for path in source.files():
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        if path.parent not in places:
+            places[path.parent] = _place(path.parent, source.folder)
+        root, numbers = places[path.parent]
+        found = plates.setdefault((root, match["plate"] or ""), _Found())
+        if match["thumbnail"]:
+            found.thumbnails += 1
+            continue
+        key = FieldKey(parse_well(match["well"]), int(match["site"] or 1))
+        key = fields.setdefault((key.well, key.site), key)
+        found.planes.append(_plane(path, key, match, numbers))
+    return plates
+
+
+def _place(folder: Path, source: Path) -> tuple[Path, dict[str, int]]:
+    """Find the plate's own folder, above TimePoint_n and ZStep_n, and the numbers of these."""
     numbers: dict[str, int] = {}
-    root = path.parent
-    while root != folder and (level := _FOLDER.fullmatch(root.name)) is not None:
+    root = folder
+    while root != source and (level := _FOLDER.fullmatch(root.name)) is not None:
         numbers.setdefault(level["kind"].lower(), int(level["number"]))
         root = root.parent
-    z = numbers.get("zstep")
-    key = FieldKey(parse_well(match["well"]), int(match["site"] or 1))
+    return root, numbers
+
+
+def _plane(path: Path, key: FieldKey, match: re.Match[str], numbers: dict[str, int]) -> Plane:
     channel = str(int(match["wave"] or 1))
+    step = numbers.get("zstep")
     # ZStep_0 holds the instrument's projection, never a plane of the stack.
-    return root, Plane(path, key, channel, z=z or None, t=numbers.get("timepoint"), is_projection=z == 0)
+    z = (step or None) if match["z"] is None else int(match["z"])
+    named = match["t"] or match["before"]
+    t = numbers.get("timepoint", int(named) if named else None)
+    return Plane(path, key, channel, z=z, t=t, is_projection=z is None and step == 0)
 
 
 def _mark_projections(planes: Sequence[Plane]) -> tuple[Plane, ...]:
@@ -129,88 +125,48 @@ def _mark_projections(planes: Sequence[Plane]) -> tuple[Plane, ...]:
     )
 
 
-def _plate(
-    folder: Path,
-    root: Path,
-    prefix: str,
-    planes: tuple[Plane, ...],
-    *,
-    evidence: str,
-    thumbnails: int,
-) -> SourcePlate:
-    plan = _find_plan(root, prefix)
-    first = {plane.channel: plane.path for plane in reversed(planes)}
-    descriptions = {channel: _description(path) for channel, path in first.items()}
-    stains = dict(plan.stains) if plan else {}
-    for channel, description in descriptions.items():
-        stains.setdefault(
-            channel, _property(description, "image-name").removeprefix("Copy of ") or f"w{channel}"
-        )
+def _own_name(root: Path, prefix: str) -> str:
     # MetaXpress calls exports PLATE_Plate_1234: the folder tells apart what the prefix does not.
-    folder_name = root.resolve().name
-    notes = _notes(plan, planes) if plan else []
-    if thumbnails:
-        notes.append(f"{thumbnails} thumbnails skipped")
+    folder = root.resolve().name
+    return folder if not prefix or folder.startswith(prefix) else prefix
+
+
+def _find_plan(plans: Sequence[Path], root: Path, prefix: str) -> Plan | None:
+    """MetaXpress copies the .HTD file of a plate into every folder: the outermost is taken."""
+    below = sorted((path for path in plans if path.is_relative_to(root)), key=lambda path: len(path.parts))
+    same = [path for path in below if path.stem.lower() == prefix.lower()]
+    only = below if len({path.name.lower() for path in below}) == 1 else []
+    chosen = (same or only)[:1]
+    return parse_plan(chosen[0]) if chosen else None
+
+
+def _plate(
+    folder: Path, key: tuple[Path, str], name: str, found: _Found, *, evidence: str, plan: Plan | None
+) -> SourcePlate:
+    planes = _mark_projections(found.planes)
+    headers = sample(planes)
+    numbered = {plane.channel: f"w{plane.channel}" for plane in planes}
+    stains = numbered | headers.stains | (dict(plan.stains) if plan else {})
+    size, notes = headers.pixel_size_um()
+    notes = [*(compare(plan, planes) if plan else []), *headers.copies(stains), *notes]
+    if found.thumbnails:
+        notes.append(f"{found.thumbnails} thumbnails skipped")
     return SourcePlate(
-        name=safe_name(folder_name if folder_name.startswith(prefix) else prefix),
+        name=name,
         folder=folder,
         evidence=evidence,
         planes=planes,
         stains=stains,
-        pixel_size_um=_pixel_size_um(next(iter(descriptions.values()))),
+        pixel_size_um=size,
         declared_wells=plan.wells if plan else (),
         notes=tuple(notes),
+        wavelengths=headers.wavelengths,
+        acquired=headers.acquired,
+        barcode=_barcode(name, key[1]),
     )
 
 
-def _find_plan(root: Path, prefix: str) -> Plan | None:
-    plans = [path for path in sorted(root.iterdir()) if path.suffix.lower() == ".htd"]
-    same = [path for path in plans if path.stem.lower() == prefix.lower()]
-    chosen = (same or (plans if len(plans) == 1 else []))[:1]
-    return parse_plan(chosen[0]) if chosen else None
-
-
-def _notes(plan: Plan, planes: Sequence[Plane]) -> list[str]:
-    present = {plane.channel for plane in planes}
-    absent = [f"{key} ({stain})" for key, stain in plan.stains.items() if key not in present]
-    counts = {
-        "z steps": (plan.z_steps, len({plane.z for plane in planes if plane.z is not None})),
-        "time points": (plan.timepoints, len({plane.t for plane in planes})),
-    }
-    notes = [
-        f"{plan.name} declares {declared} {what}, found {found}"
-        for what, (declared, found) in counts.items()
-        if declared > 1 and declared != found
-    ]
-    if absent:
-        absent.sort(key=natural)
-        notes.insert(0, f"{plan.name} declares wavelengths without any file: {', '.join(absent)}")
-    return notes
-
-
-def _number(entries: Mapping[str, list[str]], name: str) -> int:
-    value = next(iter(entries.get(name, [])), "")
-    return int(value) if value.isdigit() else 0
-
-
-def _description(path: Path) -> str:
-    try:
-        return read_header(path).description
-    except DamagedImageError:
-        # Preflight reports the damage; the description is a courtesy.
-        return ""
-
-
-def _property(description: str, name: str) -> str:
-    match = re.search(_PROPERTY.format(name), description)
-    return html.unescape(match[1]).strip() if match else ""
-
-
-def _pixel_size_um(description: str) -> float | None:
-    if _property(description, "spatial-calibration-units").lower() not in {"um", "µm", "micron", "microns"}:
-        return None
-    try:
-        size = float(_property(description, "spatial-calibration-x"))
-    except ValueError:
-        return None
-    return size if 0 < size < 1e3 else None
+def _barcode(name: str, prefix: str) -> str | None:
+    """The name without the number that MetaXpress, or we, appended to tell acquisitions apart."""
+    is_numbered = name.startswith(prefix) and _EXPORTED.fullmatch(name[len(prefix) :]) is not None
+    return prefix if prefix and is_numbered else None
