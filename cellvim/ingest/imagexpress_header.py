@@ -110,10 +110,11 @@ class Sample:
         for plane, info in self.infos.items():
             for where, what in _elsewhere(plane, info):
                 found.setdefault((plane.channel, what), set()).add(where)
-        return [
-            f"{names.get(channel, channel)}: {some(sorted(folders, key=natural), 6)} hold {what}, copied on export"
-            for (channel, what), folders in found.items()
-        ]
+        notes = []
+        for (channel, what), folders in found.items():
+            ordered = sorted(folders, key=natural)
+            notes.append(f"{names.get(channel, channel)}: {some(ordered, 6)} hold {what}, copied on export")
+        return notes
 
 
 def sample(planes: Sequence[Plane]) -> Sample:
