@@ -22,7 +22,7 @@ _NOTHING = frozenset({"", "na", "nan", "none", "null"})
 _HINT = "correct the table, or describe the image names with --pattern"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One image as its table names it; the plane but for where its file lies."""
 
@@ -211,8 +211,7 @@ def _notes(entries: Sequence[_Entry], located: Mapping[str, Located]) -> list[st
     example: dict[str, str] = {}
     for text in sorted({entry.text for entry in entries}):
         found = located[text]
-        named = len([part for part in text.replace("\\", "/").split("/") if part])
-        kind = "elsewhere" if found.is_elsewhere else "moved" if 0 < found.agreement < named else ""
+        kind = "elsewhere" if found.is_elsewhere else "" if found.is_as_named else "moved"
         kinds[kind] += 1
         example.setdefault(kind, f"{text} is {found.path}" if kind == "moved" else text)
     what = {

@@ -9,21 +9,43 @@ from cellvim.errors import InputError
 from cellvim.ingest.sources import IMAGE_SUFFIXES, ImagePart, Plane, Source, some
 
 _FAR = ("http://", "https://", "s3://", "gs://", "ftp://", "az://")
+_LONGEST_NAME = 255
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Located:
     """Where an image lies.
 
     Attributes:
         path: A file that need not exist.
         agreement: Number of trailing parts of its path that are as named; 0 if nothing was found.
+        is_as_named: It lies just where its name says; it was not found by the end of its path.
         is_elsewhere: By an absolute path, outside of the source.
     """
 
     path: Path
-    agreement: int
+    agreement: int = 0
+    is_as_named: bool = True
     is_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder as a table spells it.
+
+    Attributes:
+        parts: The names on its way, without drive or root.
+        is_absolute: It starts from a drive or a root.
+        elsewhere: An absolute folder that is there on this machine, None if there is none.
+        below: Where it would be if it started from the table's own folder.
+        has_below: There is such a folder.
+    """
+
+    parts: tuple[str, ...]
+    is_absolute: bool
+    elsewhere: Path | None
+    below: Path
+    has_below: bool
 
 
 class Locator:
@@ -35,68 +57,110 @@ class Locator:
     """
 
     def __init__(self, source: Source, home: Path) -> None:
-        self._home = home
         self._source = source
+        self._home = home
+        self._folders: dict[str, _Folder] = {}
         self._by_name: dict[str, list[Path]] | None = None
 
-    def __call__(self, text: str) -> Located:
-        """Locate an image by its path, in the spelling of any system, or by a ``file:`` URL.
-
-        Raises:
-            InputError: The name is no path, leads out of the source, or fits several files equally well.
-        """
-        parts, is_absolute = _parts(text)
-        if is_absolute:
-            path = Path("/", *parts)
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                is_inside = path.is_relative_to(self._source.folder.absolute())
-                return Located(path, len(parts) + 1, is_elsewhere=not is_inside)
-        return self._most_alike(parts, text) or self._nowhere(parts, text)
-
     def all_of(self, texts: Iterable[str]) -> dict[str, Located]:
-        """Locate many images. A file is found for one name only: the one that its path agrees with best.
+        """Locate images by their paths, in the spelling of any system, or by ``file:`` URLs.
+
+        A file is found for one name only, the one that its path agrees with best: plates repeat file names.
 
         Raises:
-            InputError: See above.
+            InputError: A name is no path, leads out of the source, or fits several files equally well.
         """
-        located = {text: self(text) for text in texts}
-        claims: dict[Path, dict[tuple[str, ...], int]] = {}
+        located = {text: self._locate(text) for text in texts}
+        claims: dict[Path, list[str]] = {}
         for text, found in located.items():
-            claims.setdefault(found.path, {})[_identity(text)] = found.agreement
-        for text, found in located.items():
-            rivals = [agreement for name, agreement in claims[found.path].items() if name != _identity(text)]
-            if rivals and found.agreement <= max(rivals):
-                located[text] = self._nowhere(_parts(text)[0], text)
+            claims.setdefault(found.path, []).append(text)
+        for rivals in claims.values():
+            if len(rivals) > 1:
+                self._settle(rivals, located)
         return located
 
-    def _most_alike(self, parts: Sequence[str], text: str) -> Located | None:
+    def _settle(self, rivals: Sequence[str], located: dict[str, Located]) -> None:
+        names = {text: self._identity(text) for text in rivals}
+        best = max(located[text].agreement for text in rivals)
+        winners = {names[text] for text in rivals if located[text].agreement == best}
+        for text in rivals:
+            if len(winners) > 1 or names[text] not in winners:
+                located[text] = self._nowhere(text)
+
+    def _locate(self, text: str) -> Located:
+        folder, name = self._split(text)
+        if folder.elsewhere is not None:
+            path = folder.elsewhere / name
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                is_inside = path.is_relative_to(self._source.folder.absolute())
+                return Located(path, len(folder.parts) + 2, is_elsewhere=not is_inside)
+        return self._most_alike(text, folder, name) or self._nowhere(text)
+
+    def _most_alike(self, text: str, folder: _Folder, name: str) -> Located | None:
+        candidates = self._listed().get(name.lower(), [])
+        if not candidates:
+            return None
+        exact = folder.below / name
+        if exact in candidates:
+            return Located(exact, len(folder.parts) + 2, is_as_named=not folder.is_absolute)
+        agreements = [_agreement(path, (*folder.parts, name)) for path in candidates]
+        best = [path for path, same in zip(candidates, agreements, strict=True) if same == max(agreements)]
+        if len(best) > 1:
+            places = some([str(path) for path in best])
+            found = f"{text!r} is not where it should be, and could be any of {len(best)} files: {places}"
+            raise InputError(found, hint="ingest the folder of one plate at a time")
+        return Located(best[0], max(agreements), is_as_named=False)
+
+    def _listed(self) -> dict[str, list[Path]]:
         if self._by_name is None:
             self._by_name = {}
             for path in self._source.files():
                 self._by_name.setdefault(path.name.lower(), []).append(path)
-        candidates = self._by_name.get(parts[-1].lower(), [])
-        exact = self._home.joinpath(*parts)
-        if exact in candidates:
-            return Located(exact, len(parts) + 1)
-        if len(candidates) > 1:
-            agreements = [_agreement(path, parts) for path in candidates]
-            candidates = [
-                path for path, same in zip(candidates, agreements, strict=True) if same == max(agreements)
-            ]
-        if len(candidates) > 1:
-            places = some([str(path) for path in candidates])
-            found = (
-                f"{text!r} is not where it should be, and could be any of {len(candidates)} files: {places}"
-            )
-            raise InputError(found, hint="ingest the folder of one plate at a time")
-        return Located(candidates[0], _agreement(candidates[0], parts)) if candidates else None
+        return self._by_name
 
-    def _nowhere(self, parts: Sequence[str], text: str) -> Located:
-        path = self._home.joinpath(*parts)
+    def _nowhere(self, text: str) -> Located:
+        folder, name = self._split(text)
+        path = folder.below / name
         # The listing follows no links to folders: what is there all the same may lie anywhere.
-        if path.is_file() and not path.resolve().is_relative_to(self._home.resolve()):
+        if folder.has_below and path.is_file() and not path.resolve().is_relative_to(self._home.resolve()):
             raise _outside(text)
-        return Located(path, 0)
+        return Located(path)
+
+    def _identity(self, text: str) -> tuple[str, ...]:
+        folder, name = self._split(text)
+        return tuple(part.lower() for part in (*folder.parts, name))
+
+    def _split(self, text: str) -> tuple[_Folder, str]:
+        low = text[:8].lower()
+        if low.startswith(_FAR):
+            found = f"{text!r} lies on a server, only files on this machine are read"
+            hint = "download the images, and ingest the folder that holds them and the table"
+            raise InputError(found, hint=hint)
+        if low.startswith("file:"):
+            local = unquote(text[5:])
+            text = local[2:] if local.startswith("///") else local
+        head, slash, name = text.replace("\\", "/").rpartition("/")
+        if name == "..":
+            raise _outside(text)
+        if not _is_name(name):
+            raise _nameless(text)
+        if head + slash not in self._folders:
+            self._folders[head + slash] = self._folder(head + slash, text)
+        return self._folders[head + slash], name
+
+    def _folder(self, head: str, text: str) -> _Folder:
+        path = PurePosixPath(head)
+        parts = [part for part in path.parts if part not in ("/", "//")]
+        is_drive = bool(parts) and len(parts[0]) == 2 and parts[0][1] == ":" and parts[0][0].isalpha()
+        parts = parts[1:] if is_drive else parts
+        if ".." in parts:
+            raise _outside(text)
+        if not all(map(_is_name, parts)):
+            raise _nameless(text)
+        root = Path("/", *parts)
+        elsewhere = root if path.is_absolute() and not is_drive and root.is_dir() else None
+        below = self._home.joinpath(*parts)
+        return _Folder(tuple(parts), path.is_absolute() or is_drive, elsewhere, below, below.is_dir())
 
 
 def refuse_shared(plates: Mapping[str, Iterable[Plane]], index: Path) -> None:
@@ -109,38 +173,19 @@ def refuse_shared(plates: Mapping[str, Iterable[Plane]], index: Path) -> None:
     for name, planes in plates.items():
         for plane in planes:
             plate, other = first.setdefault(plane.image, (name, plane))
-            if (plate, *_place(other)) != (name, *_place(plane)):
+            if other is not plane and (plate, *_place(other)) != (name, *_place(plane)):
                 places = f"for {plate} {_describe(other)} and for {name} {_describe(plane)}"
                 found = f"{index} names {plane.image.name} twice: {places}"
                 raise InputError(found, hint="name each image once: correct the line that is wrong")
 
 
-def _parts(text: str) -> tuple[list[str], bool]:
-    """Parts of a path without its anchor, and whether it is an absolute one of this system."""
-    low = text.lower()
-    if low.startswith(_FAR):
-        found = f"{text!r} lies on a server, only files on this machine are read"
-        raise InputError(
-            found, hint="download the images, and ingest the folder that holds them and the table"
-        )
-    if low.startswith("file:"):
-        text = unquote(text[5:])
-        text = text[2:] if text.startswith("///") else text
-    text = text.replace("\\", "/")
-    path = PurePosixPath(text)
-    parts = [part for part in path.parts if part not in ("/", "//")]
-    is_drive = bool(parts) and len(parts[0]) == 2 and parts[0][1] == ":" and parts[0][0].isalpha()
-    parts = parts[1:] if is_drive else parts
-    if not parts or "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in parts):
-        found = f"{text[:200]!r} is no name of a file"
-        raise InputError(found, hint="correct the table")
-    if ".." in parts:
-        raise _outside(text)
-    return parts, path.is_absolute() and not is_drive
+def _is_name(part: str) -> bool:
+    return part not in ("", ".") and "\0" not in part and len(part.encode(errors="replace")) <= _LONGEST_NAME
 
 
-def _identity(text: str) -> tuple[str, ...]:
-    return tuple(part.lower() for part in _parts(text)[0])
+def _nameless(text: str) -> InputError:
+    found = f"{text[:200]!r} is no name of a file"
+    return InputError(found, hint="correct the table")
 
 
 def _outside(text: str) -> InputError:
