@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvim.ingest import tiff
+from cellvim.ingest import tiff, zarr_arrays
 from cellvim.ingest.sources import IMAGE_SUFFIXES, ImagePart
 from cellvim.ingest.tiff import DamagedImageError, TiffHeader
 from cellvim.store.records import plane_sha256
@@ -19,7 +19,7 @@ class Header:
 
     Attributes:
         dtype: For example ``uint16``; also types that ingest refuses, such as ``float32``.
-        size_bytes: Of the file; of the plane's pixels where a file holds several.
+        size_bytes: Of the file; of the plane's pixels where a file or an array holds several.
     """
 
     height: int
@@ -49,6 +49,9 @@ def read_header(image: ImagePart) -> Header:
     Raises:
         DamagedImageError: It cannot be used; the message is the reason alone.
     """
+    if _is_zarr(image):
+        layout = zarr_arrays.check_plane(image.path, image.part)
+        return Header(*layout.shape[-2:], layout.dtype, layout.plane_bytes)
     _refuse_unknown(image)
     header = tiff.read_header(image.path, *image.part)
     size = _pixel_bytes(header) if image.part else image.path.stat().st_size
@@ -61,7 +64,7 @@ def read_plane(image: ImagePart) -> Content:
     Raises:
         DamagedImageError: See `read_header`; or the pixels cannot be decoded, or all of them are zero.
     """
-    if image.part:
+    if image.part or _is_zarr(image):
         pixels = _read_part(image)
         return Content(pixels, pixels.nbytes, plane_sha256(pixels))
     content = _read_bytes(image)
@@ -75,7 +78,7 @@ def fingerprint(image: ImagePart) -> tuple[int, str]:
     Raises:
         DamagedImageError: There is nothing to be read.
     """
-    if image.part:
+    if image.part or _is_zarr(image):
         pixels = _read_part(image)
         return pixels.nbytes, plane_sha256(pixels)
     content = _read_bytes(image)
@@ -83,6 +86,8 @@ def fingerprint(image: ImagePart) -> tuple[int, str]:
 
 
 def _read_part(image: ImagePart) -> NDArray[np.unsignedinteger]:
+    if _is_zarr(image):
+        return zarr_arrays.read_plane(image.path, image.part)
     _refuse_unknown(image)
     try:
         with image.path.open("rb") as file:
@@ -100,6 +105,12 @@ def _read_bytes(image: ImagePart) -> bytes:
 
 def _unreadable(error: OSError) -> DamagedImageError:
     return DamagedImageError(f"cannot be read: {error.strerror}")
+
+
+def _is_zarr(image: ImagePart) -> bool:
+    """Arrays are folders, mostly without a suffix; one that is lost is still no TIFF."""
+    suffix = image.path.suffix.lower()
+    return suffix not in IMAGE_SUFFIXES and (not suffix or image.path.is_dir())
 
 
 def _refuse_unknown(image: ImagePart) -> None:
