@@ -1,9 +1,11 @@
-"""Which stain each of the source's channel keys is."""
+"""Which stain each of the source's channel keys is, and which of them are left out."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cellvim.errors import InputError, UsageError
-from cellvim.ingest.sources import natural
+from cellvim.ingest.sources import SourcePlate, natural
 
 _HINT = "write the stains in the order of the source's keys (DNA,GFP), or one by one (1=GFP,2=DNA)"
 
@@ -26,19 +28,59 @@ def name_channels(keys: Sequence[str], stains: Mapping[str, str], wanted: str | 
     """
     ordered = sorted(keys, key=natural)
     if wanted is None:
-        names = {key: stains.get(key, "") or key for key in ordered}
-        repeated = {name for name in names.values() if list(names.values()).count(name) > 1}
-        return {key: f"{name}_{key}" if name in repeated else name for key, name in names.items()}
+        return _distinct({key: given_stain(key, stains) for key in ordered})
     parts = [part.strip() for part in wanted.split(",")]
     if not all(parts):
         found = f"--channels {wanted!r} names an empty stain"
         raise UsageError(found, hint=_HINT)
     given = _by_key(parts, ordered, wanted) if "=" in wanted else _in_order(parts, ordered)
-    names = {key: given.get(key, stains.get(key, "") or key) for key in ordered}
+    names = {key: given.get(key) or given_stain(key, stains) for key in ordered}
     if len(set(names.values())) < len(names):
         found = f"--channels {wanted!r} gives two channels one name: {list(names.values())}"
         raise UsageError(found, hint=_HINT)
     return names
+
+
+def drop_channels(plate: SourcePlate, wanted: str | None) -> SourcePlate:
+    """Leave channels of a plate out, named by their keys or by the stains that the source gives them.
+
+    Args:
+        plate: As its source describes it.
+        wanted: The `--drop-channels` setting; nothing is left out if None.
+
+    Raises:
+        InputError: There is no such channel, or none would be left.
+    """
+    if wanted is None:
+        return plate
+    keys = sorted({plane.channel for plane in plate.planes}, key=natural)
+    names = {name for key in keys for name in (key, given_stain(key, plate.stains))}
+    dropped = {part.strip() for part in wanted.split(",")}
+    kept = {key for key in keys if not dropped & {key, given_stain(key, plate.stains)}}
+    unknown = sorted(dropped - names, key=natural)
+    if unknown or not kept:
+        what = f"names {unknown[0]!r}" if unknown else "leaves no channel"
+        present = ", ".join(f"{key} ({given_stain(key, plate.stains)})" for key in keys)
+        found = f"--drop-channels {what}; plate {plate.name} has: {present}"
+        raise InputError(found, hint="name some of these, by key or by stain")
+    left = ", ".join(key for key in keys if key not in kept)
+    note = f"channel {left} is left out, as asked"
+    planes = tuple(plane for plane in plate.planes if plane.channel in kept)
+    return replace(plate, planes=planes, notes=(*plate.notes, note))
+
+
+def given_stain(key: str, stains: Mapping[str, str]) -> str:
+    """The source's name of a channel, without what would disturb a terminal."""
+    name = "".join(letter if letter.isprintable() else " " for letter in stains.get(key, ""))
+    return " ".join(name.split()) or key
+
+
+def _distinct(names: Mapping[str, str]) -> dict[str, str]:
+    """Append its key to a stain that several channels have, as often as it takes."""
+    counts = Counter(names.values())
+    if len(counts) == len(names):
+        return dict(names)
+    return _distinct({key: f"{name}_{key}" if counts[name] > 1 else name for key, name in names.items()})
 
 
 def _in_order(parts: Sequence[str], ordered: Sequence[str]) -> dict[str, str]:

@@ -163,6 +163,7 @@ def _plate(
         wavelengths=headers.wavelengths,
         acquired=headers.acquired,
         barcode=_barcode(name, key[1]),
+        thumbnails=found.thumbnails,
     )
 
 

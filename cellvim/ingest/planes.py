@@ -3,14 +3,22 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.sources import ImagePart, Plane, SourcePlate, natural
-from cellvim.store import FieldKey
+from cellvim.ingest.sources import ImagePart, Plane, SourcePlate, natural, some
+from cellvim.store import FieldKey, well_position
+
+# The most that cyclic staining has reached are about a hundred; a wrong pattern makes one of every file.
+MOST_CHANNELS = 256
+
+State = Literal["complete", "missing", "odd", "doubled", "damaged"]
+STATES: tuple[State, ...] = ("complete", "missing", "odd", "doubled", "damaged")
+"""How a channel of a field is, from best to worst. Odd: of other size or data type than most of the plate."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ChannelPlan:
     """The images behind one channel of one field.
 
@@ -18,42 +26,63 @@ class ChannelPlan:
         channel: The source's key.
         images: In order of z; to be projected if there are several.
         problem: Why the channel cannot be used, for example a missing plane; None if it can.
+        state: What kind of problem it is; ``complete`` if there is none.
     """
 
     channel: str
     images: tuple[ImagePart, ...]
     problem: str | None = None
+    state: State = "complete"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FieldPlan:
     """One field to be: a plan for each channel of the plate, in the order of the keys."""
 
     key: FieldKey
     channels: tuple[ChannelPlan, ...]
 
+    @property
+    def state(self) -> State:
+        """That of its worst channel."""
+        return max((part.state for part in self.channels), key=STATES.index)
+
 
 def plan_fields(plate: SourcePlate, settings: IngestSettings) -> list[FieldPlan]:
     """Choose the files of every field.
 
-    A field lacks whatever any other field of the plate has: a channel, or a z plane of a channel.
+    A field lacks whatever any other field of the plate has: a channel, or a z plane of a channel. A plane that
+    the source lists twice, from one and the same file, counts once.
 
     Raises:
-        InputError: Several time points and none chosen, or a time point or z plane that is not there.
+        InputError: Several time points and none chosen, a time point or z plane that is not there, or more
+            channels than any microscope has.
     """
     planes = _at_timepoint(plate, settings.timepoint)
     fields: dict[FieldKey, dict[str, list[Plane]]] = defaultdict(lambda: defaultdict(list))
     for plane in planes:
         fields[plane.field][plane.channel].append(plane)
     channels = sorted({plane.channel for plane in planes}, key=natural)
+    if len(channels) > MOST_CHANNELS:
+        found = f"plate {plate.name} has {len(channels):,} channels: {some(channels)}"
+        raise InputError(
+            found, hint="check what {channel} catches in the pattern, or the source's channel column"
+        )
     wanted = {channel: _wanted_z(planes, channel, settings) for channel in channels}
     if not any(wanted.values()):
         found = f"plate {plate.name}: no channel has z plane {settings.z} (there are {_numbers(planes)})"
         raise InputError(found, hint="choose one of them with --z, or max")
     return [
-        FieldPlan(key, tuple(_plan_channel(channel, found[channel], wanted[channel]) for channel in channels))
-        for key, found in sorted(fields.items())
+        FieldPlan(
+            key,
+            tuple(_plan_channel(channel, found.get(channel, ()), wanted[channel]) for channel in channels),
+        )
+        for key, found in sorted(fields.items(), key=lambda pair: _position(pair[0]))
     ]
+
+
+def _position(key: FieldKey) -> tuple[int, int, int]:
+    return (*well_position(key.well), key.site)
 
 
 # A plane's place in depth: its z number, or one of these.
@@ -99,20 +128,21 @@ def _depth(plane: Plane) -> Depth:
 
 
 def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]) -> ChannelPlan:
-    by_depth: dict[Depth, list[ImagePart]] = defaultdict(list)
+    # A dict, as an ordered set: what the source lists twice counts once.
+    by_depth: dict[Depth, dict[ImagePart, None]] = defaultdict(dict)
     for plane in planes:
-        by_depth[_depth(plane)].append(plane.image)
+        by_depth[_depth(plane)][plane.image] = None
     if not wanted:
-        return ChannelPlan(channel, (), "has no plane at the z asked for")
+        return ChannelPlan(channel, (), "has no plane at the z asked for", "missing")
     images = tuple(image for depth in wanted for image in by_depth[depth])
     missing = [depth for depth in wanted if not by_depth[depth]]
     if missing:
         which = "" if missing == [_FLAT] or len(wanted) == 1 else f" z {_listed(missing)}"
-        return ChannelPlan(channel, images, f"is missing{which}")
+        return ChannelPlan(channel, images, f"is missing{which}", "missing")
     doubled = next((by_depth[depth] for depth in wanted if len(by_depth[depth]) > 1), None)
     if doubled:
-        names = ", ".join(_distinct_names(doubled))
-        return ChannelPlan(channel, images, f"has {len(doubled)} files for one plane: {names}")
+        names = some(_distinct_names(list(doubled)), 4)
+        return ChannelPlan(channel, images, f"has {len(doubled)} files for one plane: {names}", "doubled")
     return ChannelPlan(channel, images)
 
 

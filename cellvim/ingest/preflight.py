@@ -1,19 +1,25 @@
 """Look at every file's header before anything is written, and decide field by field what will be."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cellvim.config import IngestSettings
-from cellvim.errors import InputError, PreflightError
-from cellvim.ingest.channels import name_channels
-from cellvim.ingest.images import Header, read_header
-from cellvim.ingest.planes import ChannelPlan, FieldPlan, plan_fields
-from cellvim.ingest.sources import ImagePart, SourcePlate, some
-from cellvim.ingest.tiff import DamagedImageError
+from cellvim.errors import InputError
+from cellvim.ingest.channels import drop_channels, name_channels
+from cellvim.ingest.headers import Finding, read_headers
+from cellvim.ingest.images import Header
+from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields
+from cellvim.ingest.problems import (
+    describe_fewer_fields,
+    describe_problems,
+    describe_repeated_stains,
+    shared_images,
+)
+from cellvim.ingest.sources import ImagePart, SourcePlate
+from cellvim.ingest.tiff import NOT_THERE
 
 ALLOWED_DTYPES = ("uint8", "uint16")
 
@@ -27,11 +33,11 @@ class Preflight:
         stains: Channel key to stain, in the order of the store.
         dtype: Of most planes.
         shape: Height and width of most planes, pixels.
+        planned: Every field that has at least one file, as it is.
         fields: Fields to be written; a channel with a problem will be filled.
-        found: Number of fields that have at least one file.
         skipped: Well or field to the reason why it will not be written.
-        notes: Oddities that do no harm, the source's and those found here.
         problems: One line each, worst first.
+        notes: Oddities that do no harm, the source's and those found here.
         size_bytes: Size of all files to be read.
     """
 
@@ -39,8 +45,8 @@ class Preflight:
     stains: Mapping[str, str]
     dtype: np.dtype[np.unsignedinteger]
     shape: tuple[int, int]
+    planned: tuple[FieldPlan, ...]
     fields: tuple[FieldPlan, ...]
-    found: int
     skipped: Mapping[str, str]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -51,18 +57,24 @@ class Preflight:
         """Every well that the plate names, written or not."""
         return {plan.key.well for plan in self.fields} | {unit.partition("/")[0] for unit in self.skipped}
 
-    def refuse(self, *, on_missing: str) -> None:
-        """Stop here if anything is wrong that the user did not choose to go on without.
+    @property
+    def file_count(self) -> int:
+        """Images that the plate names, be they there or not."""
+        return sum(len(part.images) for plan in self.planned for part in plan.channels)
+
+    def count_planes(self) -> dict[State, int]:
+        """How many channels of fields are in each state."""
+        counts = Counter(part.state for plan in self.planned for part in plan.channels)
+        return {state: counts[state] for state in STATES}
+
+    def refuse_empty(self) -> None:
+        """Stop where nothing would be left of the plate.
 
         Raises:
-            PreflightError: With every problem.
-            InputError: Nothing would be left of the plate.
+            InputError: No field is usable.
         """
-        if self.problems and on_missing == "stop":
-            hint = "repair the files, or go on with --on-missing skip-field (or fill)"
-            raise PreflightError(self.plate.name, self.problems, hint=hint)
         if not self.fields:
-            found = f"plate {self.plate.name}: none of its {self.found} fields is usable; {self.problems[0]}"
+            found = f"plate {self.plate.name}: none of its {len(self.planned)} fields is usable; {self.problems[0]}"
             raise InputError(found, hint="see all problems with --dry-run")
 
 
@@ -72,45 +84,64 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
     Raises:
         InputError: Nothing usable, or a setting that does not fit the plate.
     """
+    plate = drop_channels(plate, settings.drop_channels)
     plans = plan_fields(plate, settings)
-    stains = name_channels([plan.channel for plan in plans[0].channels], plate.stains, settings.channels)
-    headers = _read_headers(
-        {image for plan in plans for part in plan.channels for image in part.images}, settings
-    )
+    keys = [part.channel for part in plans[0].channels]
+    stains = name_channels(keys, plate.stains, settings.channels)
+    images = (image for plan in plans for part in plan.channels for image in part.images)
+    headers = read_headers(images, label=f"check {plate.name}", workers=settings.workers)
     dtype, shape = _usual(plate, headers)
-    checked = [_check_field(plan, headers, dtype, shape) for plan in plans]
-    problems = _problems(checked, stains)
-    kept, skipped = _sort_out(checked, stains, on_missing=settings.on_missing)
-    skipped |= _wells_without_images(plate, plans)
+    inspection = _Inspection(headers, shared_images(plans), dtype, shape)
+    checked = tuple(_check_field(plan, inspection) for plan in plans)
+    kept, skipped = sort_out(checked, stains, on_missing=settings.on_missing)
     return Preflight(
         plate=plate,
         stains=stains,
         dtype=np.dtype(dtype),
         shape=shape,
+        planned=checked,
         fields=tuple(kept),
-        found=len(plans),
-        skipped=skipped,
-        problems=tuple(problems),
-        notes=(*plate.notes, *_notes(plans)),
+        skipped=skipped | _wells_without_images(plate, plans),
+        problems=tuple(describe_problems(checked, stains)),
+        notes=(
+            *plate.notes,
+            *describe_repeated_stains(keys, plate.stains, stains),
+            *describe_fewer_fields(plans),
+        ),
         size_bytes=sum(header.size_bytes for header in headers.values() if isinstance(header, Header)),
     )
 
 
-Finding = Header | str
-"""What an image's header says, or what is wrong with it."""
+def sort_out(
+    plans: Sequence[FieldPlan], stains: Mapping[str, str], *, on_missing: str
+) -> tuple[list[FieldPlan], dict[str, str]]:
+    """Divide checked fields into those to be written and those to be left out, and say why."""
+    kept, skipped = [], {}
+    for plan in plans:
+        bad = [part for part in plan.channels if part.problem]
+        if not bad or (on_missing == "fill" and len(bad) < len(plan.channels)):
+            kept.append(replace(plan, channels=tuple(map(_without_files, plan.channels))) if bad else plan)
+        else:
+            skipped[str(plan.key)] = f"{stains[bad[0].channel]} {bad[0].problem}"
+    return kept, skipped
 
 
-def _read_headers(images: Iterable[ImagePart], settings: IngestSettings) -> dict[ImagePart, Finding]:
-    ordered = sorted(images)
-    with ThreadPoolExecutor(settings.workers) as pool:
-        return dict(zip(ordered, pool.map(_read_one, ordered), strict=True))
+def _without_files(part: ChannelPlan) -> ChannelPlan:
+    return replace(part, images=()) if part.problem else part
 
 
-def _read_one(image: ImagePart) -> Finding:
-    try:
-        return read_header(image)
-    except DamagedImageError as error:
-        return error.found
+@dataclass(frozen=True)
+class _Inspection:
+    """What images are held against.
+
+    Attributes:
+        shared: Images that several planes name, and who does.
+    """
+
+    headers: Mapping[ImagePart, Finding]
+    shared: Mapping[ImagePart, str]
+    dtype: str
+    shape: tuple[int, int]
 
 
 def _usual(plate: SourcePlate, headers: Mapping[ImagePart, Finding]) -> tuple[str, tuple[int, int]]:
@@ -127,57 +158,38 @@ def _usual(plate: SourcePlate, headers: Mapping[ImagePart, Finding]) -> tuple[st
     return dtype, max(sizes, key=lambda size: (sizes[size], size))
 
 
-def _check_field(
-    plan: FieldPlan,
-    headers: Mapping[ImagePart, Finding],
-    dtype: str,
-    shape: tuple[int, int],
-) -> FieldPlan:
-    checked = []
-    for part in plan.channels:
-        problem = part.problem
-        for image in part.images:
-            problem = problem or _problem_of(image, headers[image], dtype, shape)
-        checked.append(replace(part, problem=problem))
-    return replace(plan, channels=tuple(checked))
+def _check_field(plan: FieldPlan, inspection: _Inspection) -> FieldPlan:
+    checked = tuple(_check_channel(part, inspection) for part in plan.channels)
+    return (
+        plan
+        if all(new is old for new, old in zip(checked, plan.channels, strict=True))
+        else replace(plan, channels=checked)
+    )
 
 
-def _problem_of(image: ImagePart, header: Finding, dtype: str, shape: tuple[int, int]) -> str | None:
+def _check_channel(part: ChannelPlan, inspection: _Inspection) -> ChannelPlan:
+    """Judge a channel by the headers of its images; damage weighs more than what the plan knew already."""
+    if part.problem and part.state != "missing":
+        return part
+    for image in part.images:
+        state, problem = _judge(image, inspection)
+        if problem and (not part.problem or state == "damaged"):
+            return replace(part, problem=problem, state=state)
+    return part
+
+
+def _judge(image: ImagePart, inspection: _Inspection) -> tuple[State, str | None]:
+    header, dtype, shape = inspection.headers[image], inspection.dtype, inspection.shape
     if isinstance(header, str):
-        return f"{image.name} {header}"
+        return "missing" if header == NOT_THERE else "damaged", f"{image.name} {header}"
     if header.dtype != dtype:
-        return f"{image.name} holds {header.dtype}, the other planes {dtype}"
+        return "odd", f"{image.name} holds {header.dtype}, the other planes {dtype}"
     if (header.height, header.width) != shape:
-        return f"{image.name} is {header.width} x {header.height} pixels, the others {shape[1]} x {shape[0]}"
-    return None
-
-
-def _problems(plans: Sequence[FieldPlan], stains: Mapping[str, str]) -> list[str]:
-    """Damaged planes first, as missing ones are often known."""
-    found = [
-        (part.problem.startswith("is missing"), f"{plan.key} {stains[part.channel]}: {part.problem}")
-        for plan in plans
-        for part in plan.channels
-        if part.problem
-    ]
-    return [line for _, line in sorted(found, key=lambda pair: pair[0])]
-
-
-def _sort_out(
-    plans: Sequence[FieldPlan], stains: Mapping[str, str], *, on_missing: str
-) -> tuple[list[FieldPlan], dict[str, str]]:
-    kept, skipped = [], {}
-    for plan in plans:
-        bad = [part for part in plan.channels if part.problem]
-        if not bad or (on_missing == "fill" and len(bad) < len(plan.channels)):
-            kept.append(replace(plan, channels=tuple(_without_files(part) for part in plan.channels)))
-        else:
-            skipped[str(plan.key)] = f"{stains[bad[0].channel]} {bad[0].problem}"
-    return kept, skipped
-
-
-def _without_files(part: ChannelPlan) -> ChannelPlan:
-    return replace(part, images=()) if part.problem else part
+        found = f"{image.name} is {header.width} x {header.height} pixels"
+        return "odd", f"{found}, the others {shape[1]} x {shape[0]}"
+    if image in inspection.shared:
+        return "doubled", f"{image.name} is named by several planes: {inspection.shared[image]}"
+    return "complete", None
 
 
 def _wells_without_images(plate: SourcePlate, plans: Sequence[FieldPlan]) -> dict[str, str]:
@@ -187,11 +199,3 @@ def _wells_without_images(plate: SourcePlate, plans: Sequence[FieldPlan]) -> dic
         for well in plate.declared_wells
         if well not in present
     }
-
-
-def _notes(plans: Sequence[FieldPlan]) -> list[str]:
-    """Wells with fewer fields than most: allowed, but it may mean that an acquisition broke off."""
-    counts = Counter(plan.key.well for plan in plans)
-    usual = Counter(counts.values()).most_common(1)[0][0]
-    fewer = [f"{well} ({count})" for well, count in counts.items() if count < usual]
-    return [f"{len(fewer)} well(s) have fewer than {usual} fields: {some(fewer, 6)}"] if fewer else []

@@ -86,6 +86,7 @@ class SourcePlate:
         wavelengths: Channel key to its wavelengths, where the source says.
         acquired: When the acquisition began, ISO 8601; None if the source does not say.
         barcode: The plate's own name in the source, as plate maps may spell it; `name` if None.
+        thumbnails: Number of small copies of images in its folder, which are no planes.
     """
 
     name: str
@@ -99,6 +100,7 @@ class SourcePlate:
     wavelengths: Mapping[str, Wavelengths] = field(default_factory=dict)
     acquired: str | None = None
     barcode: str | None = None
+    thumbnails: int = 0
 
 
 class Source:
@@ -165,7 +167,7 @@ def list_files(folder: Path, suffixes: frozenset[str] | None = IMAGE_SUFFIXES) -
 
 def natural(text: str) -> list[tuple[int, int | str]]:
     """Sort key under which ``w2`` comes before ``w10``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", text)]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", text)]
 
 
 def some(names: Sequence[object], shown: int = 3) -> str:

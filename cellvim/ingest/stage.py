@@ -2,19 +2,23 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
 from cellvim.config import IngestSettings
-from cellvim.errors import InputError, UsageError
+from cellvim.errors import InputError, PreflightError, UsageError
 from cellvim.ingest.detect import read_source
+from cellvim.ingest.estimate import refuse_full_disk
 from cellvim.ingest.preflight import Preflight, check_plate
 from cellvim.ingest.sources import SourcePlate, some
-from cellvim.ingest.summary import IngestSummary
+from cellvim.ingest.summary import IngestSummary, PlateResult
 from cellvim.ingest.writing import disk_errors, foresee, write_plate
 from cellvim.store import safe_name, well_position
+from cellvim.store.place import is_remote
 from cellvim.store.platemap import WELL, read_platemap, select_plate
 
 logger = logging.getLogger(__name__)
@@ -32,14 +36,17 @@ def ingest_plates(settings: IngestSettings) -> IngestSummary:
         DiskError: The output cannot be written. What is finished is kept.
     """
     refuse_overlap(settings)
-    checks = check_sources(settings)
+    checks, failed = check_sources(settings)
     maps = read_maps(checks, settings)
     if settings.dry_run:
-        return IngestSummary(tuple(foresee(check, settings) for check in checks), is_dry_run=True)
-    refuse_problems(checks, settings)
+        reports = tuple(foresee(check, settings, is_tried=True) for check in checks)
+        return IngestSummary(reports, failed=failed, is_dry_run=True)
+    failed |= refuse_problems(checks, settings)
+    kept = [(check, rows) for check, rows in zip(checks, maps, strict=True) if check.plate.name not in failed]
+    refuse_full_disk([check for check, _ in kept], settings)
     with disk_errors(settings.out):
-        results = [write_plate(check, rows, settings) for check, rows in zip(checks, maps, strict=True)]
-    summary = IngestSummary(tuple(results))
+        results, unwritten = _write_plates(kept, settings)
+    summary = IngestSummary(tuple(results), failed=failed | unwritten)
     summary.refuse_failures()
     return summary
 
@@ -50,28 +57,63 @@ def refuse_overlap(settings: IngestSettings) -> None:
     Raises:
         UsageError: `out` is a source folder or lies in one.
     """
-    out = settings.out.resolve()
+    if is_remote(settings.out):
+        return
+    out = Path(settings.out).resolve()
     for source in settings.sources:
         if out.is_relative_to(source.resolve()):
             found = f"--out {settings.out} lies inside of the source {source}"
             raise UsageError(found, hint="choose a folder outside of the images")
 
 
-def check_sources(settings: IngestSettings) -> list[Preflight]:
-    """Recognise every source and check every plate in it, sorted by plate name.
+def check_sources(settings: IngestSettings) -> tuple[list[Preflight], dict[str, str]]:
+    """Recognise every source and check every plate in it.
+
+    Returns:
+        Checked plates, sorted by name; and source or plate to the reason why it cannot be checked, where the others
+        shall be gone on with.
 
     Raises:
-        InputError: Two plates of one name.
+        InputError: Two plates of one name; or a source or plate that cannot be checked, if all shall stop then.
         UsageError: A name for one plate, and several plates.
     """
-    plates = [plate for source in settings.sources for plate in read_source(source, settings)]
-    if settings.plate:
+    failed: dict[str, InputError] = {}
+    plates: list[SourcePlate] = []
+    for source in settings.sources:
+        with _tolerated(str(source), failed, settings):
+            plates += read_source(source, settings)
+    if settings.plate and plates:
         plates = [replace(_only(plates), name=safe_name(settings.plate))]
-    name, count = Counter(plate.name for plate in plates).most_common(1)[0]
-    if count > 1:
-        found = f"{count} plates are named {name} (all: {some([plate.name for plate in plates], 6)})"
-        raise InputError(found, hint="ingest them one by one, each with its own --plate")
-    return [check_plate(plate, settings) for plate in sorted(plates, key=lambda plate: plate.name)]
+    _refuse_same_names(plates)
+    checks = []
+    for plate in sorted(plates, key=lambda plate: plate.name):
+        with _tolerated(plate.name, failed, settings):
+            checks.append(check_plate(plate, settings))
+    if not checks:
+        raise next(iter(failed.values()))
+    return checks, {name: error.found for name, error in failed.items()}
+
+
+@contextmanager
+def _tolerated(name: str, failed: dict[str, InputError], settings: IngestSettings) -> Iterator[None]:
+    """Note what is wrong with one of several plates, unless it is to stop all of them.
+
+    A path that is not there is a mistake of whoever named it, and stops all.
+    """
+    try:
+        yield
+    except InputError as error:
+        if settings.on_missing == "stop" and not settings.dry_run:
+            raise
+        failed[name] = error
+        logger.warning("%s: %s", name, error.found)
+
+
+def _refuse_same_names(plates: Sequence[SourcePlate]) -> None:
+    for name, count in Counter(plate.name for plate in plates).items():
+        if count > 1:
+            found = f"{count} plates are named {name} (all: {some([plate.name for plate in plates], 6)})"
+            raise InputError(found, hint="ingest them one by one, each with its own --plate")
 
 
 def _only(plates: Sequence[SourcePlate]) -> SourcePlate:
@@ -104,18 +146,54 @@ def read_maps(checks: Sequence[Preflight], settings: IngestSettings) -> list[pl.
     return maps
 
 
-def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> None:
+def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> dict[str, str]:
     """Stop before anything is written, unless the user chose to go on without what is damaged.
+
+    Returns:
+        Plates of which nothing would be left, and why, where there are others.
 
     Raises:
         PreflightError: Files are missing or damaged, and `on_missing` is ``stop``.
-        InputError: No field of a plate is usable.
+        InputError: No field of any plate is usable.
     """
-    for check in checks:
-        check.refuse(on_missing=settings.on_missing)
+    bad = [check for check in checks if check.problems]
+    if bad and settings.on_missing == "stop":
+        lines = [
+            f"{check.plate.name}: {line}" if len(bad) > 1 else line
+            for check in bad
+            for line in check.problems
+        ]
+        hint = "repair the files, or go on with --on-missing skip-field (or fill)"
+        raise PreflightError(some([check.plate.name for check in bad]), lines, hint=hint)
+    failed = {}
     for check in checks:
         for line in (*check.notes, *check.problems):
             logger.warning("%s: %s", check.plate.name, line)
+        try:
+            check.refuse_empty()
+        except InputError as error:
+            failed[check.plate.name] = error.found
+            if len(failed) == len(checks):
+                raise
+    return failed
+
+
+Kept = Sequence[tuple[Preflight, pl.DataFrame | None]]
+
+
+def _write_plates(kept: Kept, settings: IngestSettings) -> tuple[list[PlateResult], dict[str, str]]:
+    """Write plate after plate; one of several whose pixels turn out to be unusable does not stop the others."""
+    results: list[PlateResult] = []
+    failed: dict[str, str] = {}
+    for check, rows in kept:
+        try:
+            results.append(write_plate(check, rows, settings))
+        except InputError as error:
+            if settings.on_missing == "stop" or len(failed) + 1 == len(kept):
+                raise
+            failed[check.plate.name] = error.found
+            logger.warning("%s: %s", check.plate.name, error.found)
+    return results, failed
 
 
 def _warn_about_map(check: Preflight, rows: pl.DataFrame) -> None:

@@ -1,11 +1,13 @@
 """What an ingest did, or in a dry run would do: for the screen, for `--json`, and for other stages."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cellvim.errors import SomeFailedError
+from cellvim.errors import InputError, SomeFailedError
+from cellvim.ingest.preflight_report import PlateReport, some_lines
+from cellvim.ingest.sources import some
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class PlateResult:
         bytes_in: Size of the source files.
         bytes_out: Size of the compressed pixels; 0 in a dry run.
         was_resumed: At least one field was already there.
+        report: What a dry run has to say; None if this was none.
     """
 
     name: str
@@ -41,62 +44,105 @@ class PlateResult:
     bytes_out: int = 0
     seconds: float = 0.0
     was_resumed: bool = False
+    report: PlateReport | None = None
 
-    def lines(self, *, is_dry_run: bool) -> list[str]:
+    def lines(self) -> list[str]:
         """Say it to a person."""
+        if self.report is not None:
+            return self.report.lines()
         counts = f"{self.wells} wells, {self.fields} fields, channels {', '.join(self.channels)}"
-        size = f"{self.bytes_in / 1e6:,.1f} MB of images"
-        if not is_dry_run:
-            size += f" in {self.bytes_out / 1e6:,.1f} MB, {self.seconds:.1f} s"
-        state = "would be written" if is_dry_run else "resumed" if self.was_resumed else "written"
+        size = (
+            f"{self.bytes_in / 1e6:,.1f} MB of images in {self.bytes_out / 1e6:,.1f} MB, {self.seconds:.1f} s"
+        )
+        state = "resumed" if self.was_resumed else "written"
         named = [
-            *(f"problem: {line}" for line in self.problems if is_dry_run),
-            *(f"skipped: {unit}: {why}" for unit, why in self.skipped.items()),
-            *(f"filled with zeros: {unit}: {why}" for unit, why in self.filled.items()),
+            *some_lines("skipped", [f"{unit}: {why}" for unit, why in self.skipped.items()]),
+            *some_lines("filled with zeros", [f"{unit}: {why}" for unit, why in self.filled.items()]),
             *(f"note: {line}" for line in self.warnings),
         ]
         return [f"{self.path}  {counts}  {size}  {state}", *(f"  {line}" for line in [self.evidence, *named])]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able content."""
+        if self.report is not None:
+            return self.report.as_dict()
+        content = asdict(replace(self, report=None))
+        del content["report"]
+        return {**content, "path": str(self.path)}
+
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """All plates of one ingest, by name."""
+    """All plates of one ingest, by name.
+
+    Attributes:
+        failed: Source or plate to the reason why nothing could be made of it, while others could be.
+    """
 
     plates: tuple[PlateResult, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
     is_dry_run: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able content."""
-        plates = [{**asdict(plate), "path": str(plate.path)} for plate in self.plates]
-        return {"is_dry_run": self.is_dry_run, "plates": plates}
+        plates = [plate.as_dict() for plate in self.plates]
+        return {"is_dry_run": self.is_dry_run, "plates": plates, "failed": dict(self.failed)}
 
     def __str__(self) -> str:
-        return "\n".join(line for plate in self.plates for line in plate.lines(is_dry_run=self.is_dry_run))
+        lines = [line for plate in self.plates for line in plate.lines()]
+        return "\n".join([*lines, *(f"{name}  failed: {why}" for name, why in self.failed.items())])
 
     def refuse_failures(self) -> None:
-        """Say at the end that some fields could not be read, with everything else done.
+        """Say at the end that some plates or fields could not be read, with everything else done.
 
         Raises:
-            FieldsFailedError: At least one field failed.
+            FieldsFailedError: At least one of them failed.
         """
-        failed = [
+        fields = [
             f"{plate.name} {unit}: {why}" for plate in self.plates for unit, why in plate.failed.items()
         ]
-        if failed:
-            raise FieldsFailedError(self, failed)
+        plates = [f"{name}: {why}" for name, why in self.failed.items()]
+        if plates or fields:
+            raise FieldsFailedError(self, plates, fields)
+
+    def refuse_foreseen(self) -> None:
+        """After a dry run, end as the ingest itself would, as far as can be known without reading all pixels.
+
+        Raises:
+            InputError: It would be refused.
+            SomeFailedError: It would leave a whole source or plate out.
+        """
+        bad = [plate.name for plate in self.plates if plate.problems] + list(self.failed)
+        usable = [plate.name for plate in self.plates if plate.fields]
+        if not self.is_dry_run or not bad:
+            return
+        is_stopped = any(plate.report and plate.report.settings.on_missing == "stop" for plate in self.plates)
+        if is_stopped or not usable:
+            found = (
+                f"{len(bad)} of {len(self.plates) + len(self.failed)} plates would be refused: {some(bad)}"
+            )
+            raise InputError(found, hint="repair the files, or go on with --on-missing skip-field (or fill)")
+        lost = [name for name in bad if name not in usable]
+        if lost:
+            found = (
+                f"{len(lost)} of {len(self.plates) + len(self.failed)} plates would be left out: {some(lost)}"
+            )
+            raise SomeFailedError(found, hint="repair their files to have them, too")
 
 
 class FieldsFailedError(SomeFailedError):
-    """Some fields could not be read; the plates are finished without them.
+    """Some plates or fields could not be read; everything else is finished.
 
     Attributes:
         summary: What was done.
     """
 
-    def __init__(self, summary: IngestSummary, failed: list[str]) -> None:
+    def __init__(self, summary: IngestSummary, plates: Sequence[str], fields: Sequence[str]) -> None:
         self.summary = summary
-        more = f" (and {len(failed) - 1} more, see skipped.json)" if len(failed) > 1 else ""
-        hint = (
-            "the plates are finished without these fields; repair the files and pass --overwrite to add them"
-        )
-        super().__init__(f"{len(failed)} field(s) could not be read: {failed[0]}{more}", hint=hint)
+        counts = [
+            f"{len(lines)} {what}(s)" for what, lines in (("plate", plates), ("field", fields)) if lines
+        ]
+        failed = [*plates, *fields]
+        more = f" (and {len(failed) - 1} more, see above)" if len(failed) > 1 else ""
+        hint = "the rest is finished without them; repair the files and pass --overwrite to add them"
+        super().__init__(f"{' and '.join(counts)} could not be read: {failed[0]}{more}", hint=hint)
