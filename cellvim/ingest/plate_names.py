@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cellvim.errors import InputError
 from cellvim.store import safe_name
 
 # A date or a running number tells plates apart, but is no name of its own.
@@ -20,19 +21,27 @@ def tell_apart(plates: Sequence[tuple[Path, str]]) -> list[str]:
     Args:
         plates: Folder of each plate, and the name that its files give it.
 
-    Raises:
-        InputError: A plate without any name.
+    A name without a single letter that a file name may have gives way to that of the folder.
     """
-    own = [safe_name(name) for _, name in plates]
+    own = [_usable(name, root) for root, name in plates]
     counts = Counter(own)
     names = []
     for (root, _), name in zip(plates, own, strict=True):
         if counts[name] > 1:
             rivals = [path.resolve() for (path, _), other in zip(plates, own, strict=True) if other == name]
             label = _label(root.resolve(), rivals)
-            name = safe_name(f"{name}_{label}" if _NUMBER.fullmatch(label) else label)  # noqa: PLW2901
+            name = _usable(f"{name}_{label}" if _NUMBER.fullmatch(label) else label, root)  # noqa: PLW2901
         names.append(name)
     return names
+
+
+def _usable(name: str, root: Path) -> str:
+    for candidate in (name, root.resolve().name):
+        try:
+            return safe_name(candidate)
+        except InputError:
+            continue
+    return "plate"
 
 
 def _label(root: Path, rivals: Sequence[Path]) -> str:
