@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cellvim.config import IngestSettings
@@ -27,12 +27,14 @@ class ChannelPlan:
         images: In order of z; to be projected if there are several.
         problem: Why the channel cannot be used, for example a missing plane; None if it can.
         state: What kind of problem it is; ``complete`` if there is none.
+        depths: The source's number of the z plane of each image; None where it does not count them.
     """
 
     channel: str
     images: tuple[ImagePart, ...]
     problem: str | None = None
     state: State = "complete"
+    depths: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +136,21 @@ def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]
         by_depth[_depth(plane)][plane.image] = None
     if not wanted:
         return ChannelPlan(channel, (), "has no plane at the z asked for", "missing")
-    images = tuple(image for depth in wanted for image in by_depth[depth])
+    pairs = [(image, depth) for depth in wanted for image in by_depth[depth]]
+    plan = ChannelPlan(
+        channel,
+        images=tuple(image for image, _ in pairs),
+        depths=tuple(depth if isinstance(depth, int) else None for _, depth in pairs),
+    )
     missing = [depth for depth in wanted if not by_depth[depth]]
     if missing:
         which = "" if missing == [_FLAT] or len(wanted) == 1 else f" z {_listed(missing)}"
-        return ChannelPlan(channel, images, f"is missing{which}", "missing")
+        return replace(plan, problem=f"is missing{which}", state="missing")
     doubled = next((by_depth[depth] for depth in wanted if len(by_depth[depth]) > 1), None)
     if doubled:
         names = some(_distinct_names(list(doubled)), 4)
-        return ChannelPlan(channel, images, f"has {len(doubled)} files for one plane: {names}", "doubled")
-    return ChannelPlan(channel, images)
+        return replace(plan, problem=f"has {len(doubled)} files for one plane: {names}", state="doubled")
+    return plan
 
 
 def _distinct_names(images: Sequence[ImagePart]) -> list[str]:

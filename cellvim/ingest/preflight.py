@@ -127,7 +127,7 @@ def sort_out(
 
 
 def _without_files(part: ChannelPlan) -> ChannelPlan:
-    return replace(part, images=()) if part.problem else part
+    return replace(part, images=(), depths=()) if part.problem else part
 
 
 @dataclass(frozen=True)
