@@ -51,7 +51,7 @@ class InputError(CellvimError, ValueError):
 class NotFoundError(CellvimError, FileNotFoundError):
     """Nothing usable lies at the given path."""
 
-    def __init__(self, path: Path, *, expected: str, hint: str) -> None:
+    def __init__(self, path: Path | str, *, expected: str, hint: str) -> None:
         self.path = path
         super().__init__(f"no {expected} at {path}", hint=hint)
 
@@ -83,7 +83,7 @@ class OutputExistsError(CellvimError, FileExistsError):
     exit_code = ExitCode.EXISTS
 
     def __init__(
-        self, path: Path, *, why: str, hint: str = "choose another --out, or pass --overwrite"
+        self, path: Path | str, *, why: str, hint: str = "choose another --out, or pass --overwrite"
     ) -> None:
         self.path = path
         super().__init__(f"{path} already exists and {why}", hint=hint)
@@ -94,11 +94,10 @@ class LockedError(CellvimError):
 
     exit_code = ExitCode.EXISTS
 
-    def __init__(self, path: Path, *, holder: str) -> None:
-        self.path = path
-        self.holder = holder
-        hint = f"wait for it to end; if that process is gone for good, delete {path}"
-        super().__init__(f"{path.parent} is being written by {holder}", hint=hint)
+    def __init__(self, lock: Path | str, *, holder: str) -> None:
+        self.lock, self.holder = str(lock), holder
+        hint = f"wait for it to end; if that process is gone for good, delete {lock}"
+        super().__init__(f"{self.lock.rpartition('/')[0]} is being written by {holder}", hint=hint)
 
 
 class DiskError(CellvimError, OSError):

@@ -6,7 +6,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Plates = Annotated[list[Path], typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates.")]
+Plates = Annotated[
+    list[str],
+    typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://)."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.  [default: auto]")

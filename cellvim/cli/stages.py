@@ -27,7 +27,9 @@ def ingest(
         typer.Argument(metavar="SOURCE", help="Folders of images, load_data.csv files, OME-Zarr plates."),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder that receives PLATE.ome.zarr.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder that receives PLATE.ome.zarr: a path, or s3://, gs://.")
+    ],
     platemap: PlateMap = None,
     pattern: Annotated[
         str | None,
@@ -37,6 +39,9 @@ def ingest(
     source: Annotated[SourceKind, typer.Option(help="Reader to use.")] = "auto",
     channels: Annotated[
         str | None, typer.Option(help="Stain names: DNA,GFP in sorted order of the keys, or 1=GFP,2=DNA.")
+    ] = None,
+    drop_channels: Annotated[
+        str | None, typer.Option(help="Channels to leave out, by keys or stains of the source: 4 or 4,Cy5.")
     ] = None,
     on_missing: Annotated[
         Literal["stop", "skip-field", "fill"],
@@ -55,7 +60,12 @@ def ingest(
         typer.Option(help="Correct uneven illumination: on reading, or in the stored pixels."),
     ] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Fields at a time.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and report, write nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check and report, write nothing; ends with exit code 3 where ingest would stop."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -74,16 +84,18 @@ def ingest(
     settings = IngestSettings.checked(
         {
             "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
-            "source": source, "channels": channels, "on_missing": on_missing,
+            "source": source, "channels": channels, "drop_channels": drop_channels, "on_missing": on_missing,
             "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination, "workers": workers,
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip
     try:
-        show(ingest_plates(settings), as_json=as_json)
+        summary = ingest_plates(settings)
     except FieldsFailedError as error:
         show(error.summary, as_json=as_json)
         raise
+    show(summary, as_json=as_json)
+    summary.refuse_foreseen()
 
 
 @app.command()

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cellvim.errors import InputError, NotFoundError, UsageError
 
+
+def _as_location(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+Location = Annotated[Path | str, BeforeValidator(_as_location)]
+"""A path, or the URL of an object store such as ``s3://bucket/screen``."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cellvim.config.base import Positive, Settings
+from cellvim.config.base import Location, Positive, Settings
 
 Normalization = Literal["sphere", "mad", "standardize", "none"]
 SourceKind = Literal[
@@ -28,8 +28,8 @@ class IngestSettings(Settings):
 
     sources: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Folders of images, one plate or several in each; also load_data.csv files and OME-Zarr plates."""
-    out: Path
-    """Folder that receives PLATE.ome.zarr and PLATE.cellvim."""
+    out: Location
+    """Folder that receives PLATE.ome.zarr and PLATE.cellvim; also a URL such as ``s3://bucket/screen``."""
     platemap: Path | None = None
     """CSV, TSV or Parquet that says what is in each well."""
     pattern: str | None = None
@@ -40,6 +40,8 @@ class IngestSettings(Settings):
     """Reader to use; `auto` recognises the folder and says how."""
     channels: str | None = None
     """Stain names: ``DNA,GFP`` in sorted order of the source's keys, or ``1=GFP,2=DNA``."""
+    drop_channels: str | None = None
+    """Channels to leave out, by the source's keys or stains: ``4`` or ``4,Cy5``; for one that only some wells have."""
     on_missing: Literal["stop", "skip-field", "fill"] = "stop"
     """What to do with a field that lacks a plane or holds a damaged one."""
     z: Literal["max", "mean", "focus"] | Annotated[int, Field(ge=0)] = "max"
@@ -61,7 +63,7 @@ class IngestSettings(Settings):
 class EmbedSettings(Settings):
     """`cellvim embed`: one row of features per well, field or crop."""
 
-    plates: Annotated[tuple[Path, ...], Field(min_length=1)]
+    plates: Annotated[tuple[Location, ...], Field(min_length=1)]
     """Plates, or folders of plates."""
     model: Path
     """Run folder of `cellvim pretrain`, or a model.safetensors file."""

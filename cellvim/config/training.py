@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cellvim.config.base import Positive, Settings, Share, merge
+from cellvim.config.base import Location, Positive, Settings, Share, merge
 from cellvim.config.model import PRESETS, ModelSettings, Preset
 
 
@@ -106,7 +106,7 @@ class EngineSettings(Settings):
 class PretrainSettings(Settings):
     """`cellvim pretrain`: learn an encoder from plates, without labels unless the objective asks for them."""
 
-    plates: tuple[Path, ...] = ()
+    plates: tuple[Location, ...] = ()
     """Plates, or folders of plates."""
     out: Path = Path("run")
     """Run folder."""

@@ -64,7 +64,7 @@ class TrainingIndex:
             raise InputError(found, hint="look at them with: cellvim info PLATE")
 
     @classmethod
-    def open(cls, paths: Sequence[Path], *, crop_px: int) -> "TrainingIndex":
+    def open(cls, paths: Sequence[Path | str], *, crop_px: int) -> "TrainingIndex":
         return cls([PlateReader(path) for path in find_plates(paths)], crop_px=crop_px)
 
     @property

@@ -182,7 +182,7 @@ def _find_unknown_stains(
 def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) -> str:
     run.record_input(settings.model.name, weights_sha256(settings.model))
     for plate in plates:
-        run.record_input(plate.path.name, plate.fingerprint)
+        run.record_input(plate.place.name, plate.fingerprint)
     relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
     return sha256_of_json({"settings": relevant, "inputs": run.inputs})
 

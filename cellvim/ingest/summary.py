@@ -30,7 +30,7 @@ class PlateResult:
     """
 
     name: str
-    path: Path
+    path: Path | str
     evidence: str
     channels: tuple[str, ...]
     wells: int

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import locked
+from cellvim.atomic import json_bytes
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, DiskError, InputError
 from cellvim.ingest.fields import FieldFailedError, FieldResult, Job, ingest_field
 from cellvim.ingest.preflight import Preflight
+from cellvim.ingest.preflight_report import PlateReport
 from cellvim.ingest.summary import PlateResult
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_file
@@ -39,11 +40,12 @@ class PassResult:
     failed: dict[str, str]
 
 
-def foresee(check: Preflight, settings: IngestSettings) -> PlateResult:
-    """Say what a plate would become."""
+def foresee(check: Preflight, settings: IngestSettings, *, is_tried: bool = False) -> PlateResult:
+    """Say what a plate would become; if `is_tried`, with a report for which some planes are read and encoded."""
+    path = make_writer(check, settings).path
     return PlateResult(
         name=check.plate.name,
-        path=make_writer(check, settings).path,
+        path=path,
         evidence=check.plate.evidence,
         channels=tuple(check.stains.values()),
         wells=len({plan.key.well for plan in check.fields}),
@@ -52,6 +54,7 @@ def foresee(check: Preflight, settings: IngestSettings) -> PlateResult:
         problems=check.problems,
         warnings=check.notes,
         bytes_in=check.size_bytes,
+        report=PlateReport.of(check, settings, path=str(path)) if is_tried else None,
     )
 
 
@@ -65,7 +68,7 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
     started = time.monotonic()
     run = Run("ingest", settings)
     writer = make_writer(check, settings)
-    with locked(writer.companion):
+    with writer.companion.locked():
         writer.begin(overwrite=settings.overwrite)
         done = write_fields(Job(check, writer, settings, was_finished=writer.is_finished))
         result = replace(
@@ -79,7 +82,7 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
             was_resumed=any(field.status == "already there" for field in done.fields),
             seconds=round(time.monotonic() - started, 3),
         )
-        _record(run, result, settings).write(writer.companion / "run.json")
+        writer.companion.write("run.json", json_bytes(_record(run, result, settings).as_dict()))
         writer.finish([field.key for field in done.fields], skipped=result.skipped, platemap=platemap)
     logger.info(
         "%s: %d fields of %d wells in %.1f s", result.path, result.fields, result.wells, result.seconds
@@ -132,7 +135,7 @@ def write_fields(job: Job) -> PassResult:
 
 
 @contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
+def disk_errors(out: Path | str) -> Iterator[None]:
     """Turn what the operating system says about the output into an error a user can act on.
 
     Raises:

@@ -83,7 +83,7 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
         index = TrainingIndex.open(settings.plates, crop_px=settings.crops.crop_px)
         trainer = _make_trainer(settings, index, device, ranks)
         for plate in index.plates:
-            run.record_input(plate.path.name, fingerprint_of(plate, trainer.state.ema))
+            run.record_input(plate.place.name, fingerprint_of(plate, trainer.state.ema))
         folder = RunFolder(settings.out, trainer.identity)
         begun = ranks.lead(lambda: _begin(settings, folder, trainer, held))
         if begun["is_finished"]:
@@ -135,7 +135,7 @@ def _begin(
 
 def _write_settings(settings: PretrainSettings) -> None:
     """Save what can be run again anywhere: no folder of this machine, and nothing that deletes."""
-    plates = tuple(Path(path.name) for path in settings.plates)
+    plates = tuple(path if isinstance(path, str) else Path(path.name) for path in settings.plates)
     portable = settings.model_copy(update={"plates": plates, "out": Path(), "overwrite": False})
     write_text(settings.out / "settings.yaml", portable.to_yaml())
 

@@ -1,12 +1,12 @@
 """Checksums of every file of a plate and of its companion, so that not one flipped bit stays hidden."""
 
+import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
-from cellvim.atomic import write_json
+from cellvim.atomic import json_bytes
 from cellvim.errors import InputError
-from cellvim.provenance import sha256_of_file
 from cellvim.store.layout import companion_of
+from cellvim.store.place import Place, read_all
 from cellvim.store.records import load_json
 
 CHECKSUMS_FILE = "checksums.json"
@@ -14,7 +14,7 @@ CHECKSUMS_FILE = "checksums.json"
 _NOT_CHECKED = frozenset({CHECKSUMS_FILE, "run.json", "lock"})
 
 
-def write_checksums(plate: Path, known: Mapping[str, str]) -> None:
+def write_checksums(plate: Place, known: Mapping[str, str]) -> None:
     """Record the sha256 of every file.
 
     Args:
@@ -22,42 +22,46 @@ def write_checksums(plate: Path, known: Mapping[str, str]) -> None:
         known: File, relative to the plate, to its sha256: those of the plate need no second reading.
     """
     companion = companion_of(plate)
-    own = {
-        path.relative_to(companion).as_posix(): sha256_of_file(path)
-        for path in companion.rglob("*")
-        if path.is_file() and path.name not in _NOT_CHECKED and not path.name.startswith(".")
-    }
-    write_json(companion / CHECKSUMS_FILE, {"companion": own, "plate": dict(known)})
+    names = [
+        name
+        for name in companion.names()
+        if name.rpartition("/")[2] not in _NOT_CHECKED and not name.rpartition("/")[2].startswith(".")
+    ]
+    own = {name: sha256_of(content) for name, content in zip(names, read_all(companion, names), strict=True)}
+    companion.write(CHECKSUMS_FILE, json_bytes({"companion": own, "plate": dict(known)}))
 
 
-def damaged_files(plate: Path) -> list[str]:
+def damaged_files(plate: Place) -> list[str]:
     """List files that are missing, changed, or that ingest did not write; one line each.
 
     Raises:
         InputError: The checksums themselves cannot be read.
     """
     companion = companion_of(plate)
-    recorded = load_json(companion / CHECKSUMS_FILE)
+    recorded = load_json(companion, CHECKSUMS_FILE)
     try:
         parts = [(plate, dict(recorded["plate"])), (companion, dict(recorded["companion"]))]
     except (LookupError, TypeError, ValueError) as error:
-        found = f"{companion / CHECKSUMS_FILE} is damaged"
+        found = f"{companion.location}/{CHECKSUMS_FILE} is damaged"
         raise InputError(found, hint="ingest again with --overwrite") from error
     problems = []
-    for folder, checksums in parts:
+    for place, checksums in parts:
         for name, sha256 in sorted(checksums.items()):
-            if (problem := _problem(folder / name, sha256)) is not None:
-                problems.append(f"{folder.name}/{name} {problem}")
-    strangers = {path.relative_to(plate).as_posix() for path in plate.rglob("*") if path.is_file()}
-    strangers -= set(parts[0][1])
+            if (problem := _problem(place, name, sha256)) is not None:
+                problems.append(f"{place.name}/{name} {problem}")
+    strangers = set(plate.names()) - set(parts[0][1])
     return problems + [f"{plate.name}/{name} was not written by ingest" for name in sorted(strangers)]
 
 
-def _problem(path: Path, sha256: str) -> str | None:
-    if not path.is_file():
-        return "is missing"
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _problem(place: Place, name: str, sha256: str) -> str | None:
     try:
-        found = sha256_of_file(path)
+        found = sha256_of(place.read(name))
+    except FileNotFoundError:
+        return "is missing"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
     return None if found == sha256 else "differs from what was written"

@@ -8,11 +8,12 @@ from cellvim.errors import InputError, NotFoundError
 from cellvim.store.checksums import damaged_files
 from cellvim.store.intensity import FIELDS_FILE
 from cellvim.store.naming import FieldKey
+from cellvim.store.place import LocalPlace, open_place
 from cellvim.store.reader import HINT, PlateReader
 from cellvim.store.records import load_table, plane_sha256
 
 
-def verify_plate(path: Path) -> list[str]:
+def verify_plate(path: Path | str) -> list[str]:
     """Compare every file's checksum with the one taken when it was written, then every pixel's.
 
     Returns:
@@ -21,7 +22,8 @@ def verify_plate(path: Path) -> list[str]:
     Raises:
         NotFoundError: No plate there.
     """
-    if not path.is_dir():
+    place = open_place(path)
+    if isinstance(place, LocalPlace) and not place.path.is_dir():
         raise NotFoundError(path, expected="OME-Zarr plate", hint=HINT)
     try:
         return _problems(path)
@@ -29,7 +31,7 @@ def verify_plate(path: Path) -> list[str]:
         return [error.found]
 
 
-def describe_plate(path: Path) -> dict[str, Any]:
+def describe_plate(path: Path | str) -> dict[str, Any]:
     """Facts about a plate, JSON-able, without reading pixels.
 
     Raises:
@@ -39,7 +41,7 @@ def describe_plate(path: Path) -> dict[str, Any]:
     reader = PlateReader(path)
     shapes = sorted({reader.shape(field) for field in reader.fields})
     return {
-        "path": str(reader.path),
+        "path": reader.place.location,
         "name": reader.name,
         "channels": list(reader.channels),
         "wells": len(reader.wells),
@@ -47,7 +49,7 @@ def describe_plate(path: Path) -> dict[str, Any]:
         "shapes_px": [list(shape) for shape in shapes],
         "dtype": reader.dtype.name,
         "pixel_size_um": reader.pixel_size_um,
-        "bytes": sum(file.stat().st_size for file in reader.path.rglob("*") if file.is_file()),
+        "bytes": reader.size_bytes,
         "percentiles": {channel: dict(values) for channel, values in reader.intensity.percentiles.items()},
         "filled_planes": sum(int((~reader.is_valid(field)).sum()) for field in reader.fields),
         "skipped": reader.skipped_units,
@@ -55,12 +57,12 @@ def describe_plate(path: Path) -> dict[str, Any]:
     }
 
 
-def _problems(path: Path) -> list[str]:
-    if problems := damaged_files(path):
+def _problems(path: Path | str) -> list[str]:
+    if problems := damaged_files(open_place(path)):
         return problems
     reader = PlateReader(path)
     problems = _missing_from_metadata(reader)
-    recorded = load_table(reader.companion / FIELDS_FILE)
+    recorded = load_table(reader.companion, FIELDS_FILE)
     for field in reader.fields:
         rows = recorded.filter(Metadata_Well=field.well, Metadata_Site=field.site)
         problems += _field_problems(reader, field, rows["pixels_sha256"].to_list())

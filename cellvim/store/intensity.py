@@ -1,14 +1,14 @@
 """What ingest learned about grey values, from exact histograms: percentiles of a plate, moments of a field."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numcodecs.zstd
 import numpy as np
 from numpy.typing import NDArray
 
 from cellvim.store.naming import FieldKey
+from cellvim.store.place import Place
 from cellvim.store.records import load_json, load_table
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
@@ -34,10 +34,10 @@ class Intensity:
     _moments: Mapping[FieldKey, NDArray[np.float64]]
 
     @classmethod
-    def load(cls, companion: Path) -> "Intensity":
-        content = load_json(companion / INTENSITY_FILE)
+    def load(cls, companion: Place) -> "Intensity":
+        content = load_json(companion, INTENSITY_FILE)
         channels = tuple(content["channels"])
-        table = load_table(companion / FIELDS_FILE)
+        table = load_table(companion, FIELDS_FILE)
         keys = table.select("Metadata_Well", "Metadata_Site").iter_rows()
         pairs = table.select("mean", "std").to_numpy().reshape(-1, len(channels), 2)
         fields = [FieldKey(well, site) for well, site in keys][:: len(channels)]
@@ -86,8 +86,12 @@ def histograms_of(pixels: NDArray[np.unsignedinteger]) -> Counts:
 
 def pack_histograms(counts: Counts) -> bytes:
     """Shrink histograms for the companion; no plane has more than 2**32 pixels."""
-    return zlib.compress(counts.astype("<u4").tobytes(), level=1)
+    return bytes(numcodecs.zstd.compress(counts.astype("<u4").tobytes(), level=1))
 
 
 def unpack_histograms(content: bytes, channels: Sequence[str]) -> Counts:
-    return np.frombuffer(zlib.decompress(content), dtype="<u4").reshape(len(channels), -1).astype(np.int64)
+    return (
+        np.frombuffer(numcodecs.zstd.decompress(content), dtype="<u4")
+        .reshape(len(channels), -1)
+        .astype(np.int64)
+    )

@@ -7,10 +7,10 @@ Source:
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from cellvim.store.naming import FieldKey, row_number, split_well
+from cellvim.store.place import Place
 
 PLATE_SUFFIX = ".ome.zarr"
 COMPANION_SUFFIX = ".cellvim"
@@ -25,22 +25,18 @@ RECORD_NAME = re.compile(r"([A-Z]{1,2}\d\d)-(\d+)\.(?:json|histogram)")
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF")
 
 
-def plate_path(out: Path, plate: str) -> Path:
-    return out / f"{plate}{PLATE_SUFFIX}"
-
-
-def companion_of(plate: Path) -> Path:
+def companion_of(plate: Place) -> Place:
     """Folder beside the plate that holds everything OME-Zarr has no place for."""
-    return plate.with_name(plate.name.removesuffix(PLATE_SUFFIX) + COMPANION_SUFFIX)
+    return plate.at(f"../{plate.name.removesuffix(PLATE_SUFFIX)}{COMPANION_SUFFIX}")
 
 
-def record_path(companion: Path, field: FieldKey) -> Path:
-    """Done-record of a field: there if and only if the field is whole."""
-    return companion / "fields" / f"{field.well}-{field.site}.json"
+def record_name(field: FieldKey) -> str:
+    """Done-record of a field, in the companion: there if and only if the field is whole."""
+    return f"fields/{field.well}-{field.site}.json"
 
 
-def histogram_path(companion: Path, field: FieldKey) -> Path:
-    return companion / "fields" / f"{field.well}-{field.site}.histogram"
+def histogram_name(field: FieldKey) -> str:
+    return f"fields/{field.well}-{field.site}.histogram"
 
 
 def group(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from cellvim.store import layout
 from cellvim.store.arrays import new_context, open_array
 from cellvim.store.intensity import FIELDS_FILE, Intensity
 from cellvim.store.naming import FieldKey, parse_well, well_position
-from cellvim.store.records import load_json, load_table
+from cellvim.store.place import LocalPlace, Place, open_place, read_all
+from cellvim.store.records import FieldRecord, load_json, load_table
 from cellvim.store.writer import PLATEMAP_FILE, SKIPPED_FILE
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -32,7 +33,7 @@ class PlateReader:
     aborts a process that was forked after a first read.
 
     Attributes:
-        path: PLATE.ome.zarr.
+        place: PLATE.ome.zarr.
         name: Plate name.
         companion: PLATE.cellvim.
         fields: Fields of the plate, by row, column and site.
@@ -42,11 +43,11 @@ class PlateReader:
         InputError: A plate, but unfinished or without its PLATE.cellvim.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise NotFoundError(self.path, expected="OME-Zarr plate", hint=HINT)
-        self.companion = layout.companion_of(self.path)
+    def __init__(self, location: Path | str) -> None:
+        self.place = open_place(location)
+        if isinstance(self.place, LocalPlace) and not self.place.path.is_dir():
+            raise NotFoundError(location, expected="OME-Zarr plate", hint=HINT)
+        self.companion = layout.companion_of(self.place)
         self.name: str = self._plate_metadata()["name"]
         self._table = self._read_field_table()
         keys = self._table.select("Metadata_Well", "Metadata_Site").unique(maintain_order=True)
@@ -56,10 +57,16 @@ class PlateReader:
         self._process: int | None = None
 
     def __repr__(self) -> str:
-        return f"PlateReader({str(self.path)!r})"
+        return f"PlateReader({self.place.location!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}, "_context": None, "_process": None}
+
+    @property
+    def path(self) -> Path:
+        """PLATE.ome.zarr on this machine's disk."""
+        assert isinstance(self.place, LocalPlace), "only asked of plates on a disk"  # noqa: S101
+        return self.place.path
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -92,8 +99,7 @@ class PlateReader:
     @cached_property
     def skipped_units(self) -> dict[str, str]:
         """Wells (``B03``) and fields (``B03/1``) that the plate lacks, each with the reason."""
-        path = self.companion / SKIPPED_FILE
-        return dict(load_json(path)) if path.is_file() else {}
+        return dict(load_json(self.companion, SKIPPED_FILE)) if self.companion.has(SKIPPED_FILE) else {}
 
     @cached_property
     def intensity(self) -> Intensity:
@@ -102,8 +108,7 @@ class PlateReader:
     @cached_property
     def platemap(self) -> pl.DataFrame | None:
         """One row per well of the plate map given at ingest; None if there was none."""
-        path = self.companion / PLATEMAP_FILE
-        return load_table(path) if path.is_file() else None
+        return load_table(self.companion, PLATEMAP_FILE) if self.companion.has(PLATEMAP_FILE) else None
 
     @cached_property
     def pixels_fingerprint(self) -> str:
@@ -145,6 +150,13 @@ class PlateReader:
         return self._read(field, self._array(field)[:, top : top + height, left : left + width])
 
     @property
+    def size_bytes(self) -> int:
+        """Compressed size of all pixels."""
+        manifest = self.companion.names("fields/")
+        records = read_all(self.companion, [name for name in manifest if name.endswith(".json")])
+        return sum(file.size_bytes for record in records for file in FieldRecord.from_bytes(record).files)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of the pixels: uint8 or uint16."""
         stored: np.dtype[Any] = self._array(self.fields[0]).dtype.numpy_dtype
@@ -154,7 +166,7 @@ class PlateReader:
         """Fields that the OME metadata of the plate and its wells name, which other software goes by."""
         fields = []
         for well in self._plate_metadata()["wells"]:
-            images = self._ome(self.path / well["path"])["well"]["images"]
+            images = self._ome(well["path"])["well"]["images"]
             name = parse_well(well["path"].replace("/", ""))
             fields += [FieldKey(name, int(image["path"])) for image in images]
         return fields
@@ -169,7 +181,7 @@ class PlateReader:
 
     @cached_property
     def _image_metadata(self) -> dict[str, Any]:
-        return self._ome(self.path / self.fields[0].group)
+        return self._ome(self.fields[0].group)
 
     @cached_property
     def _rows(self) -> dict[FieldKey, pl.DataFrame]:
@@ -177,25 +189,23 @@ class PlateReader:
         return {FieldKey(str(well), int(site)): rows for (well, site), rows in parts.items()}
 
     def _plate_metadata(self) -> dict[str, Any]:
-        root = self.path / "zarr.json"
-        if not root.is_file():
-            found = f"{self.path} is not finished: it has no zarr.json"
+        if not self.place.has("zarr.json"):
+            found = f"{self.place.location} is not finished: it has no zarr.json"
             raise InputError(found, hint="run the same `cellvim ingest` again, it resumes")
-        return dict(self._ome(self.path)["plate"])
+        return dict(self._ome("")["plate"])
 
-    def _ome(self, group: Path) -> dict[str, Any]:
+    def _ome(self, group: str) -> dict[str, Any]:
         try:
-            return dict(load_json(group / "zarr.json")["attributes"]["ome"])
+            return dict(load_json(self.place, f"{group}/zarr.json".lstrip("/"))["attributes"]["ome"])
         except (LookupError, TypeError) as error:
-            found = f"{group} is not a group of an OME-Zarr 0.5 plate"
+            found = f"{self.place.location}/{group} is not a group of an OME-Zarr 0.5 plate"
             raise InputError(found, hint=HINT) from error
 
     def _read_field_table(self) -> pl.DataFrame:
-        path = self.companion / FIELDS_FILE
-        if not path.is_file():
-            found = f"{self.path} lacks {path.name} in {self.companion.name} beside it"
+        if not self.companion.has(FIELDS_FILE):
+            found = f"{self.place.location} lacks {FIELDS_FILE} in {self.companion.name} beside it"
             raise InputError(found, hint=f"keep {self.companion.name} beside the plate, or ingest again")
-        return load_table(path)
+        return load_table(self.companion, FIELDS_FILE)
 
     def _row(self, field: FieldKey) -> pl.DataFrame:
         if field not in self._rows:
@@ -205,14 +215,14 @@ class PlateReader:
 
     def _array(self, field: FieldKey) -> Any:
         if self._process != os.getpid():
-            self._arrays, self._context, self._process = {}, new_context(), os.getpid()
+            self._arrays, self._context, self._process = {}, new_context(self.place), os.getpid()
         if field not in self._arrays:
-            self._arrays[field] = open_array(self.path / field.group / "0", self._context)
+            self._arrays[field] = open_array(self.place, f"{field.group}/0", self._context)
         return self._arrays[field]
 
 
-def find_plates(paths: Iterable[Path]) -> list[Path]:
-    """List plates: those named, and those in the folders named.
+def find_plates(locations: Iterable[Path | str]) -> list[Path | str]:
+    """List plates: those named, and those in the folders named; paths and URLs.
 
     Each is there once, however many ways lead to it, and by the first of them. They are sorted by the name of
     the plate's folder, then by its full path, so that no spelling of a path changes the order.
@@ -220,15 +230,30 @@ def find_plates(paths: Iterable[Path]) -> list[Path]:
     Raises:
         NotFoundError: A path holds none.
     """
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        plates = [path] if path.name.endswith(layout.PLATE_SUFFIX) else _plates_in(path)
-        if not plates or not plates[0].is_dir():
-            raise NotFoundError(path, expected="OME-Zarr plate", hint=HINT)
+    found: dict[tuple[str, str], Path | str] = {}
+    for location in locations:
+        place = open_place(location)
+        plates = _plates_at(place)
+        if not plates:
+            raise NotFoundError(location, expected="OME-Zarr plate", hint=HINT)
         for plate in plates:
-            found.setdefault(plate.resolve(), plate)
-    return [found[real] for real in sorted(found, key=lambda real: (real.name, real))]
+            found.setdefault(_identity(plate), plate.address)
+    return [found[real] for real in sorted(found)]
 
 
-def _plates_in(folder: Path) -> Sequence[Path]:
-    return sorted(path for path in folder.glob(f"*{layout.PLATE_SUFFIX}") if path.is_dir())
+def _plates_at(place: Place) -> Sequence[Place]:
+    if isinstance(place, LocalPlace):
+        if place.name.endswith(layout.PLATE_SUFFIX):
+            return [place] if place.path.is_dir() else []
+        return [
+            LocalPlace(path) for path in sorted(place.path.glob(f"*{layout.PLATE_SUFFIX}")) if path.is_dir()
+        ]
+    if place.name.endswith(layout.PLATE_SUFFIX):
+        return [place]
+    names = {name.partition("/")[0] for name in place.names()}
+    return [place.at(name) for name in sorted(names) if name.endswith(layout.PLATE_SUFFIX)]
+
+
+def _identity(plate: Place) -> tuple[str, str]:
+    real = str(plate.path.resolve()) if isinstance(plate, LocalPlace) else plate.location
+    return plate.name, real

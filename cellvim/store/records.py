@@ -1,19 +1,21 @@
 """What the companion remembers of each field: its sources, its checksums, and that it is whole."""
 
 import hashlib
+import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import read_json, write_json
+from cellvim.atomic import json_bytes
 from cellvim.errors import InputError
 from cellvim.provenance import sha256_of_json
 from cellvim.store.naming import FieldKey
+from cellvim.store.place import Place
 
 
 @dataclass(frozen=True)
@@ -72,37 +74,35 @@ class FieldRecord:
         return FieldKey(self.well, self.site)
 
     @classmethod
-    def load(cls, path: Path) -> "FieldRecord":
-        """Read a record that `save` wrote.
+    def from_bytes(cls, stored: bytes) -> "FieldRecord":
+        """Read what `to_bytes` made.
 
         Raises:
-            FileNotFoundError: There is none.
             ValueError: It is damaged, be it by one bit.
         """
-        content = read_json(path)
+        content = json.loads(stored)
         try:
             if content.pop("sha256") != sha256_of_json(content):
-                raise _altered(path)
+                raise ValueError(_ALTERED)
         except (LookupError, TypeError, AttributeError) as error:
-            raise _altered(path) from error
+            raise ValueError(_ALTERED) from error
         content["files"] = tuple(StoredFile(**file) for file in content["files"])
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
         for name in ("is_valid", "pixels_sha256", "quality"):
             content[name] = tuple(content[name])
         return cls(**content)
 
-    def save(self, path: Path) -> None:
+    def to_bytes(self) -> bytes:
         content = asdict(self)
-        write_json(path, content | {"sha256": sha256_of_json(content)})
+        return json_bytes(content | {"sha256": sha256_of_json(content)})
 
 
-def _altered(path: Path) -> ValueError:
-    return ValueError(f"{path} is not what was written")
+_ALTERED = "the record is not what was written"
 
 
 def plane_sha256(plane: NDArray[np.unsignedinteger]) -> str:
-    little = plane.astype(plane.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(little.tobytes()).hexdigest()
+    little = np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.data).hexdigest()
 
 
 def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
@@ -124,31 +124,39 @@ def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file of a plate.
+def load_json(place: Place, name: str) -> Any:
+    """Read a JSON file of a plate or of its companion.
 
     Raises:
         InputError: It is missing or damaged.
     """
     try:
-        return read_json(path)
+        return json.loads(place.read(name))
     except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damaged(place, name, error) from error
 
 
-def load_table(path: Path) -> pl.DataFrame:
-    """Read a Parquet file of a plate.
+def load_table(place: Place, name: str) -> pl.DataFrame:
+    """Read a Parquet file of a companion.
 
     Raises:
         InputError: It is missing or damaged.
     """
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(io.BytesIO(place.read(name)))
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise damaged(path, error) from error
+        raise damaged(place, name, error) from error
 
 
-def damaged(path: Path, error: Exception) -> InputError:
+def table_bytes(table: pl.DataFrame) -> bytes:
+    """Spell a table as Parquet with zstd."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def damaged(place: Place, name: str, error: Exception) -> InputError:
     """Say that a file of the companion cannot be used, and what helps."""
-    found = f"{path} cannot be read: {str(error).splitlines()[0]}"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    found = f"{place.location}/{name} cannot be read: {(reason.splitlines() or ['no reason given'])[0]}"
     return InputError(found, hint="keep PLATE.cellvim beside PLATE.ome.zarr; if it is damaged, ingest again")

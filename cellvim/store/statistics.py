@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from cellvim.errors import InputError
 from cellvim.store.intensity import CLIP_KEYS, Counts, clipped_moments, percentiles_of, unpack_histograms
-from cellvim.store.layout import histogram_path
+from cellvim.store.layout import histogram_name
+from cellvim.store.place import Place
 from cellvim.store.records import FieldRecord, damaged
 
 Percentiles = dict[str, dict[str, float]]
@@ -28,7 +28,7 @@ _SCHEMA = {
 
 
 def measure_plate(
-    companion: Path, records: Sequence[FieldRecord], channels: Sequence[str]
+    companion: Place, records: Sequence[FieldRecord], channels: Sequence[str]
 ) -> tuple[Percentiles, pl.DataFrame]:
     """Read every histogram twice: for the plate's percentiles, then for moments clipped at them.
 
@@ -64,7 +64,7 @@ def measure_plate(
     return percentiles, pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _sum(companion: Path, records: Sequence[FieldRecord], channels: Sequence[str]) -> Counts:
+def _sum(companion: Place, records: Sequence[FieldRecord], channels: Sequence[str]) -> Counts:
     total = np.zeros((len(channels), 1), dtype=np.int64)
     for record in records:
         valid = np.array(record.is_valid)
@@ -76,13 +76,13 @@ def _sum(companion: Path, records: Sequence[FieldRecord], channels: Sequence[str
     return total
 
 
-def _load(companion: Path, record: FieldRecord, channels: Sequence[str]) -> Counts:
-    path = histogram_path(companion, record.key)
+def _load(companion: Place, record: FieldRecord, channels: Sequence[str]) -> Counts:
+    name = histogram_name(record.key)
     try:
-        content = path.read_bytes()
+        content = companion.read(name)
     except OSError as error:
-        raise damaged(path, error) from error
+        raise damaged(companion, name, error) from error
     if hashlib.sha256(content).hexdigest() != record.histogram_sha256:
-        found = f"{path} differs from what was written"
+        found = f"{companion.location}/{name} differs from what was written"
         raise InputError(found, hint="run the same `cellvim ingest` again, it writes this field anew")
     return unpack_histograms(content, channels)

@@ -1,10 +1,9 @@
 """Write one plate, field by field, so that a kill at any moment leaves only whole fields."""
 
-import hashlib
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import flush_to_disk, json_bytes, remove_leftovers, write_bytes, write_json, write_parquet
+from cellvim.atomic import json_bytes
 from cellvim.errors import OutputExistsError
-from cellvim.provenance import sha256_of_file
 from cellvim.store import layout
-from cellvim.store.arrays import Codec, write_array
-from cellvim.store.checksums import write_checksums
+from cellvim.store.arrays import Codec, encode_array
+from cellvim.store.checksums import sha256_of, write_checksums
 from cellvim.store.intensity import FIELDS_FILE, INTENSITY_FILE, histograms_of, pack_histograms
 from cellvim.store.naming import FieldKey
+from cellvim.store.place import LocalPlace, Place, open_place, read_all, write_all
 from cellvim.store.records import (
     FieldRecord,
     SourceFile,
@@ -27,6 +26,7 @@ from cellvim.store.records import (
     load_json,
     manifest_of,
     plane_sha256,
+    table_bytes,
 )
 from cellvim.store.statistics import measure_plate
 
@@ -43,7 +43,7 @@ class PlateWriter:
     """Writer of one PLATE.ome.zarr and its PLATE.cellvim. Threads may write different fields at once.
 
     Attributes:
-        out: Folder that receives both.
+        out: Folder that receives both: a path, or the URL of an object store.
         name: Plate name, safe as a file name.
         channels: Stain names in the order of the arrays.
         dtype: Of the pixels, uint8 or uint16.
@@ -52,7 +52,7 @@ class PlateWriter:
         settings: Everything else that changes the pixels, JSON-able, for example the z projection.
     """
 
-    out: Path
+    out: Path | str
     name: str
     channels: tuple[str, ...]
     dtype: np.dtype[np.unsignedinteger]
@@ -60,17 +60,25 @@ class PlateWriter:
     codec: Codec = "zstd"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def path(self) -> Path:
-        return layout.plate_path(self.out, self.name)
+    @cached_property
+    def place(self) -> Place:
+        """PLATE.ome.zarr."""
+        return open_place(self.out).at(f"{self.name}{layout.PLATE_SUFFIX}")
+
+    @cached_property
+    def companion(self) -> Place:
+        """PLATE.cellvim."""
+        return layout.companion_of(self.place)
 
     @property
-    def companion(self) -> Path:
-        return layout.companion_of(self.path)
+    def path(self) -> Path:
+        """PLATE.ome.zarr on this machine's disk."""
+        assert isinstance(self.place, LocalPlace), "only asked where the output is a folder"  # noqa: S101
+        return self.place.path
 
     @property
     def is_finished(self) -> bool:
-        return (self.path / "zarr.json").is_file()
+        return self.place.has("zarr.json")
 
     def plate_record(self) -> dict[str, Any]:
         """Everything that changes the stored bytes of any field, JSON-able."""
@@ -92,19 +100,18 @@ class PlateWriter:
         """
         if overwrite:
             self._delete_everything()
-        record = self.companion / PLATE_RECORD
-        if record.is_file():
-            self._refuse_other_settings(load_json(record))
-        elif self.path.exists():
-            raise OutputExistsError(self.path, why="was not written by cellvim ingest")
-        self._sweep()
-        write_json(record, self.plate_record())
-        self.path.mkdir(parents=True, exist_ok=True)
+        if self.companion.has(PLATE_RECORD):
+            self._refuse_other_settings(load_json(self.companion, PLATE_RECORD))
+        elif self.place.names():
+            raise OutputExistsError(self.place.location, why="was not written by cellvim ingest")
+        self.place.sweep()
+        self.companion.sweep()
+        self.companion.write(PLATE_RECORD, json_bytes(self.plate_record()))
 
     def record(self, key: FieldKey) -> FieldRecord | None:
         """Done-record of a field; None if there is none, or none that is what was written."""
         try:
-            return FieldRecord.load(layout.record_path(self.companion, key))
+            return FieldRecord.from_bytes(self.companion.read(layout.record_name(key)))
         except (FileNotFoundError, ValueError, TypeError, LookupError):
             return None
 
@@ -114,13 +121,14 @@ class PlateWriter:
         Pixels are not hashed, as `verify` finds changes in them; the histogram is, as statistics come from it.
         """
         record = self.record(key)
-        histogram = layout.histogram_path(self.companion, key)
-        if record is None or not histogram.is_file() or sha256_of_file(histogram) != record.histogram_sha256:
+        if record is None or record.token != token:
             return False
-        group = self.path / key.group
-        return record.token == token and all(
-            (group / file.name).is_file() and (group / file.name).stat().st_size == file.size_bytes
-            for file in record.files
+        try:
+            histogram = self.companion.read(layout.histogram_name(key))
+        except FileNotFoundError:
+            return False
+        return sha256_of(histogram) == record.histogram_sha256 and all(
+            self.place.has(f"{key.group}/{file.name}", file.size_bytes) for file in record.files
         )
 
     def write_field(
@@ -151,7 +159,7 @@ class PlateWriter:
         self.discard(key)
         files = self._write_pixels(key, pixels)
         histogram = pack_histograms(histograms_of(pixels))
-        write_bytes(layout.histogram_path(self.companion, key), histogram)
+        self.companion.write(layout.histogram_name(key), histogram)
         record = FieldRecord(
             well=key.well,
             site=key.site,
@@ -160,19 +168,19 @@ class PlateWriter:
             width_px=pixels.shape[2],
             is_valid=tuple(is_valid) if is_valid is not None else (True,) * len(pixels),
             pixels_sha256=tuple(plane_sha256(plane) for plane in pixels),
-            histogram_sha256=hashlib.sha256(histogram).hexdigest(),
+            histogram_sha256=sha256_of(histogram),
             quality=tuple(quality) or ({},) * len(pixels),
             files=files,
             sources=tuple(sources),
         )
-        record.save(layout.record_path(self.companion, key))
+        self.companion.write(layout.record_name(key), record.to_bytes())
         return sum(file.size_bytes for file in files)
 
     def discard(self, key: FieldKey) -> None:
         """Remove a field, its record first, so that no record ever speaks of missing pixels."""
-        layout.record_path(self.companion, key).unlink(missing_ok=True)
-        layout.histogram_path(self.companion, key).unlink(missing_ok=True)
-        shutil.rmtree(self.path / key.group, ignore_errors=True)
+        self.companion.delete(layout.record_name(key))
+        self.companion.delete(layout.histogram_name(key))
+        self.place.delete(f"{key.group}/")
 
     def finish(
         self,
@@ -193,81 +201,58 @@ class PlateWriter:
         """
         fields = sorted(fields)
         self._discard_others(set(fields))
-        records = [FieldRecord.load(layout.record_path(self.companion, key)) for key in fields]
-        write_parquet(self.companion / MANIFEST_FILE, manifest_of(records))
-        write_json(self.companion / SKIPPED_FILE, dict(skipped or {}))
+        names = [layout.record_name(key) for key in fields]
+        records = [FieldRecord.from_bytes(stored) for stored in read_all(self.companion, names)]
+        self.companion.write(MANIFEST_FILE, table_bytes(manifest_of(records)))
+        self.companion.write(SKIPPED_FILE, json_bytes(dict(skipped or {})))
         self._write_platemap(platemap)
         percentiles, table = measure_plate(self.companion, records, self.channels)
-        write_parquet(self.companion / FIELDS_FILE, table)
+        self.companion.write(FIELDS_FILE, table_bytes(table))
         intensity = {"channels": list(self.channels), "percentiles": percentiles}
-        write_json(self.companion / INTENSITY_FILE, intensity)
+        self.companion.write(INTENSITY_FILE, json_bytes(intensity))
         self._write_metadata(records, percentiles)
 
     def _write_platemap(self, platemap: pl.DataFrame | None) -> None:
-        path = self.companion / PLATEMAP_FILE
         if platemap is not None:
-            write_parquet(path, platemap)
-        elif path.exists():
+            self.companion.write(PLATEMAP_FILE, table_bytes(platemap))
+        elif self.companion.has(PLATEMAP_FILE):
             # Kept, it would get a new checksum, be it damaged or not.
             logger.warning("%s: the plate map of an earlier run is removed, as none was given", self.name)
-            path.unlink()
+            self.companion.delete(PLATEMAP_FILE)
 
     def _refuse_other_settings(self, found: Any) -> None:
         wanted = self.plate_record()
         if not isinstance(found, dict):
-            raise OutputExistsError(self.path, why="has a damaged record of its settings")
+            raise OutputExistsError(self.place.location, why="has a damaged record of its settings")
         for name in sorted(wanted):
             if found.get(name) != wanted[name]:
                 why = f"was made with {name} {found.get(name)}, not {wanted[name]}"
-                raise OutputExistsError(self.path, why=why)
+                raise OutputExistsError(self.place.location, why=why)
 
     def _delete_everything(self) -> None:
-        (self.path / "zarr.json").unlink(missing_ok=True)
-        if self.companion.is_dir():
-            for entry in self.companion.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                elif entry.name != "lock":
-                    entry.unlink()
-        if self.path.exists():
-            shutil.rmtree(self.path)
-
-    def _sweep(self) -> None:
-        """Remove what a killed writer left."""
-        shutil.rmtree(self.companion / "tmp", ignore_errors=True)
-        for folder in (self.companion, self.companion / "fields", *self.path.rglob("*/"), self.path):
-            if folder.is_dir():
-                remove_leftovers(folder)
+        """Remove both, the plate's root first: what is half gone must not open. The lock stays."""
+        self.place.delete("zarr.json")
+        for name in {name.partition("/")[0] for name in self.companion.names()} - {"lock"}:
+            self.companion.delete(f"{name}/")
+            self.companion.delete(name)
+        self.place.delete("")
 
     def _write_pixels(self, key: FieldKey, pixels: NDArray[np.unsignedinteger]) -> tuple[StoredFile, ...]:
-        temporary = self.companion / "tmp" / f"{key.well}-{key.site}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            write_array(temporary / "0", pixels, codec=self.codec)
-            written = sorted(path for path in temporary.rglob("*") if path.is_file())
-            files = tuple(
-                StoredFile(path.relative_to(temporary).as_posix(), path.stat().st_size, sha256_of_file(path))
-                for path in written
-            )
-            for path in (*temporary.rglob("*"), temporary):
-                flush_to_disk(path)
-            final = self.path / key.group
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(final)
-            flush_to_disk(final.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return files
+        stored = []
+        for name, content in encode_array(pixels, codec=self.codec).items():
+            self.place.write(f"{key.group}/0/{name}", content)
+            stored.append(StoredFile(f"0/{name}", len(content), sha256_of(content)))
+        return tuple(sorted(stored, key=lambda file: file.name))
 
     def _discard_others(self, fields: set[FieldKey]) -> None:
         """Remove fields that an earlier, unfinished run wrote and this one does not want."""
-        names = (layout.RECORD_NAME.fullmatch(path.name) for path in (self.companion / "fields").iterdir())
-        groups = (path.relative_to(self.path).parts for path in self.path.glob("*/*/*/"))
-        found = {FieldKey(name[1], int(name[2])) for name in names if name}
-        found |= {FieldKey(row + column, int(site)) for row, column, site in groups if site.isdigit()}
+        records = (layout.RECORD_NAME.fullmatch(name[7:]) for name in self.companion.names("fields/"))
+        groups = (name.split("/") for name in self.place.names() if name.count("/") > 2)
+        found = {FieldKey(record[1], int(record[2])) for record in records if record}
+        found |= {FieldKey(row + column, int(site)) for row, column, site, *_ in groups if site.isdigit()}
         for key in sorted(found - fields):
             if self.is_finished:
-                raise OutputExistsError(self.path, why=f"was made from more files (field {key})")
+                raise OutputExistsError(self.place.location, why=f"was made from more files (field {key})")
             self.discard(key)
 
     def _write_metadata(
@@ -293,7 +278,8 @@ class PlateWriter:
         contents = {
             f"{path}/zarr.json".lstrip("/"): json_bytes(layout.group(groups[path])) for path in groups
         }
-        known |= {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        write_checksums(self.path, known)
-        for name in sorted(contents, key=lambda name: name == "zarr.json"):
-            write_bytes(self.path / name, contents[name])
+        known |= {name: sha256_of(content) for name, content in contents.items()}
+        write_checksums(self.place, known)
+        root = contents.pop("zarr.json")
+        write_all(self.place, contents)
+        self.place.write("zarr.json", root)

@@ -15,11 +15,11 @@ from cellvim.store import (
     FieldKey,
     PlateReader,
     PlateWriter,
-    checksums,
     describe_plate,
     find_plates,
     verify_plate,
 )
+from cellvim.store.place import LocalPlace
 
 MADE_OF = "made of these files"
 MakePlate = Callable[..., PlateReader]
@@ -126,7 +126,7 @@ def test_a_field_is_done_only_while_no_bit_of_its_records_has_changed(tmp_path: 
     writer, key = writer_in(tmp_path), FieldKey("A01", 1)
     writer.begin()
     writer.write_field(key, draw(0, (2, 9, 9)), token=MADE_OF)
-    path = writer.companion / "fields" / f"A01-1{suffix}"
+    path = writer.companion.path / "fields" / f"A01-1{suffix}"
     content = path.read_bytes()
     for position in range(0, len(content), 1 + len(content) // 400):
         flipped = bytearray(content)
@@ -142,7 +142,7 @@ def test_a_damaged_histogram_is_an_input_error(tmp_path: Path, content: bytes | 
     writer, key = writer_in(tmp_path), FieldKey("A01", 1)
     writer.begin()
     writer.write_field(key, draw(0), token=MADE_OF)
-    path = writer.companion / "fields" / "A01-1.histogram"
+    path = writer.companion.path / "fields" / "A01-1.histogram"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
@@ -172,6 +172,7 @@ def test_other_settings_are_refused_unless_told_to_overwrite(tmp_path: Path) -> 
 
 def test_a_foreign_folder_is_never_taken_over(tmp_path: Path) -> None:
     (tmp_path / "P1.ome.zarr").mkdir()
+    (tmp_path / "P1.ome.zarr" / ".zattrs").write_text("{}")
     with pytest.raises(OutputExistsError, match="not written by cellvim"):
         writer_in(tmp_path).begin()
 
@@ -180,7 +181,9 @@ def test_every_kind_of_damage_is_found(make_plate: MakePlate) -> None:
     plate = make_plate("P1")
     assert verify_plate(plate.path) == []
     generator = np.random.default_rng(0)
-    files = [path for root in (plate.path, plate.companion) for path in root.rglob("*") if path.is_file()]
+    files = [
+        path for root in (plate.path, plate.companion.path) for path in root.rglob("*") if path.is_file()
+    ]
     for path in files:
         content = path.read_bytes()
         flipped = bytearray(content)
@@ -202,7 +205,7 @@ def test_a_lost_shard_is_an_error_and_not_zeros(make_plate: MakePlate) -> None:
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff\x00", None])
 def test_lost_checksums_are_a_problem_of_their_plate(make_plate: MakePlate, content: bytes | None) -> None:
     plate = make_plate("P1")
-    path = plate.companion / "checksums.json"
+    path = plate.companion.path / "checksums.json"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
@@ -214,17 +217,20 @@ def test_lost_checksums_are_a_problem_of_their_plate(make_plate: MakePlate, cont
 def test_a_file_that_the_disk_cannot_read_is_a_problem_and_no_crash(
     make_plate: MakePlate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Path) -> str:
-        raise OSError(errno.EIO, "Input/output error")
+    def fail(_: LocalPlace, name: str) -> bytes:
+        if name.endswith("c/0/0/0"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(_, name)
 
     plate = make_plate("P1")
-    monkeypatch.setattr(checksums, "sha256_of_file", fail)
+    read = LocalPlace.read
+    monkeypatch.setattr(LocalPlace, "read", fail)
     assert "P1.ome.zarr/A/01/1/0/c/0/0/0 cannot be read: Input/output error" in verify_plate(plate.path)
 
 
 def test_a_plate_without_its_companion_is_refused(make_plate: MakePlate) -> None:
     plate = make_plate("P1")
-    plate.companion.rename(plate.companion.with_name("elsewhere"))
+    plate.companion.path.rename(plate.companion.path.with_name("elsewhere"))
     with pytest.raises(InputError, match=r"lacks field_intensity.parquet"):
         PlateReader(plate.path)
 
@@ -274,8 +280,8 @@ def test_fingerprints_tell_pixels_from_what_else_is_known(make_plate: MakePlate)
     pixels, everything = plain.pixels_fingerprint, plain.fingerprint
     mapped = make_plate("P1", platemap=platemap)
     assert (mapped.pixels_fingerprint, mapped.fingerprint == everything) == (pixels, False)
-    (mapped.companion / "platemap.parquet").unlink()
-    (mapped.companion / "skipped.json").write_text('{"H12": "lost"}')
+    (mapped.companion.path / "platemap.parquet").unlink()
+    (mapped.companion.path / "skipped.json").write_text('{"H12": "lost"}')
     skipped = PlateReader(mapped.path)
     assert (skipped.pixels_fingerprint, skipped.fingerprint == everything) == (pixels, False)
     for other in (make_plate("P2"), make_plate("P1", invalid=(("A01", 1, 0),)), make_plate("P1", sites=3)):
