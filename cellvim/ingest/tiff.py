@@ -1,11 +1,12 @@
 """Read grey planes from a TIFF that may be damaged, without trusting a single number in it.
 
-What a header says is checked here before anything is allocated; tifffile decodes.
+What a header says is checked here before anything is allocated; libtiff or tifffile decodes.
 
 Source:
     TIFF 6.0 (1992), and the BigTIFF extension.
 """
 
+import io
 import os
 import stat
 import struct
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -41,6 +43,8 @@ DECODE_ERRORS = (
 )
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
+# None, LZW, two spellings of deflate, PackBits: libtiff decodes them as tifffile does, LZW in half the time.
+_LIBTIFF = frozenset({1, 5, 8, 32773, 32946})
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class TiffHeader:
         dtype: For example ``uint16``; also types that ingest refuses, such as ``float32``.
         description: Tag ImageDescription, cut after 64 kB.
         file_bytes: Size of the whole file.
+        compression: Tag Compression; 1 is none, 5 LZW.
     """
 
     height: int
@@ -58,6 +63,7 @@ class TiffHeader:
     dtype: str
     description: str
     file_bytes: int
+    compression: int
 
 
 def read_header(path: Path, page: int | None = None) -> TiffHeader:
@@ -102,7 +108,8 @@ def parse_header(file: BinaryIO, size: int, page: int | None = None) -> TiffHead
     _check_data(tags, size, row_bits=width * bits, height=height, width=width)
     text = tags.get(Tag.DESCRIPTION, b"")
     description = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else ""
-    return TiffHeader(height, width, _dtype_name(kind, bits), description, size)
+    compression = _first(tags, Tag.COMPRESSION, 1)
+    return TiffHeader(height, width, _dtype_name(kind, bits), description, size, compression)
 
 
 def decode(content: BinaryIO, size: int, page: int | None = None) -> NDArray[np.unsignedinteger]:
@@ -112,10 +119,8 @@ def decode(content: BinaryIO, size: int, page: int | None = None) -> NDArray[np.
         DamagedImageError: See `read_header`; or the compressed data are damaged; or every pixel is zero.
     """
     header = parse_header(content, size, page)
-    content.seek(0)
     try:
-        with tifffile.TiffFile(content) as file:
-            pixels = file.pages[page or 0].asarray(maxworkers=1)
+        pixels = _decode(content, header, page or 0)
     except DECODE_ERRORS as error:
         reason = f"cannot be decoded: {type(error).__name__}: {str(error).strip() or 'no reason given'}"
         raise DamagedImageError(reason.splitlines()[0][:200]) from error
@@ -127,6 +132,16 @@ def decode(content: BinaryIO, size: int, page: int | None = None) -> NDArray[np.
         reason = "every pixel is zero"
         raise DamagedImageError(reason)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _decode(content: BinaryIO, header: TiffHeader, page: int) -> NDArray[np.unsignedinteger]:
+    is_plain = header.compression in _LIBTIFF and header.dtype in ("uint8", "uint16")
+    if is_plain and page == 0 and isinstance(content, io.BytesIO):
+        pixels: NDArray[np.unsignedinteger] = imagecodecs.tiff_decode(content.getvalue())
+        return pixels
+    content.seek(0)
+    with tifffile.TiffFile(content) as file:
+        return file.pages[page].asarray(maxworkers=1)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
