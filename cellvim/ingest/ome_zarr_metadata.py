@@ -23,18 +23,9 @@ MOST_NAME_LENGTH = 100
 _FIRST_AXES = ("t", "c", "z", "y", "x")
 _LETTERS = {"time": "t", "channel": "c"}
 _MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "nm": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "millimeter": 1e3,
-    "mm": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
+    **{"angstrom": 1e-4, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6},
+    # Beside the names of the specification, what writers have been seen to put there.
+    **dict.fromkeys(("micrometer", "micron", "um", "\u00b5m", "\u03bcm"), 1.0),
 }
 _MOST_SECONDS = 4_102_444_800  # the year 2100; larger times are milliseconds
 _HINT = "repair the plate's metadata, or ask whoever wrote it"

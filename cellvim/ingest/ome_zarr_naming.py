@@ -63,7 +63,7 @@ def number_fields(fields: Sequence[tuple[str, str]]) -> tuple[dict[tuple[str, st
     Returns:
         Well and name to number, and notes.
     """
-    names = sorted({name for _, name in fields}, key=natural)
+    names = sorted({name for _, name in fields}, key=lambda name: (natural(name), name))
     numeric = {name: int(name) for name in names if _is_number(name)}
     if len(set(numeric.values())) < len(numeric):
         # `1` and `01` would be one field.
@@ -80,7 +80,7 @@ def number_fields(fields: Sequence[tuple[str, str]]) -> tuple[dict[tuple[str, st
     is_shared = len(wells) == 1 or max(uses.values()) > 1
     numbers = {}
     for well, own in wells.items():
-        order = others if is_shared else sorted(own, key=natural)
+        order = others if is_shared else [name for name in others if name in own]
         numbers.update({(well, name): first + order.index(name) for name in own})
     numbers.update({(well, name): numeric[name] for well, name in fields if name in numeric})
     examples = [f"{name} is {numbers[well, name]}" for well, name in fields if name in uses]
