@@ -1,7 +1,7 @@
 """ImageXpress / MetaXpress folders: ``PLATE_B02_s1_w1GUID.tif``, TimePoint_n, ZStep_n, PLATE.HTD."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cellvim.errors import InputError
 from cellvim.ingest.imagexpress_header import sample
 from cellvim.ingest.imagexpress_plan import Plan, compare, parse_plan
 from cellvim.ingest.plate_names import tell_apart
-from cellvim.ingest.sources import Plane, Source, SourcePlate, some
+from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
 from cellvim.store import FieldKey, parse_well
 
 # The shortest plate name that fits, as `_s12` and `_w11` look like wells too: lower-case s and w are no rows.
@@ -23,7 +23,7 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _FOLDER = re.compile(r"(?P<kind>TimePoint|ZStep)_?(?P<number>\d{1,6})", re.IGNORECASE)
-_EXPORTED = re.compile(r"_Plate_\d+", re.IGNORECASE)
+_APPENDED = re.compile(r"_(?:Plate_)?[\d._-]+", re.IGNORECASE)
 
 
 @dataclass
@@ -148,7 +148,12 @@ def _plate(
     numbered = {plane.channel: f"w{plane.channel}" for plane in planes}
     stains = numbered | headers.stains | (dict(plan.stains) if plan else {})
     size, notes = headers.pixel_size_um()
-    notes = [*(compare(plan, planes) if plan else []), *headers.copies(stains), *notes]
+    notes = [
+        *(compare(plan, planes) if plan else []),
+        *_ragged_times(planes, stains),
+        *headers.copies(stains),
+        *notes,
+    ]
     if found.thumbnails:
         notes.append(f"{found.thumbnails} thumbnails skipped")
     return SourcePlate(
@@ -167,7 +172,21 @@ def _plate(
     )
 
 
+def _ragged_times(planes: Sequence[Plane], stains: Mapping[str, str]) -> list[str]:
+    """Name channels without images at some time points: of a chosen time point they are simply absent."""
+    times: dict[str, set[int]] = {}
+    for plane in planes:
+        if plane.t is not None:
+            times.setdefault(plane.channel, set()).add(plane.t)
+    every = set().union(*times.values())
+    return [
+        f"{stains[channel]} has images at time points {some(sorted(found), 6)} only"
+        for channel, found in sorted(times.items(), key=lambda pair: natural(pair[0]))
+        if found != every
+    ]
+
+
 def _barcode(name: str, prefix: str) -> str | None:
     """The name without the number that MetaXpress, or we, appended to tell acquisitions apart."""
-    is_numbered = name.startswith(prefix) and _EXPORTED.fullmatch(name[len(prefix) :]) is not None
+    is_numbered = name.startswith(prefix) and _APPENDED.fullmatch(name[len(prefix) :]) is not None
     return prefix if prefix and is_numbered else None

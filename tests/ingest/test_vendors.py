@@ -1,4 +1,4 @@
-"""ImageXpress and Operetta folders, with the oddities that real ones have."""
+"""Operetta folders, with the oddities that real ones have, and what is common to all readers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +11,12 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError
 from cellvim.ingest.channels import name_channels
 from cellvim.ingest.detect import read_source
-from cellvim.ingest.imagexpress import ImageXpressReader, parse_plan
+from cellvim.ingest.imagexpress import ImageXpressReader
 from cellvim.ingest.operetta import OperettaReader
 from cellvim.ingest.sources import Source, SourcePlate
 from cellvim.store import FieldKey
 
 WriteImages = Callable[..., Path]
-GUID = "66923EBB-9960-4952-8955-D1721D112EE2"
 
 
 def read(folder: Path, **changes: object) -> list[SourcePlate]:
@@ -29,77 +28,6 @@ def touch(folder: Path, *names: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, np.ones((4, 4), np.uint16))
-
-
-@pytest.mark.parametrize(
-    ("name", "site", "channel"),
-    [
-        (f"P-1_B02_s3_w2{GUID}.tif", 3, "2"),
-        (f"P-1_B02_s3{GUID}.tif", 3, "1"),
-        (f"P-1_B02_w1{GUID}.tif", 1, "1"),
-        ("P-1_B02_s12_w11.TIF", 12, "11"),
-        ("P-1_B02.TIF", 1, "1"),
-    ],
-)
-def test_imagexpress_names(tmp_path: Path, name: str, site: int, channel: str) -> None:
-    touch(tmp_path, name)
-    (plate,) = read(tmp_path, source="imagexpress")
-    assert plate.name == "P-1"
-    assert [(plane.field, plane.channel) for plane in plate.planes] == [(FieldKey("B02", site), channel)]
-
-
-def test_imagexpress_thumbnails_are_skipped_and_counted(tmp_path: Path) -> None:
-    touch(tmp_path, "P_B02_s1_w1.tif", f"P_B02_s1_w1_thumb{GUID}.tif", "P_B02_s1_w1_thumb.tif", "other.tif")
-    (plate,) = read(tmp_path)
-    assert len(plate.planes) == 1
-    assert plate.notes == ("2 thumbnails skipped",)
-
-
-def test_imagexpress_projections_are_no_planes(tmp_path: Path) -> None:
-    touch(tmp_path, "a/P_B02_s1_w1.tif", "a/ZStep_1/P_B02_s1_w1.tif", "b/ZStep_0/P_B02_s1_w1.tif")
-    touch(tmp_path, "c/TimePoint_3/ZStep_2/P_B02_s1_w1.tif")
-    planes = [plane for plate in read(tmp_path) for plane in plate.planes]
-    assert [(plane.z, plane.t, plane.is_projection) for plane in planes] == [
-        (None, None, True),
-        (1, None, False),
-        (None, None, True),
-        (2, 3, False),
-    ]
-
-
-HTD = (
-    '"HTSInfoFile", Version 1.0\r\n"Description", "5 \xb5m \x81"\r\n"ZSteps", 3\r\n"TimePoints", 1\r\n'
-    '"WellsSelection1", FALSE, TRUE\r\n"WellsSelection2", TRUE, TRUE\r\n'
-    '"NWavelengths", 3\r\n"WaveName1", "DAPI"\r\n"WaveName2", "Texas, Red"\r\n"WaveName3", "Cy5"\r\n'
-)
-
-
-def test_imagexpress_plan_of_a_foreign_code_page(tmp_path: Path) -> None:
-    path = tmp_path / "P.HTD"
-    path.write_bytes(HTD.encode("latin-1"))
-    plan = parse_plan(path)
-    assert plan.stains == {"1": "DAPI", "2": "Texas, Red", "3": "Cy5"}
-    assert plan.wells == ("A02", "B01", "B02")
-    touch(tmp_path, "P_B02_s1_w1.tif", "P_B02_s1_w2.tif")
-    (plate,) = read(tmp_path)
-    assert plate.evidence == "ImageXpress: found P.HTD"
-    assert plate.declared_wells == ("A02", "B01", "B02")
-    assert plate.notes == (
-        "P.HTD declares wavelengths without any file: 3 (Cy5)",
-        "P.HTD declares 3 z steps, found 0",
-    )
-
-
-def test_imagexpress_two_plates_in_one_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "9987_Plate_1/9987_A01_w1.tif", "9987_Plate_2/9987_A01_w1.tif", "x/Q_A01_w1.tif")
-    assert [plate.name for plate in read(tmp_path)] == ["9987_Plate_1", "9987_Plate_2", "Q"]
-
-
-def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "P_B02_s1_w1.tif")
-    (tmp_path / "P.HTD").write_bytes(bytes(100))
-    with pytest.raises(InputError, match=r"P.HTD is not a .HTD file"):
-        read(tmp_path)
 
 
 INDEX = """<?xml version="1.0" encoding="utf-8"?>
