@@ -21,7 +21,7 @@ _MOST_HOLDER_BYTES = 4096
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, flushes_folder: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place in one step.
 
     A crash, a full disk or an exception leaves either the old file or none; never a truncated one.
@@ -29,6 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: Final name. Its folder is made if needed.
         write: Called once with the temporary path, which it must fill.
+        flushes_folder: Whether the name is on stable storage, too, on return; the content always is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_MARK}{os.getpid()}-{path.name}"
@@ -38,11 +39,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    flush_to_disk(path.parent)
+    if flushes_folder:
+        flush_to_disk(path.parent)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+def write_bytes(path: Path, content: bytes, *, flushes_folder: bool = True) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), flushes_folder=flushes_folder)
 
 
 def write_text(path: Path, content: str) -> None:

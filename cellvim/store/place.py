@@ -52,7 +52,11 @@ class Place(Protocol):
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in place in one step, on stable storage."""
+        """Put a file in place in one step, its content on stable storage; its name may need `flush`."""
+        ...
+
+    def flush(self) -> None:
+        """Put the names of all files on stable storage."""
         ...
 
     def has(self, name: str, size_bytes: int | None = None) -> bool:
@@ -142,9 +146,13 @@ class LocalPlace:
         return (self.path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        path = self.path / name
-        _make_folders(path.parent)
-        write_bytes(path, content)
+        write_bytes(self.path / name, content, flushes_folder=False)
+
+    def flush(self) -> None:
+        folders = [self.path.parent, self.path, *self.path.rglob("*/")]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(flush_to_disk, folders):
+                pass
 
     def has(self, name: str, size_bytes: int | None = None) -> bool:
         path = self.path / name
@@ -212,6 +220,9 @@ class ObjectPlace:
     def has(self, name: str, size_bytes: int | None = None) -> bool:  # noqa: ARG002 - the protocol
         with self._errors(name):
             return bool(self._store.list(ts.KvStore.KeyRange(name, f"{name}\0")).result())
+
+    def flush(self) -> None:
+        """What was accepted is there."""
 
     def names(self, prefix: str = "") -> list[str]:
         with self._errors(prefix):
@@ -295,11 +306,3 @@ def _range(prefix: str) -> Any:
     if not prefix:
         return ts.KvStore.KeyRange()
     return ts.KvStore.KeyRange(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder so that it survives a loss of power: its name is on disk, too."""
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-        flush_to_disk(folder.parent)
