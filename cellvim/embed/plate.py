@@ -159,7 +159,8 @@ def tile_field(plate: PlateReader, key: FieldKey, tile_px: int, *, needs_all: bo
     height, width = pixels.shape[1:]
     corners = list(tiles(height, width, tile_px))
     cut = np.stack([pixels[is_valid, top : top + tile_px, left : left + tile_px] for top, left in corners])
-    return TiledField(key, corners, cut, is_valid, compose_thumbnail(raw, plate, THUMBNAIL_PX))
+    shown = np.where(is_valid[:, None, None], raw, 0)
+    return TiledField(key, corners, cut, is_valid, compose_thumbnail(shown, plate, THUMBNAIL_PX))
 
 
 def _unusable(is_valid: Bool[ndarray, " c"], *, needs_all: bool) -> str | None:
