@@ -8,7 +8,7 @@ from pathlib import Path
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
 from cellvim.ingest.imagexpress_header import sample
-from cellvim.ingest.imagexpress_plan import Plan, compare, parse_plan
+from cellvim.ingest.imagexpress_plan import compare, parse_plan
 from cellvim.ingest.plate_names import tell_apart
 from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
 from cellvim.store import FieldKey, parse_well
@@ -58,7 +58,9 @@ class ImageXpressReader:
         names = tell_apart([(root, _own_name(root, prefix)) for root, prefix in keys])
         plans = source.files(frozenset({".htd"}))
         return [
-            _plate(source.folder, key, name, plates[key], evidence=evidence, plan=_find_plan(plans, *key))
+            _plate(
+                source.folder, key, name, plates[key], evidence=evidence, described=_find_plan(plans, *key)
+            )
             for key, name in zip(keys, names, strict=True)
         ]
 
@@ -131,18 +133,24 @@ def _own_name(root: Path, prefix: str) -> str:
     return folder if not prefix or folder.startswith(prefix) else prefix
 
 
-def _find_plan(plans: Sequence[Path], root: Path, prefix: str) -> Plan | None:
+def _find_plan(plans: Sequence[Path], root: Path, prefix: str) -> tuple[Path, ...]:
     """MetaXpress copies the .HTD file of a plate into every folder: the outermost is taken."""
     below = sorted((path for path in plans if path.is_relative_to(root)), key=lambda path: len(path.parts))
     same = [path for path in below if path.stem.lower() == prefix.lower()]
     only = below if len({path.name.lower() for path in below}) == 1 else []
-    chosen = (same or only)[:1]
-    return parse_plan(chosen[0]) if chosen else None
+    return tuple((same or only)[:1])
 
 
 def _plate(
-    folder: Path, key: tuple[Path, str], name: str, found: _Found, *, evidence: str, plan: Plan | None
+    folder: Path,
+    key: tuple[Path, str],
+    name: str,
+    found: _Found,
+    *,
+    evidence: str,
+    described: tuple[Path, ...],
 ) -> SourcePlate:
+    plan = parse_plan(described[0]) if described else None
     planes = _mark_projections(found.planes)
     headers = sample(planes)
     numbered = {plane.channel: f"w{plane.channel}" for plane in planes}
@@ -169,6 +177,7 @@ def _plate(
         acquired=headers.acquired,
         barcode=_barcode(name, key[1]),
         thumbnails=found.thumbnails,
+        described_by=described,
     )
 
 

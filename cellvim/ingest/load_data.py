@@ -70,6 +70,7 @@ class LoadDataReader:
                 stains=stains,
                 notes=tuple(dict.fromkeys([*notes[name], *([skipped] if left else [])])),
                 barcode=name,
+                described_by=tuple(tables),
             )
             for name in sorted(plates)
         ]

@@ -86,6 +86,7 @@ def _plate(measurement: Measurement, files: Sequence[Path], folder: Path) -> Sou
         acquired=facts.start_of(index, notes),
         notes=tuple(notes),
         barcode=name,
+        described_by=(measurement.index,),
     )
 
 

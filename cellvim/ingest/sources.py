@@ -87,6 +87,7 @@ class SourcePlate:
         acquired: When the acquisition began, ISO 8601; None if the source does not say.
         barcode: The plate's own name in the source, as plate maps may spell it; `name` if None.
         thumbnails: Number of small copies of images in its folder, which are no planes.
+        described_by: Files that say where each plane belongs, or what it shows; their sha256 is recorded.
     """
 
     name: str
@@ -101,6 +102,7 @@ class SourcePlate:
     acquired: str | None = None
     barcode: str | None = None
     thumbnails: int = 0
+    described_by: tuple[Path, ...] = ()
 
 
 class Source:

@@ -82,7 +82,7 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
             was_resumed=any(field.status == "already there" for field in done.fields),
             seconds=round(time.monotonic() - started, 3),
         )
-        writer.companion.write("run.json", json_bytes(_record(run, result, settings).as_dict()))
+        writer.companion.write("run.json", json_bytes(_record(run, check, result, settings).as_dict()))
         writer.finish([field.key for field in done.fields], skipped=result.skipped, platemap=platemap)
     logger.info(
         "%s: %d fields of %d wells in %.1f s", result.path, result.fields, result.wells, result.seconds
@@ -153,7 +153,10 @@ def disk_errors(out: Path | str) -> Iterator[None]:
         raise DiskError(found, hint=f"{hint}, then run the same command again: it resumes") from error
 
 
-def _record(run: Run, result: PlateResult, settings: IngestSettings) -> Run:
+def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSettings) -> Run:
+    for path in check.plate.described_by:
+        # A changed digit of an index is still a valid index: only its checksum tells.
+        run.record_input(path, sha256_of_file(path))
     if settings.platemap is not None:
         run.record_input(settings.platemap, sha256_of_file(settings.platemap))
     run.counts.update(
