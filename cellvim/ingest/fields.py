@@ -1,24 +1,18 @@
-"""One field, from files to the store: read once, hash, decode, project, write."""
+"""One field, from files to the store: read once, hash, decode, project, measure, write."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, OutputExistsError
-from cellvim.ingest.images import fingerprint, read_plane
-from cellvim.ingest.planes import ChannelPlan, FieldPlan
+from cellvim.ingest.planes import FieldPlan
 from cellvim.ingest.preflight import Preflight
-from cellvim.ingest.sources import ImagePart
-from cellvim.ingest.tiff import DamagedImageError
+from cellvim.ingest.projection import fingerprint_of, read_projection
 from cellvim.provenance import sha256_of_json
 from cellvim.store import FieldKey, PlateWriter, SourceFile
-
-Plane = NDArray[np.unsignedinteger]
 
 
 class FieldFailedError(InputError):
@@ -73,7 +67,7 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
             filled = [name for name, ok in zip(job.writer.channels, record.is_valid, strict=True) if not ok]
             size = sum(file.size_bytes for file in record.files)
             return FieldResult(plan.key, "already there", size, tuple(f"{name} before" for name in filled))
-    channels = [_read_channel(part, job) for part in plan.channels]
+    channels = [read_projection(part, job.check, job.settings) for part in plan.channels]
     problems = tuple(channel.problem for channel in channels if channel.problem)
     if problems and (job.settings.on_missing != "fill" or len(problems) == len(channels)):
         raise FieldFailedError(plan.key, problems[0])
@@ -86,76 +80,19 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
     empty = np.zeros(job.check.shape, job.check.dtype)
     pixels = np.stack([empty if channel.plane is None else channel.plane for channel in channels])
     is_valid = [channel.plane is not None for channel in channels]
-    size = job.writer.write_field(plan.key, pixels, token=token, is_valid=is_valid, sources=sources)
+    quality = [channel.measure() for channel in channels]
+    size = job.writer.write_field(
+        plan.key, pixels, token=token, is_valid=is_valid, sources=sources, quality=quality
+    )
     return FieldResult(plan.key, "written", size, problems)
-
-
-@dataclass(frozen=True)
-class _Channel:
-    """One channel as read: its plane, or the problem that there is none."""
-
-    plane: Plane | None
-    sources: list[SourceFile]
-    problem: str | None
-
-
-def _read_channel(part: ChannelPlan, job: Job) -> _Channel:
-    """Read one channel; of several z planes only the projection is ever in memory."""
-    stain = job.check.stains[part.channel]
-    if part.problem:
-        return _Channel(None, [], f"{stain} {part.problem}")
-    sources: list[SourceFile] = []
-    projection: Plane | None = None
-    problem = None
-    for image in part.images:
-        try:
-            content = read_plane(image)
-            _refuse_changed(content.pixels, job.check)
-            sources.append(_source(image, job.check, stain, content.size_bytes, content.sha256))
-            projection = _project(projection, content.pixels, job.settings)
-        except DamagedImageError as error:
-            # Hashed all the same, as are the other planes: the token covers all of them.
-            sources.append(_fingerprint_of(image, job.check, stain))
-            problem = problem or f"{stain}: {image.name} {error.found}"
-    if problem or projection is None:
-        return _Channel(None, sources, problem)
-    if job.settings.z == "mean":
-        projection = np.rint(projection / len(part.images)).astype(job.check.dtype)
-    return _Channel(projection, sources, None)
-
-
-def _project(projection: Plane | None, plane: Plane, settings: IngestSettings) -> Plane:
-    if settings.z == "mean":
-        return plane.astype(np.uint64) if projection is None else projection + plane
-    return plane if projection is None else np.maximum(projection, plane)
-
-
-def _refuse_changed(plane: Plane, check: Preflight) -> None:
-    if plane.shape != check.shape or plane.dtype != check.dtype:
-        reason = "changed since it was checked"
-        raise DamagedImageError(reason)
 
 
 def _hash_sources(plan: FieldPlan, check: Preflight) -> list[SourceFile]:
     return [
-        _fingerprint_of(image, check, check.stains[part.channel])
+        fingerprint_of(image, check, check.stains[part.channel])
         for part in plan.channels
         for image in part.images
     ]
-
-
-def _fingerprint_of(image: ImagePart, check: Preflight, stain: str) -> SourceFile:
-    try:
-        size, sha256 = fingerprint(image)
-    except DamagedImageError:
-        size, sha256 = 0, ""
-    return _source(image, check, stain, size, sha256)
-
-
-def _source(image: ImagePart, check: Preflight, stain: str, size: int, sha256: str) -> SourceFile:
-    folder = check.plate.folder
-    name = image.path.relative_to(folder) if image.path.is_relative_to(folder) else Path(image.path.name)
-    return SourceFile(name.as_posix(), stain, size, sha256, "/".join(map(str, image.part)))
 
 
 def _token(sources: Sequence[SourceFile], writer: PlateWriter) -> str:

@@ -80,7 +80,7 @@ def _missing_from_metadata(reader: PlateReader) -> list[str]:
 
 def _field_problems(reader: PlateReader, field: FieldKey, expected: Sequence[str]) -> list[str]:
     try:
-        pixels = reader.read_field(field)
+        pixels = reader.read_field(field, raw=True)
     except InputError as error:
         return [f"field {field}: {error.found}"]
     if len(pixels) != len(expected):

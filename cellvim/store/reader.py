@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from cellvim.errors import InputError, NotFoundError
 from cellvim.store import layout
 from cellvim.store.arrays import new_context, open_array
+from cellvim.store.illumination import ILLUMINATION_FILE, FlatField, flatten, load_flat, reads_corrected
 from cellvim.store.intensity import FIELDS_FILE, Intensity
 from cellvim.store.naming import FieldKey, parse_well, well_position
 from cellvim.store.place import LocalPlace, Place, open_place, read_all
 from cellvim.store.records import FieldRecord, load_json, load_table
-from cellvim.store.writer import PLATEMAP_FILE, SKIPPED_FILE
+from cellvim.store.writer import PLATE_RECORD, PLATEMAP_FILE, SKIPPED_FILE
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -60,7 +61,8 @@ class PlateReader:
         return f"PlateReader({self.place.location!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": {}, "_context": None, "_process": None}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_flat"}
+        return {**kept, "_arrays": {}, "_context": None, "_process": None}
 
     @property
     def path(self) -> Path:
@@ -133,21 +135,28 @@ class PlateReader:
         """Per channel: False where the plane was missing or damaged and holds zeros instead."""
         return self._row(field)["is_valid"].to_numpy()
 
-    def read_field(self, field: FieldKey) -> Pixels:
+    def read_field(self, field: FieldKey, *, raw: bool = False) -> Pixels:
         """Read a whole field, axes (c, y, x).
+
+        Args:
+            field: Which.
+            raw: As stored, also where the illumination is to be corrected on reading.
 
         Raises:
             InputError: Its bytes on disk are missing or damaged.
         """
-        return self._read(field, self._array(field))
+        pixels = self._read(field, self._array(field))
+        return pixels if raw or self._flat is None else flatten(pixels, self._flat)
 
     def read_crop(self, field: FieldKey, top: int, left: int, height: int, width: int) -> Pixels:
-        """Read a window of a field, axes (c, y, x). The window must lie inside the field.
+        """Read a window of what `read_field` reads. The window must lie inside the field.
 
         Raises:
             InputError: The bytes on disk are missing or damaged.
         """
-        return self._read(field, self._array(field)[:, top : top + height, left : left + width])
+        window = slice(None), slice(top, top + height), slice(left, left + width)
+        pixels = self._read(field, self._array(field)[window])
+        return pixels if self._flat is None else flatten(pixels, self._flat[window])
 
     @property
     def size_bytes(self) -> int:
@@ -178,6 +187,17 @@ class PlateReader:
             found = f"plate {self.name} field {field} cannot be read: {str(error).splitlines()[0]}"
             raise InputError(found, hint="`cellvim verify` lists all damage; ingest again") from error
         return pixels
+
+    @cached_property
+    def _flat(self) -> FlatField | None:
+        """Flat-field to divide by on reading; None if there is none, or if it is in the stored pixels already."""
+        if not reads_corrected(load_json(self.companion, PLATE_RECORD)):
+            return None
+        flat = load_flat(self.companion)
+        if flat.shape != (len(self.channels), *self.shape(self.fields[0])):
+            found = f"{self.companion.location}/{ILLUMINATION_FILE} does not fit the plate's images"
+            raise InputError(found, hint="`cellvim verify` lists all damage; ingest again")
+        return flat
 
     @cached_property
     def _image_metadata(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Write one plate, field by field, so that a kill at any moment leaves only whole fields."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,11 @@ from cellvim.errors import OutputExistsError
 from cellvim.store import layout
 from cellvim.store.arrays import Codec, encode_array
 from cellvim.store.checksums import sha256_of, write_checksums
+from cellvim.store.illumination import ILLUMINATION_FILE, Illumination
 from cellvim.store.intensity import FIELDS_FILE, INTENSITY_FILE, histograms_of, pack_histograms
 from cellvim.store.naming import FieldKey
 from cellvim.store.place import LocalPlace, Place, open_place, read_all, write_all
+from cellvim.store.quality import PAGE_FILE, QUALITY_FILE
 from cellvim.store.records import (
     FieldRecord,
     SourceFile,
@@ -28,7 +30,7 @@ from cellvim.store.records import (
     plane_sha256,
     table_bytes,
 )
-from cellvim.store.statistics import measure_plate
+from cellvim.store.statistics import PlateStatistics, measure_plate
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class PlateWriter:
         pixel_size_um: Side of a pixel; None if unknown.
         codec: Blosc codec.
         settings: Everything else that changes the pixels, JSON-able, for example the z projection.
+        illumination: To be corrected; None if it is not.
     """
 
     out: Path | str
@@ -59,6 +62,7 @@ class PlateWriter:
     pixel_size_um: float | None = None
     codec: Codec = "zstd"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    illumination: Illumination | None = None
 
     @cached_property
     def place(self) -> Place:
@@ -86,6 +90,7 @@ class PlateWriter:
             "channels": list(self.channels),
             "codec": self.codec,
             "dtype": self.dtype.name,
+            "illumination": self.illumination and self.illumination.record,
             "name": self.name,
             "pixel_size_um": self.pixel_size_um,
             "settings": dict(self.settings),
@@ -107,6 +112,8 @@ class PlateWriter:
         self.place.sweep()
         self.companion.sweep()
         self.companion.write(PLATE_RECORD, json_bytes(self.plate_record()))
+        if self.illumination:
+            self.companion.write(ILLUMINATION_FILE, self.illumination.content)
 
     def record(self, key: FieldKey) -> FieldRecord | None:
         """Done-record of a field; None if there is none, or none that is what was written."""
@@ -157,8 +164,9 @@ class PlateWriter:
         assert pixels.dtype == self.dtype, "preflight lets only one dtype through"  # noqa: S101
         assert len(pixels) == len(self.channels), "one plane per channel"  # noqa: S101
         self.discard(key)
+        pixels, seen = self.illumination.apply(pixels) if self.illumination else (pixels, pixels)
         files = self._write_pixels(key, pixels)
-        histogram = pack_histograms(histograms_of(pixels))
+        histogram = pack_histograms(histograms_of(seen))
         self.companion.write(layout.histogram_name(key), histogram)
         record = FieldRecord(
             well=key.well,
@@ -188,6 +196,7 @@ class PlateWriter:
         *,
         skipped: Mapping[str, str] | None = None,
         platemap: pl.DataFrame | None = None,
+        render: Callable[[PlateStatistics], str] | None = None,
     ) -> None:
         """Turn written fields into a plate that opens: statistics, metadata, and last the root `zarr.json`.
 
@@ -195,6 +204,7 @@ class PlateWriter:
             fields: Every field of the plate; anything else on disk is removed.
             skipped: Well (``B03``) or field (``B03/1``) to the reason why it is not in the plate.
             platemap: One row per well; if None, the plate has none, whatever an earlier run was given.
+            render: Makes the plate's page from what its pixels say.
 
         Raises:
             OutputExistsError: The plate was finished before, with more fields.
@@ -206,11 +216,14 @@ class PlateWriter:
         self.companion.write(MANIFEST_FILE, table_bytes(manifest_of(records)))
         self.companion.write(SKIPPED_FILE, json_bytes(dict(skipped or {})))
         self._write_platemap(platemap)
-        percentiles, table = measure_plate(self.companion, records, self.channels)
-        self.companion.write(FIELDS_FILE, table_bytes(table))
-        intensity = {"channels": list(self.channels), "percentiles": percentiles}
+        statistics = measure_plate(self.companion, records, self.channels)
+        self.companion.write(FIELDS_FILE, table_bytes(statistics.fields))
+        self.companion.write(QUALITY_FILE, table_bytes(statistics.quality))
+        intensity = {"channels": list(self.channels), "percentiles": statistics.percentiles}
         self.companion.write(INTENSITY_FILE, json_bytes(intensity))
-        self._write_metadata(records, percentiles)
+        if render is not None:
+            self.companion.write(PAGE_FILE, render(statistics).encode())
+        self._write_metadata(records, statistics.percentiles)
 
     def _write_platemap(self, platemap: pl.DataFrame | None) -> None:
         if platemap is not None:
@@ -282,4 +295,8 @@ class PlateWriter:
         write_checksums(self.place, known)
         root = contents.pop("zarr.json")
         write_all(self.place, contents)
+        # Names are flushed once, not with each file: a field whose files are lost with the power is written anew.
+        self.place.flush()
+        self.companion.flush()
         self.place.write("zarr.json", root)
+        self.place.flush()
