@@ -207,16 +207,22 @@ def _empty_channels(columns: Columns, entries: Mapping[str, Sequence[_Entry]]) -
 
 
 def _notes(entries: Sequence[_Entry], located: Mapping[str, Located]) -> list[str]:
-    """Say where images were found that are not below the table's folder under the path that it gives."""
-    kinds = Counter[str]()
+    """Say which images are named again, and which are not below the table's folder under the path that it gives."""
+    kinds = Counter({"again": len(entries) - len(set(entries))})
     example: dict[str, str] = {}
     for text in sorted({entry.text for entry in entries}):
         found = located[text]
         kind = "elsewhere" if found.is_elsewhere else "" if found.is_as_named else "moved"
         kinds[kind] += 1
         example.setdefault(kind, f"{text} is {found.path}" if kind == "moved" else text)
+    example["again"] = ""
     what = {
+        "again": "images are named again, in another row",
         "elsewhere": "images lie outside of the source, where the table's absolute paths say",
         "moved": "images are not where the table says, and were found by the end of their path",
     }
-    return [f"{kinds[kind]:,} {line}: {example[kind]}" for kind, line in what.items() if kinds[kind]]
+    return [
+        f"{kinds[kind]:,} {line}" + (f": {example[kind]}" if example[kind] else "")
+        for kind, line in what.items()
+        if kinds[kind]
+    ]

@@ -1,6 +1,6 @@
 """Small vendor folders to ingest, and the settings for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,28 @@ def hash_tree() -> Callable[[Path], dict[str, bytes]]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
 
     return read
+
+
+@pytest.fixture
+def mutate() -> Callable[[bytes, int, Sequence[bytes]], bytes]:
+    """Change a file as accidents and enemies do: bytes, cuts, doubled parts, and things that do not belong."""
+
+    def change(content: bytes, seed: int, pieces: Sequence[bytes]) -> bytes:
+        generator = np.random.default_rng(seed)
+        changed = bytearray(content)
+        for _ in range(generator.integers(1, 5)):
+            at, end = sorted(generator.integers(0, len(changed) + 1, 2).tolist())
+            kind = generator.integers(5)
+            if kind == 0 and changed:
+                changed[min(at, len(changed) - 1)] = int(generator.integers(256))
+            elif kind == 1:
+                del changed[at : min(end, at + 20)]
+            elif kind == 2:
+                changed[at:at] = changed[at : min(end, at + 60)]
+            elif kind == 3:
+                changed[at:at] = pieces[generator.integers(len(pieces))]
+            elif generator.random() < 0.2:
+                del changed[at:]
+        return bytes(changed)
+
+    return change

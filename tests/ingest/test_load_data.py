@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def test_depths_times_pages_and_sites(tmp_path: Path) -> None:
     ]
 
 
-def test_several_plates_and_lost_and_doubled_images(tmp_path: Path, make_settings: MakeSettings) -> None:
+def test_several_plates_and_lost_and_repeated_images(tmp_path: Path) -> None:
     touch(tmp_path, "P1/a.tif", "P1/b.tif", "P2/a.tif", "P2/b.tif", "P2/c.tif")
     lines = [
         "a.tif,/x/P1,b.tif,/x/P1,P1,A1,1",
@@ -161,8 +161,17 @@ def test_several_plates_and_lost_and_doubled_images(tmp_path: Path, make_setting
     first, second = read(tmp_path)
     assert (first.name, paths(first)) == ("P1", ["P1/a.tif", "P1/b.tif"] * 2)
     assert paths(second) == ["P2/a.tif", "P2/b.tif", "P2/c.tif", "x/P2/lost.tif"]
-    with pytest.raises(PreflightError, match="A01/1 DNA: has 2 files for one plane"):
-        ingest_plates(make_settings(sources=(tmp_path / "load_data_all.csv.gz",)))
+    assert first.notes == (
+        "2 images are named again, in another row",
+        f"2 images are not where the table says, and were found by the end of their path: /x/P1/a.tif is {tmp_path}/P1/a.tif",
+    )
+
+
+def test_two_images_of_one_plane_are_doubled(tmp_path: Path, make_settings: MakeSettings) -> None:
+    touch(tmp_path / "images", "a.tif", "b.tif", "c.tif", "d.tif")
+    write(tmp_path / "images", "a.tif,,b.tif,,P,A1,1", "c.tif,,d.tif,,P,a01,01")
+    with pytest.raises(PreflightError, match=r"A01/1 DNA: has 2 files for one plane: a.tif, c.tif"):
+        ingest_plates(make_settings())
 
 
 def test_a_name_that_fits_no_path_takes_no_other_names_file(tmp_path: Path) -> None:
@@ -290,27 +299,7 @@ def test_a_table_that_unpacks_without_end_stops_early(tmp_path: Path) -> None:
         list(read_rows(path))
 
 
-def mutate(content: bytes, seed: int, pieces: Sequence[bytes]) -> bytes:
-    """Change a file as accidents and enemies do: bytes, cuts, doubled parts, and things that do not belong."""
-    generator = np.random.default_rng(seed)
-    changed = bytearray(content)
-    for _ in range(generator.integers(1, 5)):
-        at, end = sorted(generator.integers(0, len(changed) + 1, 2).tolist())
-        kind = generator.integers(5)
-        if kind == 0 and changed:
-            changed[min(at, len(changed) - 1)] = int(generator.integers(256))
-        elif kind == 1:
-            del changed[at : min(end, at + 20)]
-        elif kind == 2:
-            changed[at:at] = changed[at : min(end, at + 60)]
-        elif kind == 3:
-            changed[at:at] = pieces[generator.integers(len(pieces))]
-        elif generator.random() < 0.2:
-            del changed[at:]
-    return bytes(changed)
-
-
-def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
+def test_mutants_are_read_or_refused(tmp_path: Path, mutate: Callable[..., bytes]) -> None:
     touch(tmp_path, "P1/a.tif", "P1/b.tif", "c.tif")
     lines = ["a.tif,/x/P1,b.tif,/x/P1,P,A1,1", "c.tif,.,P1\\b.tif,,P,B12,s2", "lost.tif,,,,P,AF48,03"]
     path = write(tmp_path, *lines)
