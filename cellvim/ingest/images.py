@@ -51,10 +51,11 @@ def read_header(image: ImagePart) -> Header:
     """
     if _is_zarr(image):
         layout = zarr_arrays.check_plane(image.path, image.part)
-        return Header(*layout.shape[-2:], layout.dtype, layout.plane_bytes)
+        height, width = layout.shape[-2:]
+        return Header(height, width, layout.dtype, layout.plane_bytes)
     _refuse_unknown(image)
     header = tiff.read_header(image.path, *image.part)
-    size = _pixel_bytes(header) if image.part else image.path.stat().st_size
+    size = _pixel_bytes(header) if image.part else header.file_bytes
     return Header(header.height, header.width, header.dtype, size)
 
 

@@ -116,7 +116,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.folder = path if path.is_dir() else path.parent
-        self._files: list[Path] | None = None
+        self._by_suffix: dict[str, list[Path]] | None = None
 
     def files(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
         """Files below the folder with one of the suffixes (lower case; found in any case), sorted.
@@ -124,9 +124,11 @@ class Source:
         Raises:
             InputError: More files than any plate has.
         """
-        if self._files is None:
-            self._files = list_files(self.folder, None)
-        return [path for path in self._files if path.suffix.lower() in suffixes]
+        if self._by_suffix is None:
+            self._by_suffix = {}
+            for path in list_files(self.folder, None):
+                self._by_suffix.setdefault(path.suffix.lower(), []).append(path)
+        return sorted(path for suffix in sorted(suffixes) for path in self._by_suffix.get(suffix, ()))
 
 
 class SourceReader(Protocol):
