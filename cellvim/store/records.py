@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cellvim.atomic import json_bytes
 from cellvim.errors import InputError
 from cellvim.provenance import sha256_of_json
 from cellvim.store.naming import FieldKey
@@ -94,7 +93,9 @@ class FieldRecord:
 
     def to_bytes(self) -> bytes:
         content = asdict(self)
-        return json_bytes(content | {"sha256": sha256_of_json(content)})
+        # On one line: indentation would take thirty times as long, for a file that is only read by us.
+        stored = json.dumps(content | {"sha256": sha256_of_json(content)}, sort_keys=True, ensure_ascii=False)
+        return stored.encode()
 
 
 _ALTERED = "the record is not what was written"
