@@ -23,7 +23,11 @@ MOST_NAME_LENGTH = 100
 _FIRST_AXES = ("t", "c", "z", "y", "x")
 _LETTERS = {"time": "t", "channel": "c"}
 _MICROMETRES = {
-    **{"angstrom": 1e-4, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6},
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
     # Beside the names of the specification, what writers have been seen to put there.
     **dict.fromkeys(("micrometer", "micron", "um", "\u00b5m", "\u03bcm"), 1.0),
 }

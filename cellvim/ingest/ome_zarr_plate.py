@@ -17,6 +17,7 @@ from cellvim.ingest.ome_zarr_metadata import (
     well_images,
 )
 from cellvim.ingest.ome_zarr_naming import (
+    ChannelKeys,
     channel_names,
     key_channels,
     number_fields,
@@ -244,7 +245,7 @@ def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: _Found, 
 
 
 def _planes(
-    fields: Sequence[Field], whole: Sequence[Field], sites: Mapping[tuple[str, str], int], by: str
+    fields: Sequence[Field], whole: Sequence[Field], sites: Mapping[tuple[str, str], int], by: ChannelKeys
 ) -> Iterator[Plane]:
     has_z, has_t = (any(entry.size(axis) > 1 for entry in whole) for axis in "zt")
     names = {(entry.well, entry.name): channel_names(entry.labels, by) for entry in whole}

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from cellvim.config import IngestSettings
+from cellvim.ingest import ingest_plates
+from cellvim.store import PlateReader
+
 OME_AXES = {
     "t": {"name": "t", "type": "time"},
     "c": {"name": "c", "type": "channel"},
@@ -165,3 +169,33 @@ def write_group(folder: Path, attributes: Mapping[str, Any], style: Style) -> No
     ome = {"ome": {"version": style.version, **attributes}} if attributes else {}
     group = {"zarr_format": 3, "node_type": "group", "attributes": ome}
     (folder / "zarr.json").write_text(json.dumps(group))
+
+
+def ingest_one(folder: Path, **changes: Any) -> PlateReader:
+    """Ingest a source that holds one plate, beside it."""
+    settings = IngestSettings(**{"sources": (folder,), "out": folder.parent / "out"} | changes)
+    (plate,) = ingest_plates(settings).plates
+    return PlateReader(plate.path)
+
+
+def foresee(folder: Path, **changes: Any) -> Any:
+    """What ingest would make of the one plate of a source."""
+    settings = IngestSettings(sources=(folder,), out=folder.parent / "out", dry_run=True, **changes)
+    (plate,) = ingest_plates(settings).plates
+    return plate
+
+
+def chunks_of(folder: Path) -> list[Path]:
+    """Every file that is no metadata."""
+    names = {"zarr.json", ".zarray", ".zattrs", ".zgroup"}
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in names)
+
+
+def name_images(well: Path, images: list[dict[str, Any]]) -> None:
+    """Let a well of version 0.4 name other images."""
+    (well / ".zattrs").write_text(json.dumps({"well": {"images": images}}))
+
+
+def random_5d(*sizes: int, seed: int = 0) -> np.ndarray:
+    """Axes (t, c, z, y, x), no zeros."""
+    return np.random.default_rng(seed).integers(1, 60000, (*sizes, 40, 50)).astype(np.uint16)
