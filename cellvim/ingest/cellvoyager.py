@@ -7,15 +7,15 @@ from pathlib import Path, PureWindowsPath
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.cellvoyager_index import Detail, Protocol, Record, iso_time, read_records
+from cellvim.ingest.cellvoyager_index import HINT, Record, iso_time, read_records
 from cellvim.ingest.cellvoyager_names import is_correction, is_named, read_names
-from cellvim.ingest.cellvoyager_settings import Described, describe
+from cellvim.ingest.cellvoyager_settings import Described, Detail, Protocol, describe
+from cellvim.ingest.locate import refuse_shared
 from cellvim.ingest.plate_names import tell_apart
 from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
 from cellvim.store import FieldKey, well_name
 
 _INDEX = "measurementdata.mlf"
-_HINT = "copy the file again from the instrument"
 
 
 class CellVoyagerReader:
@@ -132,6 +132,7 @@ def _read_index(index: Path, source: Source, indexes: Sequence[Path]) -> _Measur
     if not measurement.planes:
         found = f"{index} names no images"
         raise InputError(found, hint="export the measurement again, with its images")
+    refuse_shared({measurement.own_name: measurement.planes}, index)
     measurement.began = seen.began
     measurement.notes += [*seen.notes(), *locate.notes(measurement.planes, source)]
     return measurement
@@ -177,13 +178,13 @@ def _plane(record: Record, locate: "_Locator", seen: _Seen, index: Path) -> Plan
     row, column, site, channel = record.row, record.column, record.site, record.channel
     if row is None or column is None or site is None or channel is None or not record.text:
         found = f"{index}: the record of {record.text!r} lacks a file name, row, column, field or channel"
-        raise InputError(found, hint=_HINT)
+        raise InputError(found, hint=HINT)
     key = seen.fields.get((row, column, site))
     if key is None:
         well = _well(row, column)
         if well is None:
             found = f"{index}: the record of {record.text!r} lies in row {row} column {column}, outside of any plate"
-            raise InputError(found, hint=_HINT)
+            raise InputError(found, hint=HINT)
         key = seen.fields[row, column, site] = FieldKey(well, site)
     is_projection = bool(record.projection)
     z = None if is_projection else record.z
@@ -196,24 +197,31 @@ class _Locator:
     def __init__(self, root: Path, images: Sequence[Path]) -> None:
         self._root = root
         self._images = images
-        self._by_path = {path.relative_to(root).as_posix().lower(): path for path in images}
+        self._exact = {path.relative_to(root).as_posix(): path for path in images}
+        self._by_path = {name.lower(): path for name, path in self._exact.items()}
         counts = Counter(path.name.lower() for path in images)
         self._by_name = {path.name.lower(): path for path in images if counts[path.name.lower()] == 1}
-        self._trusted: set[Path] = set()
+        self._trusted: set[tuple[str, ...]] = set()
 
     def __call__(self, text: str) -> Path:
+        path = self._exact.get(text)
+        if path is not None:
+            return path
         relative = PureWindowsPath(text)
         if relative.anchor or ".." in relative.parts or "\0" in text:
             raise self._outside(text)
-        # The images may have been moved into a folder, or out of one.
-        path = self._by_path.get(relative.as_posix().lower()) or self._by_name.get(relative.name.lower())
+        name = relative.as_posix()
+        path = self._exact.get(name) or self._by_path.get(name.lower())
+        if path is None and len(relative.parts) == 1:
+            # Images that lay beside the index may have been moved into a folder. Elsewhere, folders tell names apart.
+            path = self._by_name.get(name.lower())
         if path is not None:
             return path
         path = self._root.joinpath(*relative.parts)
-        if path.parent not in self._trusted:
+        if relative.parts[:-1] not in self._trusted:
             if not path.resolve().is_relative_to(self._root.resolve()):
                 raise self._outside(text)
-            self._trusted.add(path.parent)
+            self._trusted.add(relative.parts[:-1])
         return path
 
     def notes(self, planes: Sequence[Plane], source: Source) -> list[str]:

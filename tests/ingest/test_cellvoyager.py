@@ -145,7 +145,6 @@ def test_what_the_instrument_says(named: str, measurement: Path) -> None:
     assert plate.stains == {"1": "DNA", "2": "µ-Actin 488"}
     # Two lasers at once: neither is the excitation.
     assert plate.wavelengths == {"1": Wavelengths(405.0, 445.0), "2": Wavelengths(None, 525.0)}
-    # The last one is named by the error alone.
     assert plate.declared_wells == ("D08", "E03", "F08", "C14")
     assert plate.notes == (
         "1 record(s) of type 'ERR' are no images, first: 'AF Error at C14 No. 0 (SAMPLE)'",
@@ -184,9 +183,7 @@ def test_a_lost_image_stops_the_plate(measurement: Path, tmp_path: Path) -> None
 def test_paths_of_windows_byte_order_marks_and_other_encodings(tmp_path: Path) -> None:
     touch(tmp_path, "Image/Sub/A.TIF", "moved/b.tif")
     places = [(1, 1, 1, 1, 1), (1, 1, 1, 1, 2)]
-    write_index(
-        tmp_path, record(places[0], name="image\\sub\\a.tif"), record(places[1], name="elsewhere\\b.tif")
-    )
+    write_index(tmp_path, record(places[0], name="image\\sub\\a.tif"), record(places[1], name="b.tif"))
     for name, text, encoding in (("MeasurementDetail.mrf", MRF, "utf-8-sig"), ("Minimal.mes", MES, "utf-16")):
         (tmp_path / name).write_text(
             text.replace('"utf-8"', f'"{encoding[:6].rstrip("-")}"'), encoding=encoding
@@ -289,14 +286,20 @@ def test_an_index_cannot_point_outside(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "not readable"),
+        ("", "names no images"),
         ("<a><b></a>", "is no file of a Yokogawa instrument"),
         ('<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>', "not readable"),
         ('<?xml version="1.0" encoding="klingon"?><x/>', "not readable"),
         ("<x/>", "is no file of a Yokogawa instrument: it holds 'x', expected MeasurementData"),
         ("<MeasurementData/>", "names no images"),
-        ("<MeasurementData>" + "<a>" * 1200, "more than 1,000 elements in one record"),
+        ("<MeasurementData>" + "<a>" * 1200, "32 deep, expected a list of records"),
         (MLF.format(NAMESPACE, record((33, 1, 1, 1, 1))), "outside of any plate"),
+        (
+            MLF.format(
+                NAMESPACE, record((1, 1, 1, 1, 1), name="a.tif") + record((1, 1, 1, 1, 2), name="a.tif")
+            ),
+            r"names a.tif twice: for .* A01/1 1 .* and for .* A01/1 2",
+        ),
         (MLF.format(NAMESPACE, record((1, 1, 1, 1, 1), site="x")), "has FieldIndex 'x', expected a number"),
         (MLF.format(NAMESPACE, record((1, 1, 1, 1, 1), name="")), "lacks a file name"),
         (
@@ -345,10 +348,8 @@ def test_two_measurements_of_one_plate_are_told_apart(measurement: Path) -> None
 
 
 def test_tiles_are_named(tmp_path: Path) -> None:
-    place = (1, 1, 1, 1, 1)
-    write_index(
-        tmp_path, *(record(place, name=f"{n}.tif", extra=f'bts:PartialTileIndex="{n}"') for n in (1, 2))
-    )
+    tiles = ((f"{n}.tif", f'bts:PartialTileIndex="{n}"') for n in (1, 2))
+    write_index(tmp_path, *(record((1, 1, 1, 1, 1), name=name, extra=extra) for name, extra in tiles))
     (plate,) = read(tmp_path)
     assert "fields are tiled in 2: tiles are not stitched" in plate.notes
 
