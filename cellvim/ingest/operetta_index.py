@@ -10,10 +10,11 @@ Source:
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 from xml.etree.ElementTree import ParseError
 
 from defusedxml.ElementTree import XMLParser
@@ -108,6 +109,7 @@ def parse_index(path: Path) -> Index:
     """
     collector = _Collector(path)
     parser = cast("_Parser", XMLParser(target=collector, forbid_dtd=True))
+    collector.attach(parser.parser)
     try:
         with path.open("rb") as file:
             _refuse_huge(path, os.fstat(file.fileno()).st_size)
@@ -142,21 +144,24 @@ def _refuse_huge(path: Path, size: int) -> None:
 
 
 class _Parser(Protocol):
+    """What defusedxml's parser offers, which is untyped."""
+
+    parser: Any
+
     def feed(self, data: bytes) -> None: ...
     def close(self) -> None: ...
 
 
 class _Collector:
-    """Target of the parser: sees every element begin and end, and keeps the texts of the few that matter."""
+    """Sees every element begin and end, and keeps the texts of the few that matter."""
 
     def __init__(self, path: Path) -> None:
         self.index = Index(path)
         self._depth = 0
         self._local: dict[str, str] = {}
-        self._parents: list[str] = []
         # The Plate, Entry or Image that is open, and where; elements of elements are of no interest.
         self._record = ""
-        self._record_depth = 0
+        self._value_depth = 0
         self._skipped_depth = 0
         self._key = ""
         self._values: dict[str, str] = {}
@@ -164,7 +169,13 @@ class _Collector:
         self._text: list[str] = []
         self._text_length = 0
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
+    def attach(self, expat: Any) -> None:
+        """Take the events from below the parser, which would make a tree of them; its guards stay where they are."""
+        expat.StartElementHandler = self._start
+        expat.EndElementHandler = self._end
+        expat.CharacterDataHandler = self._data
+
+    def _start(self, tag: str, attributes: list[str]) -> None:
         self._depth += 1
         if self._depth > _MOST_DEPTH:
             message = f"elements are nested more than {_MOST_DEPTH} deep"
@@ -173,42 +184,46 @@ class _Collector:
         name = self._local.get(tag) or self._local.setdefault(tag, tag.rpartition("}")[2])
         if not self._record:
             self._open(name, attributes)
-        elif self._depth == self._record_depth + 1:
+        elif self._depth == self._value_depth:
             self._open_value(name, attributes)
 
-    def data(self, text: str) -> None:
-        if self._key:
+    def _data(self, text: str) -> None:
+        if self._key and self._depth == self._value_depth:
             self._text.append(text)
             self._text_length += len(text)
             if self._text_length > _MOST_TEXT:
                 message = f"{self._key} is longer than {_MOST_TEXT} letters"
                 raise ValueError(message)
 
-    def end(self, tag: str) -> None:  # noqa: ARG002 - the parser gives it
-        if self._key and self._depth == self._record_depth + 1:
-            self._close_value()
-        elif self._record and self._depth == self._record_depth:
+    def _end(self, tag: str) -> None:  # noqa: ARG002 - the parser gives it
+        if self._depth == self._value_depth:
+            if self._key:
+                self._close_value()
+        elif self._record and self._depth == self._value_depth - 1:
             self._keep()
         elif self._depth == self._skipped_depth:
             self._skipped_depth = 0
         self._depth -= 1
 
-    def _open(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _open(self, name: str, attributes: Sequence[str]) -> None:
         if name == "Wells":
             # Its images are mere references to those of the list proper.
             self._skipped_depth = self._skipped_depth or self._depth
         elif name in _WANTED and not self._skipped_depth:
-            self._record, self._record_depth = name, self._depth
-            self._values = {"@ChannelID": attributes.get("ChannelID", "")}
+            self._record, self._value_depth = name, self._depth + 1
+            self._values = {"@ChannelID": _attribute(attributes, "ChannelID")}
 
-    def _open_value(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _open_value(self, name: str, attributes: Sequence[str]) -> None:
         if name in _WANTED[self._record]:
             self._key, self._text, self._text_length = name, [], 0
-            self._unit = f" {attributes.get('Unit', '')}" if name.startswith("ImageResolution") else ""
-            if name == "URL" and "BufferNo" in attributes:
-                self._values["@BufferNo"] = attributes["BufferNo"]
-        elif name == "Well" and "id" in attributes:
-            self.index.declared.append(attributes["id"])
+            if name.startswith("ImageResolution"):
+                self._unit = " " + _attribute(attributes, "Unit")
+            else:
+                self._unit = ""
+            if name == "URL" and attributes:
+                self._values["@BufferNo"] = _attribute(attributes, "BufferNo")
+        elif name == "Well" and attributes:
+            self.index.declared.append(_attribute(attributes, "id"))
 
     def _close_value(self) -> None:
         text = " ".join("".join(self._text).split())
@@ -227,7 +242,12 @@ class _Collector:
         else:
             self.index.plates.append((values.get("PlateID", ""), values.get("Name", "")))
             self.index.started = self.index.started or values.get("MeasurementStartTime", "")
-        self._record = ""
+        self._record, self._value_depth = "", 0
+
+
+def _attribute(attributes: Sequence[str], name: str) -> str:
+    """Value of an attribute in a flat list of names and values; empty if it is not there."""
+    return next((attributes[at + 1] for at in range(0, len(attributes), 2) if attributes[at] == name), "")
 
 
 def _collect(facts: dict[str, Facts], channel: str, values: Mapping[str, str]) -> None:
@@ -241,7 +261,7 @@ def _image(values: Mapping[str, str], path: Path) -> IndexImage:
     url = values.get("URL", "")
     try:
         row, column, site = (number_of(values.get(name, "")) for name in ("Row", "Col", "FieldID"))
-        page = number_of(values["@BufferNo"]) if "@BufferNo" in values else None
+        page = number_of(values["@BufferNo"]) if values.get("@BufferNo") else None
         z, t = number_of(values.get("PlaneID", "1")), number_of(values.get("TimepointID", "0"))
         channel = _channel(values.get("ChannelID", "1"))
         name = f"r{row:02d}c{column:02d}f{site:02d}p{z:02d}-ch{channel}sk{t + 1}fk1fl1.tiff"
@@ -249,7 +269,7 @@ def _image(values: Mapping[str, str], path: Path) -> IndexImage:
             url=url or name,
             is_recorded=bool(url),
             page=page,
-            key=FieldKey(well_name(row, column), site),
+            key=_field_key(row, column, site),
             channel=channel,
             z=z,
             t=t,
@@ -259,6 +279,12 @@ def _image(values: Mapping[str, str], path: Path) -> IndexImage:
     except ValueError as error:
         found = f"{path}: image {url!r} has no usable row, column, field, plane or time point"
         raise InputError(found, hint="copy the index again from the instrument") from error
+
+
+@lru_cache(maxsize=4096)
+def _field_key(row: int, column: int, site: int) -> FieldKey:
+    """The same object for all images of a field, of which there may be hundreds."""
+    return FieldKey(well_name(row, column), site)
 
 
 def _channel(text: str) -> str:

@@ -1,11 +1,9 @@
-"""Operetta folders, with the oddities that real ones have, and what is common to all readers."""
+"""What is common to all readers: folders of no kind, and the names of channels."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tifffile
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
@@ -20,13 +18,6 @@ WriteImages = Callable[..., Path]
 
 def read(folder: Path, **changes: object) -> list[SourcePlate]:
     return read_source(folder, IngestSettings(sources=(folder,), out=folder, **changes))
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(path, np.ones((4, 4), np.uint16))
 
 
 def test_folders_of_no_known_kind(tmp_path: Path, write_images: WriteImages) -> None:
