@@ -13,13 +13,13 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError, PreflightError, UsageError
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.estimate import refuse_full_disk
+from cellvim.ingest.maps import read_maps
 from cellvim.ingest.preflight import Preflight, check_plate
 from cellvim.ingest.sources import SourcePlate, some
 from cellvim.ingest.summary import IngestSummary, PlateResult
 from cellvim.ingest.writing import disk_errors, foresee, write_plate
-from cellvim.store import safe_name, well_position
+from cellvim.store import safe_name
 from cellvim.store.place import is_remote
-from cellvim.store.platemap import WELL, read_platemap, select_plate
 
 logger = logging.getLogger(__name__)
 
@@ -125,27 +125,6 @@ def _only(plates: Sequence[SourcePlate]) -> SourcePlate:
     return plates[0]
 
 
-def read_maps(checks: Sequence[Preflight], settings: IngestSettings) -> list[pl.DataFrame | None]:
-    """Cut the plate map into one per plate: the rows of wells that the plate names.
-
-    Raises:
-        InputError: The plate map has no such plate, or not one of its wells.
-    """
-    if settings.platemap is None:
-        return [None] * len(checks)
-    whole = read_platemap(settings.platemap)
-    maps: list[pl.DataFrame | None] = []
-    for check in checks:
-        rows = select_plate(whole, check.plate.name)
-        own = rows.filter(pl.col(WELL).is_in(sorted(check.wells)))
-        if own.is_empty():
-            found = f"{settings.platemap} has no well of plate {check.plate.name}"
-            raise InputError(found, hint="check that the plate map belongs to this plate")
-        _warn_about_map(check, rows)
-        maps.append(own)
-    return maps
-
-
 def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> dict[str, str]:
     """Stop before anything is written, unless the user chose to go on without what is damaged.
 
@@ -194,15 +173,3 @@ def _write_plates(kept: Kept, settings: IngestSettings) -> tuple[list[PlateResul
             failed[check.plate.name] = error.found
             logger.warning("%s: %s", check.plate.name, error.found)
     return results, failed
-
-
-def _warn_about_map(check: Preflight, rows: pl.DataFrame) -> None:
-    mapped = set(rows[WELL].to_list())
-    _warn_about_wells(check, check.wells - mapped, "have images but are not in the plate map")
-    _warn_about_wells(check, mapped - check.wells, "are in the plate map but have no images")
-
-
-def _warn_about_wells(check: Preflight, wells: set[str], what: str) -> None:
-    if wells:
-        names: list[str] = sorted(wells, key=well_position)
-        logger.warning("%s: %d well(s) %s: %s", check.plate.name, len(wells), what, some(names, 6))

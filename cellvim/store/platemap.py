@@ -1,46 +1,42 @@
 """Plate maps: what was done to each well, in the many spellings laboratories use."""
 
 import logging
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from cellvim.errors import InputError, NotFoundError
-from cellvim.store.naming import ROW_COUNT, parse_well, row_name, safe_name
-from cellvim.store.numbers import as_amounts, as_numbers
+from cellvim.errors import InputError
+from cellvim.store.barcodes import Assignment, assignments, file_name, find_map, no_such_plate, same_plate
+from cellvim.store.platemap_columns import (
+    CONTROL_TYPE,
+    PERTURBATION,
+    PLATE,
+    WELL,
+    with_controls,
+    with_perturbations,
+    with_wells,
+)
+from cellvim.store.platemap_table import COMPOUND_NAMES, HINT, PLATE_NAMES, find, find_all, read_table, some
 
 logger = logging.getLogger(__name__)
 
-WELL, PLATE = "Metadata_Well", "Metadata_Plate"
-PERTURBATION, CONTROL_TYPE = "Metadata_Perturbation", "Metadata_ControlType"
-
-# Names as they appear after lower-casing and dropping `Metadata_`, spaces and underscores; first hit wins.
-_WELL_NAMES = ("well", "wellposition", "wellid", "wellname", "pertwell", "destinationwell")
-_ROW_NAMES = ("row", "wellrow", "platerow")
-_COLUMN_NAMES = ("column", "col", "wellcol", "wellcolumn", "platecolumn")
-_PLATE_NAMES = ("plate", "platebarcode", "assayplatebarcode", "barcode", "plateid", "platename")
-_PERTURBATION_NAMES = ("perturbation", "pert", "treatment", "broadsample", "jcp2022", "pertid")
-_COMPOUND_NAMES = ("compound", "compoundname", "drug", "pertiname")
-_DOSE_NAMES = ("dose", "concentration", "conc")
-_UNIT_NAMES = ("doseunit", "unit", "units", "concentrationunit", "concunit")
-_CONTROL_NAMES = ("controltype", "perttype", "control")
-_SOLVENT_NAMES = ("solvent", "pertvehicle", "vehicle")
-# Never numbers, whatever they look like: barcode 12E3 is not 12000.
-_TEXT_NAMES = frozenset((*_WELL_NAMES, *_PLATE_NAMES, *_PERTURBATION_NAMES, *_COMPOUND_NAMES))
-_AMOUNT_NAMES = re.compile(r"dose|conc|perliter|perml")
-_CONTROLS = {
-    "negcon": ("negcon", "neg", "negative", "negativecontrol", "dmso", "vehicle", "untreated", "mock"),
-    "poscon": ("poscon", "pos", "positive", "positivecontrol", "posconcp", "poscondiverse", "posconorf"),
-    "empty": ("empty", "blank", "nothing", "nocells"),
-}
-_HINT = "a plate map needs one row per well, with a column `well` (B07) and one such as `perturbation`"
+__all__ = [
+    "CONTROL_TYPE",
+    "PERTURBATION",
+    "PLATE",
+    "WELL",
+    "compound_columns",
+    "join_platemap",
+    "name_compounds",
+    "read_platemap",
+    "select_plate",
+]
 
 
 def compound_columns(columns: Sequence[str]) -> list[str]:
     """Columns that name compounds whatever their dose, in the order in which they are believed."""
-    return _find_all(columns, _COMPOUND_NAMES)
+    return find_all(columns, COMPOUND_NAMES)
 
 
 def name_compounds(wells: pl.DataFrame) -> pl.Series:
@@ -69,8 +65,15 @@ def name_compounds(wells: pl.DataFrame) -> pl.Series:
     return found.select(pl.coalesce("compound", "elsewhere", "perturbation")).to_series()
 
 
-def read_platemap(path: Path) -> pl.DataFrame:
+def read_platemap(path: Path, plates: Collection[str] | None = None) -> pl.DataFrame:
     """Read a CSV, TSV or Parquet plate map; JUMP, LINCS, pycytominer and plain columns are understood.
+
+    A list of barcodes (``Assay_Plate_Barcode, Plate_Map_Name``) is followed to the plate maps it names, which lie
+    beside it or in a folder `platemap`; each plate then gets the rows of its map.
+
+    Args:
+        path: The plate map, or the list of barcodes.
+        plates: Of a list of barcodes, only these plates' maps are read; all of them if None.
 
     Returns:
         One row per well (and plate): `Metadata_Well` as ``A01``; `Metadata_Plate` if the map has it;
@@ -79,20 +82,16 @@ def read_platemap(path: Path) -> pl.DataFrame:
         null); every column of the file as `Metadata_*`, a number only where nothing is lost by that.
 
     Raises:
-        NotFoundError: No such file.
-        InputError: No well column, a well that is none, or two rows for one well.
+        NotFoundError: No such file, or none that the list names.
+        InputError: No well column, a well that is none, two rows for one well, or a list with none of `plates`.
     """
-    table = _normalise_names(_read(path))
-    table = _with_wells(table, path)
-    plate = _find(table, _PLATE_NAMES)
-    if plate is not None:
-        table = table.with_columns(pl.col(plate).cast(pl.String).alias(PLATE))
-    table = _with_controls(table)
-    table = _with_perturbations(table)
-    _refuse_doubled_wells(table, path)
-    first = [name for name in (PLATE, WELL, PERTURBATION, CONTROL_TYPE) if name in table.columns]
-    same = {name.lower() for name in first}
-    return table.select(*first, *(name for name in table.columns if name.lower() not in same))
+    table = read_table(path)
+    try:
+        assigned = assignments(table, path)
+        return _one_map(table, path) if assigned is None else _assigned_maps(assigned, path, plates)
+    except pl.exceptions.PolarsError as error:
+        found = f"{path} cannot be read as a plate map: {(str(error).splitlines() or ['no reason given'])[0]}"
+        raise InputError(found, hint=HINT) from error
 
 
 def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:
@@ -110,31 +109,76 @@ def join_platemap(table: pl.DataFrame, platemap: pl.DataFrame) -> pl.DataFrame:
     unmatched = table.join(platemap, on=keys, how="anti").select(keys).unique().sort(keys)
     names = ["/".join(row) for row in unmatched.iter_rows()]
     if unmatched.height == table.select(keys).unique().height:
-        found = f"no well of the table is in the plate map (table: {_some(names)}; map: {_some_keys(platemap, keys)})"
+        found = f"no well of the table is in the plate map (table: {some(names)}; map: {_some_keys(platemap, keys)})"
         raise InputError(found, hint="check that plate and well names agree")
     if names:
-        logger.warning("%d well(s) are not in the plate map: %s", len(names), _some(names))
+        logger.warning("%d well(s) are not in the plate map: %s", len(names), some(names))
     return table.drop(doubled).join(platemap, on=keys, how="left", maintain_order="left")
 
 
-def select_plate(platemap: pl.DataFrame, plate: str) -> pl.DataFrame:
+def select_plate(platemap: pl.DataFrame, plate: str, barcode: str | None = None) -> pl.DataFrame:
     """Keep the rows of one plate, under the name it has in cellvim; a map that names no plates fits every plate.
 
     Args:
         platemap: As from `read_platemap`.
         plate: Plate name, safe as a file name; the map may spell it with other characters (``Plate 1``).
+        barcode: Another name that the map may have for the plate; looked for if it has not `plate`.
 
     Raises:
         InputError: The map names plates, and this is not among them, or under two spellings.
     """
     if PLATE not in platemap.columns:
         return platemap
-    rows = _spell_plates(platemap, [plate]).filter(pl.col(PLATE) == plate)
-    if rows.is_empty():
-        plates = platemap[PLATE].drop_nulls().unique().sort().to_list()
-        found = f"the plate map has no plate {plate!r} (it has {_some(plates)})"
-        raise InputError(found, hint="name the plate as the map does, with --plate")
-    return rows
+    for name in (plate, barcode):
+        if name is not None:
+            rows = _spell_plates(platemap, [name]).filter(pl.col(PLATE) == name)
+            if not rows.is_empty():
+                return rows.with_columns(pl.lit(plate).alias(PLATE))
+    raise no_such_plate(barcode or plate, platemap[PLATE].drop_nulls().unique().sort().to_list())
+
+
+def _one_map(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    table = with_wells(table, path)
+    plate = find(table, PLATE_NAMES)
+    if plate is not None:
+        table = table.with_columns(pl.col(plate).cast(pl.String).alias(PLATE))
+    table = with_perturbations(with_controls(table))
+    _refuse_doubled_wells(table, path)
+    first = [name for name in (PLATE, WELL, PERTURBATION, CONTROL_TYPE) if name in table.columns]
+    same = {name.lower() for name in first}
+    return table.select(*first, *(name for name in table.columns if name.lower() not in same))
+
+
+def _assigned_maps(
+    assigned: Sequence[Assignment], path: Path, plates: Collection[str] | None
+) -> pl.DataFrame:
+    wanted = [
+        each
+        for each in assigned
+        if plates is None or any(same_plate(each.barcode, plate) for plate in plates)
+    ]
+    if not wanted:
+        raise no_such_plate(next(iter(plates or []), ""), [each.barcode for each in assigned])
+    maps: dict[str, tuple[pl.DataFrame, Path]] = {}
+    for each in wanted:
+        if each.map_name not in maps:
+            place = find_map(each, path)
+            maps[each.map_name] = _one_map(read_table(place), place), place
+    parts = [_map_of(each, *maps[each.map_name]) for each in wanted]
+    return pl.concat(parts, how="diagonal_relaxed")
+
+
+def _map_of(each: Assignment, rows: pl.DataFrame, place: Path) -> pl.DataFrame:
+    """Rows of one plate. A map that names plates, and this one among them, means its rows alone."""
+    if PLATE in rows.columns:
+        own = [name for name in rows[PLATE].drop_nulls().unique() if same_plate(name, each.barcode)]
+        rows = rows.filter(pl.col(PLATE).is_in(own)) if own else rows
+    rows = rows.with_columns(pl.lit(each.barcode).alias(PLATE))
+    _refuse_doubled_wells(rows, place)
+    present = {name.lower() for name in rows.columns}
+    facts = [name for name in each.facts.columns if name.lower() not in present]
+    rows = rows.with_columns(pl.lit(each.facts[name].item()).alias(name) for name in facts)
+    return rows.select(PLATE, pl.exclude(PLATE))
 
 
 def _spell_plates(platemap: pl.DataFrame, plates: Sequence[str]) -> pl.DataFrame:
@@ -142,148 +186,15 @@ def _spell_plates(platemap: pl.DataFrame, plates: Sequence[str]) -> pl.DataFrame
     if PLATE not in platemap.columns:
         return platemap
     spellings = platemap[PLATE].unique().drop_nulls().sort().to_list()
-    wanted = {_file_name(plate): plate for plate in plates if plate not in spellings}
+    wanted = {file_name(plate): plate for plate in plates if plate not in spellings}
     strange = [name for name in spellings if name not in plates]
-    names = {name: wanted[_file_name(name)] for name in strange if _file_name(name) in wanted}
+    names = {name: wanted[file_name(name)] for name in strange if file_name(name) in wanted}
     if len(set(names.values())) < len(names):
         found = (
-            f"the plate map has several plates that cannot be told apart as file names: {_some(list(names))}"
+            f"the plate map has several plates that cannot be told apart as file names: {some(list(names))}"
         )
         raise InputError(found, hint="name the plates in letters, digits, dots and dashes")
     return platemap.with_columns(pl.col(PLATE).replace(names))
-
-
-def _file_name(plate: str) -> str:
-    try:
-        return safe_name(plate)
-    except InputError:
-        return plate
-
-
-def _read(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise NotFoundError(path, expected="plate map", hint="give a CSV, TSV or Parquet file")
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        separator = _separator(path)
-        table = pl.read_csv(
-            path,
-            separator=separator,
-            infer_schema=False,
-            null_values=["NA", "NaN", "nan", "null", ""],
-        )
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
-        found = f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
-        raise InputError(found, hint=_HINT) from error
-    return table.with_columns(_typed(table[name]) for name in table.columns)
-
-
-def _separator(path: Path) -> str:
-    if path.suffix in {".tsv", ".txt"} or path.name.endswith((".tsv.gz", ".txt.gz")):
-        return "\t"
-    if path.suffix == ".gz":
-        return ","
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
-    return max(",;\t", key=header.count)
-
-
-def _typed(column: pl.Series) -> pl.Series:
-    name = _plain(column.name.strip().removeprefix("Metadata_"))
-    if name in _TEXT_NAMES:
-        return column
-    return as_amounts(column) if _AMOUNT_NAMES.search(name) else as_numbers(column)
-
-
-def _normalise_names(table: pl.DataFrame) -> pl.DataFrame:
-    names = {name: "Metadata_" + name.strip().removeprefix("Metadata_") for name in table.columns}
-    if len(set(names.values())) < len(names):
-        found = f"two columns of the plate map have the same name: {', '.join(table.columns)}"
-        raise InputError(found, hint="rename one of them")
-    return table.rename(names)
-
-
-def _with_wells(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    well, row, column = (_find(table, names) for names in (_WELL_NAMES, _ROW_NAMES, _COLUMN_NAMES))
-    if well is not None:
-        spelt = [_cell(value) for value in table[well]]
-    elif row is not None and column is not None:
-        pairs = table.select(row, column).iter_rows()
-        spelt = [_well_at(_cell(letters), _cell(number)) for letters, number in pairs]
-    else:
-        columns = ", ".join(name.removeprefix("Metadata_") for name in table.columns)
-        found = f"{path} has no well column (columns: {columns})"
-        raise InputError(found, hint=_HINT)
-    names = [_parse(text, f"{path} row {number}") for number, text in enumerate(spelt, start=1)]
-    kept = table.drop(well) if well is not None else table
-    return kept.with_columns(pl.Series(WELL, names, dtype=pl.String))
-
-
-def _cell(value: object) -> str:
-    """Text of a cell, empty if it is. Other software stores whole numbers with gaps as ``7.0``."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value).strip()
-
-
-def _well_at(row: str, column: str) -> str:
-    """Spell a well by its letter, where the map counts rows; what is no row is left for `_parse` to refuse."""
-    is_counted = row.isdecimal() and 1 <= int(row) <= ROW_COUNT
-    return f"{row_name(int(row)) if is_counted else row}{column}"
-
-
-def _parse(text: str, place: str) -> str:
-    try:
-        return parse_well(text)
-    except InputError as error:
-        found = f"{place}: {error.found if text else 'the well is empty'}"
-        raise InputError(found, hint=error.hint) from error
-
-
-def _with_controls(table: pl.DataFrame) -> pl.DataFrame:
-    known = {spelling: control for control, spellings in _CONTROLS.items() for spelling in spellings}
-    given = [
-        pl.Series([known.get(_plain(str(value))) for value in table[name]], dtype=pl.String)
-        for name in _find_all(table.columns, _CONTROL_NAMES)
-    ]
-    solvent, perturbation = _find(table, _SOLVENT_NAMES), _find(table, _PERTURBATION_NAMES)
-    if perturbation is not None:
-        untreated = "empty" if solvent is None else "negcon"
-        given.append(
-            table.select(pl.when(pl.col(perturbation).is_null()).then(pl.lit(untreated))).to_series()
-        )
-    if not given:
-        return table
-    return table.with_columns(pl.coalesce(given).alias(CONTROL_TYPE))
-
-
-def _with_perturbations(table: pl.DataFrame) -> pl.DataFrame:
-    perturbation, compound = _find(table, _PERTURBATION_NAMES), _find(table, _COMPOUND_NAMES)
-    if perturbation is not None:
-        solvent = _find(table, _SOLVENT_NAMES)
-        untreated = pl.lit(None) if solvent is None else pl.col(solvent)
-        return table.with_columns(
-            pl.coalesce(pl.col(perturbation), untreated).cast(pl.String).alias(PERTURBATION)
-        )
-    if compound is None:
-        return table
-    dose, unit = _find(table, _DOSE_NAMES), _find(table, _UNIT_NAMES)
-    if dose is None:
-        return table.with_columns(pl.col(compound).cast(pl.String).alias(PERTURBATION))
-    controls = table[CONTROL_TYPE] if CONTROL_TYPE in table.columns else [None] * table.height
-    units = table[unit] if unit is not None else [None] * table.height
-    names = [_with_dose(*row) for row in zip(table[compound], table[dose], units, controls, strict=True)]
-    return table.with_columns(pl.Series(PERTURBATION, names, dtype=pl.String))
-
-
-def _with_dose(compound: object, dose: object, unit: object, control: object) -> str | None:
-    if compound is None:
-        return None
-    if control == "negcon" or dose in (None, 0):
-        return str(compound)
-    amount = f"{dose:g}" if isinstance(dose, int | float) else str(dose)
-    return f"{compound}@{amount}" + (f" {unit}" if unit is not None else "")
 
 
 def _refuse_doubled_wells(table: pl.DataFrame, path: Path) -> None:
@@ -291,26 +202,9 @@ def _refuse_doubled_wells(table: pl.DataFrame, path: Path) -> None:
     doubled = table.group_by(keys, maintain_order=True).len().filter(pl.col("len") > 1)
     if doubled.height:
         wells = ["/".join(map(str, row[:-1])) for row in doubled.iter_rows()]
-        found = f"{path} has several rows for {_some(wells)}"
+        found = f"{path} has several rows for {some(wells)}"
         raise InputError(found, hint="keep one row per well, and name the plate if there are several")
 
 
-def _find(table: pl.DataFrame, names: Sequence[str]) -> str | None:
-    return next(iter(_find_all(table.columns, names)), None)
-
-
-def _find_all(columns: Sequence[str], names: Sequence[str]) -> list[str]:
-    present = {_plain(column.removeprefix("Metadata_")): column for column in columns}
-    return [present[name] for name in names if name in present]
-
-
-def _plain(text: str) -> str:
-    return text.lower().replace("_", "").replace(" ", "").replace("-", "")
-
-
-def _some(names: Sequence[str], shown: int = 6) -> str:
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-
-
 def _some_keys(platemap: pl.DataFrame, keys: Sequence[str]) -> str:
-    return _some(["/".join(map(str, row)) for row in platemap.select(keys).head(7).iter_rows()])
+    return some(["/".join(map(str, row)) for row in platemap.select(keys).head(7).iter_rows()])
