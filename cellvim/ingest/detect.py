@@ -30,6 +30,10 @@ READERS: dict[str, SourceReader] = {
 }
 
 
+# Whose index a file is, by its ending.
+_INDEXES = {".xml": "operetta", ".htd": "imagexpress", ".mlf": "cellvoyager", ".mrf": "cellvoyager"}
+
+
 def read_source(path: Path, settings: IngestSettings) -> list[SourcePlate]:
     """List the plates of one source, with the reader asked for or the first that recognises it.
 
@@ -42,18 +46,27 @@ def read_source(path: Path, settings: IngestSettings) -> list[SourcePlate]:
     source = Source(path)
     if settings.source != "auto":
         return READERS[settings.source].read(source, settings)
-    for reader in READERS.values():
+    for reader in _readers_for(source):
         if (evidence := reader.recognise(source, settings)) is not None:
             logger.info("%s: %s", path, evidence)
             return reader.read(source, settings)
     raise _unrecognised(source)
 
 
+def _readers_for(source: Source) -> list[SourceReader]:
+    """All readers for a folder; for a file those that take it for what it says, not for the folder around it."""
+    if not source.path.is_file():
+        return list(READERS.values())
+    suffix = source.path.suffix.lower()
+    names = {"load-data", "ome-tiff", _INDEXES.get(suffix, "load-data")}
+    return [reader for name, reader in READERS.items() if name in names]
+
+
 def _unrecognised(source: Source) -> InputError:
     images = source.files()
     if source.path.is_file():
         found = f"{source.path} is no file that describes a plate"
-        return InputError(found, hint="name the folder of images, or a load_data.csv")
+        return InputError(found, hint="name the folder of images, or an index such as load_data.csv")
     if not images:
         found = f"{source.path} holds no TIFF images"
         return InputError(found, hint="name the folder that holds the images, or one above it")
