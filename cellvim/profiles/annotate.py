@@ -78,7 +78,11 @@ def annotate(
     if platemap is not None:
         from cellvim.store.platemap import join_platemap, read_platemap
 
-        profiles = replace(profiles, metadata=join_platemap(profiles.metadata, read_platemap(platemap)))
+        metadata = profiles.metadata
+        plates = (
+            metadata[PLATE].cast(pl.String).drop_nulls().unique().to_list() if PLATE in metadata else None
+        )
+        profiles = replace(profiles, metadata=join_platemap(metadata, read_platemap(platemap, plates)))
     profiles = name_perturbations(profiles, perturbation)
     profiles = mark_controls(profiles, control)
     # A negative control may come without a name; it needs one only to be shown.

@@ -1,7 +1,9 @@
 """Plate maps from JUMP, LINCS and plain laboratories end up in the same columns."""
 
+import gzip
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -176,3 +178,112 @@ def test_real_plate_maps(shared: Path) -> None:
         assert (table["Metadata_ControlType"] == control).sum() == count
     genotypes = read_platemap(data / "nf1_schwann" / "platemap_NF1_plate2.csv")
     assert genotypes.filter(Metadata_Well="B07")["Metadata_genotype"].to_list() == ["Null"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "map.CSV"
+    path.write_bytes("well;compound;dose;unit\r\na1;Café;0,5;µM\r\n".encode(encoding))
+    assert read_platemap(path)["Metadata_Perturbation"].to_list() == ["Café@0,5 µM"]
+
+
+def test_text_files_by_their_content(tmp_path: Path) -> None:
+    assert read_platemap(write(tmp_path, "well,drug\nA1,x\n", "map.txt")).height == 1
+    packed = tmp_path / "map.tsv.gz"
+    packed.write_bytes(gzip.compress(b"well\tdrug, salt\nA1\tx\n"))
+    assert read_platemap(packed)["Metadata_drug, salt"].to_list() == ["x"]
+
+
+def test_a_table_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "map.csv.gz"
+    bomb.write_bytes(gzip.compress(b"well\n" + bytes(300 << 20), 1))
+    with pytest.raises(InputError, match="more than 256 MB"):
+        read_platemap(bomb)
+
+
+def test_columns_of_lists_are_left_out(tmp_path: Path) -> None:
+    rows = {"well": ["A1"], "pert": ["x"], "targets": [["a", "b"]], "raw": [b"\xff"], "facts": [{"a": 1}]}
+    pl.DataFrame(rows).with_columns(batch=pl.lit("b").cast(pl.Categorical)).write_parquet(
+        tmp_path / "m.parquet"
+    )
+    assert read_platemap(tmp_path / "m.parquet").rows() == [("A01", "x", None, "x", "b")]
+
+
+def test_a_list_of_barcodes_gives_each_plate_its_map(tmp_path: Path) -> None:
+    write(tmp_path, "Metadata_Plate,Plate_Map_Name,Batch\n007,one,1\nP 2,two,2\nP3,one,3\n", "list.csv")
+    write(tmp_path, "well,pert,ratio\nA1,x,1\nA2,y,2\n", "one.csv")
+    write(tmp_path, "plate\twell\tpert\tratio\nP_2\tA1\tz\thigh\nother\tA1\tw\tlow\n", "two.txt")
+    whole = read_platemap(tmp_path / "list.csv")
+    columns = ["Metadata_Plate", "Metadata_Well", "Metadata_Perturbation", "Metadata_Batch"]
+    assert whole.select(columns).rows() == [
+        *[("007", "A01", "x", 1), ("007", "A02", "y", 1)],
+        ("P 2", "A01", "z", 2),
+        *[("P3", "A01", "x", 3), ("P3", "A02", "y", 3)],
+    ]
+    assert read_platemap(tmp_path / "list.csv", ["007", "P9"])["Metadata_ratio"].to_list() == [1, 2]
+    table = pl.DataFrame({"Metadata_Plate": ["P_2", "007"], "Metadata_Well": ["A01", "A02"]})
+    joined = join_platemap(table, read_platemap(tmp_path / "list.csv", ["P_2", "007"]))
+    assert joined["Metadata_Perturbation"].to_list() == ["z", "y"]
+    (tmp_path / "two.txt").unlink()
+    assert read_platemap(tmp_path / "list.csv", ["P3"]).height == 2
+    with pytest.raises(NotFoundError, match="no plate map of plate P 2"):
+        read_platemap(tmp_path / "list.csv")
+    with pytest.raises(InputError, match=r"no plate 'P9' \(it has 007, P 2, P3\)"):
+        read_platemap(tmp_path / "list.csv", ["P9"])
+
+
+def test_a_map_of_several_plates_is_no_template(tmp_path: Path) -> None:
+    write(tmp_path, "barcode,plate_map\nP1,m\n", "list.csv")
+    write(tmp_path, "plate,well\nQ1,A1\nQ2,A1\n", "m.csv")
+    with pytest.raises(InputError, match=r"m.csv has several rows for P1/A01"):
+        read_platemap(tmp_path / "list.csv")
+
+
+def test_a_plate_is_found_under_either_of_its_names() -> None:
+    platemap = pl.DataFrame(
+        {"Metadata_Plate": ["BC1", "P1"], "Metadata_Well": ["A01"] * 2, "Metadata_x": [1, 2]}
+    )
+    assert select_plate(platemap, "P1", "BC1").rows() == [("P1", "A01", 2)]
+    assert select_plate(platemap, "mine", "BC1").rows() == [("mine", "A01", 1)]
+    with pytest.raises(InputError, match="no plate 'BC9'"):
+        select_plate(platemap, "mine", "BC9")
+
+
+@pytest.mark.parametrize("name", ["map.csv", "map.parquet", "map.csv.gz"])
+def test_mutants_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    rows = {"well": ["A1", "B02", "AF48"], "compound": ["DMSO", "x, y", None], "dose": ["0", "1.5", ""]}
+    if name.endswith("parquet"):
+        pl.DataFrame(rows).write_parquet(path)
+        content = path.read_bytes()
+    else:
+        text = pl.DataFrame(rows).write_csv().encode()
+        content = gzip.compress(text) if name.endswith("gz") else text
+    pieces = [
+        b"\0",
+        b'"',
+        b"\xff\xfe",
+        b"\n",
+        b",",
+        b";;;",
+        b"\xf0\x9f\x98\x80",
+        b"9" * 400,
+        b"well,",
+        b"PAR1",
+    ]
+    outcomes = {"read": 0, "refused": 0}
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        changed = bytearray(content)
+        for _ in range(generator.integers(1, 4)):
+            at, end = sorted(generator.integers(0, len(changed) + 1, 2).tolist())
+            piece = pieces[generator.integers(len(pieces))] if generator.random() < 0.5 else b""
+            changed[at : min(end, at + 5)] = piece
+        path.write_bytes(changed)
+        try:
+            select_plate(read_platemap(path), "P")
+            outcomes["read"] += 1
+        except InputError:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 30
+    assert outcomes["read"] > (30 if name == "map.csv" else -1)
