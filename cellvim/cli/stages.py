@@ -11,6 +11,7 @@ from cellvim.config import (
     Backbone,
     EmbedSettings,
     EvaluateSettings,
+    IlluminationMethod,
     IlluminationMode,
     IngestSettings,
     Preset,
@@ -59,6 +60,10 @@ def ingest(
         IlluminationMode,
         typer.Option(help="Correct uneven illumination: on reading, or in the stored pixels."),
     ] = "none",
+    illumination_method: Annotated[
+        IlluminationMethod,
+        typer.Option(help="Learn it from the smoothed mean image, or by BaSiC (needs basicpy)."),
+    ] = "mean",
     workers: Annotated[int, typer.Option(min=1, help="Fields at a time.")] = 2,
     dry_run: Annotated[
         bool,
@@ -85,7 +90,8 @@ def ingest(
         {
             "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
             "source": source, "channels": channels, "drop_channels": drop_channels, "on_missing": on_missing,
-            "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination, "workers": workers,
+            "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination,
+            "illumination_method": illumination_method, "workers": workers,
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip

@@ -20,6 +20,7 @@ SourceKind = Literal[
     "cellomics",
 ]
 IlluminationMode = Literal["none", "on-read", "baked"]
+IlluminationMethod = Literal["mean", "basic"]
 TaskName = Literal["activity", "distinctiveness", "replicate_retrieval", "probe"]
 
 
@@ -52,6 +53,8 @@ class IngestSettings(Settings):
     """Blosc codec of the pixels."""
     illumination: IlluminationMode = "none"
     """Divide out each channel's uneven illumination: when pixels are read, or in the pixels that are stored."""
+    illumination_method: IlluminationMethod = "mean"
+    """How it is learned: from the smoothed mean image, or by BaSiC, for which `basicpy` must be installed."""
     workers: Positive = 2
     """Fields read and compressed at the same time."""
     overwrite: bool = False

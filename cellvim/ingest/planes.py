@@ -118,7 +118,8 @@ def _wanted_z(planes: Iterable[Plane], channel: str, settings: IngestSettings) -
         return (settings.z,) if settings.z in stack else ()
     if _FLAT in found:
         return (_FLAT,)
-    if settings.z == "max" and len(stack) < 2 and _PROJECTION in found:
+    fewest = {"max": 2, "focus": 1}.get(settings.z, 0)
+    if len(stack) < fewest and _PROJECTION in found:
         return (_PROJECTION,)
     return stack
 

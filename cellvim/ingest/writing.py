@@ -6,21 +6,26 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import json_bytes
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, DiskError, InputError
 from cellvim.ingest.fields import FieldFailedError, FieldResult, Job, ingest_field
+from cellvim.ingest.findings import describe_pixels
+from cellvim.ingest.illumination import learn_illumination
 from cellvim.ingest.preflight import Preflight
+from cellvim.ingest.qc_page import PlateView, render_page
 from cellvim.ingest.preflight_report import PlateReport
 from cellvim.ingest.summary import PlateResult
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_file
 from cellvim.store import PlateWriter
+from cellvim.store.statistics import PlateStatistics
+from cellvim.store.signature import RUN_FILE, signed
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +73,9 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
     started = time.monotonic()
     run = Run("ingest", settings)
     writer = make_writer(check, settings)
+    findings: list[str] = []
     with writer.companion.locked():
+        writer = replace(writer, illumination=learn_illumination(check, settings))
         writer.begin(overwrite=settings.overwrite)
         done = write_fields(Job(check, writer, settings, was_finished=writer.is_finished))
         result = replace(
@@ -82,12 +89,23 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
             was_resumed=any(field.status == "already there" for field in done.fields),
             seconds=round(time.monotonic() - started, 3),
         )
-        writer.companion.write("run.json", json_bytes(_record(run, check, result, settings).as_dict()))
-        writer.finish([field.key for field in done.fields], skipped=result.skipped, platemap=platemap)
+        writer.companion.write(RUN_FILE, signed(_record(run, check, result, settings).as_dict()))
+        writer.finish(
+            [field.key for field in done.fields],
+            skipped=result.skipped,
+            platemap=platemap,
+            render=partial(_render, PlateView(check, writer, result.skipped), findings),
+        )
     logger.info(
         "%s: %d fields of %d wells in %.1f s", result.path, result.fields, result.wells, result.seconds
     )
-    return result
+    return replace(result, warnings=(*result.warnings, *findings))
+
+
+def _render(view: PlateView, findings: list[str], statistics: PlateStatistics) -> str:
+    """Make the plate's page, and note on the way what the summary says of its pixels."""
+    findings += describe_pixels(statistics)
+    return render_page(view, statistics)
 
 
 def make_writer(check: Preflight, settings: IngestSettings) -> PlateWriter:
@@ -163,4 +181,10 @@ def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSet
         wells=result.wells, fields=result.fields, skipped=len(result.skipped), failed=len(result.failed)
     )
     run.facts.update(source=result.evidence, bytes_in=result.bytes_in, bytes_out=result.bytes_out)
+    run.facts.update(acquired=check.plate.acquired, barcode=check.plate.barcode)
+    run.facts["wavelengths"] = {
+        stain: asdict(check.plate.wavelengths[key])
+        for key, stain in check.stains.items()
+        if key in check.plate.wavelengths
+    }
     return run

@@ -111,8 +111,9 @@ def _largest(records: Sequence[FieldRecord], number: int, counts: Counts) -> int
 def _plane(counts: Counts, measures: Mapping[str, float], encoding: Encoding) -> dict[str, float]:
     """What follows from a plane's histogram, and from the plate's about the plane."""
     population = int(counts.sum())
-    largest = int(measures.get("largest", np.flatnonzero(counts)[-1]))
-    share = measures.get("share_at_largest", counts[largest] / population)
+    # Measured before the illumination was corrected; of planes that nobody measured, the histogram knows.
+    largest = int(measures["largest"] if "largest" in measures else np.flatnonzero(counts)[-1])
+    share = measures["share_at_largest"] if "share_at_largest" in measures else counts[largest] / population
     percentiles = percentiles_of(counts, (50, 99))
     return {
         "saturated_fraction": float(share) if largest >= encoding.ceiling else 0.0,
