@@ -1,6 +1,6 @@
 """Plates on disk: the only code that knows how they are laid out."""
 
-from cellvim.store.inspection import describe_plate, verify_plate
+from cellvim.store.inspection import describe_plate
 from cellvim.store.intensity import Intensity
 from cellvim.store.naming import (
     FieldKey,
@@ -13,6 +13,7 @@ from cellvim.store.naming import (
 from cellvim.store.platemap import compound_columns, name_compounds
 from cellvim.store.reader import PlateReader, find_plates
 from cellvim.store.records import SourceFile
+from cellvim.store.verification import verify_plate
 from cellvim.store.writer import PlateWriter
 
 __all__ = [
