@@ -18,14 +18,14 @@ from cellvim.ingest.fields import FieldFailedError, FieldResult, Job, ingest_fie
 from cellvim.ingest.findings import describe_pixels
 from cellvim.ingest.illumination import learn_illumination
 from cellvim.ingest.preflight import Preflight
-from cellvim.ingest.qc_page import PlateView, render_page
 from cellvim.ingest.preflight_report import PlateReport
+from cellvim.ingest.qc_page import PlateView, render_page
 from cellvim.ingest.summary import PlateResult
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_file
 from cellvim.store import PlateWriter
-from cellvim.store.statistics import PlateStatistics
 from cellvim.store.signature import RUN_FILE, signed
+from cellvim.store.statistics import PlateStatistics
 
 logger = logging.getLogger(__name__)
 

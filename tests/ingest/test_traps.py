@@ -6,8 +6,10 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import tifffile
 
@@ -295,3 +297,51 @@ def test_json_of_a_refused_plate_is_json(export: Path, ingest: Ingest) -> None:
         "files": [LAST],
         "problem": f"{LAST} is filled with zeros",
     }
+
+
+def test_an_uncompressed_file_with_a_zeroed_middle(export: Path, ingest: Ingest, tmp_path: Path) -> None:
+    """It reads without complaint. The plate is made, and the plane is flagged."""
+    path = export / FIRST
+    content = bytearray(path.read_bytes())
+    content[40_000:60_000] = bytes(20_000)
+    path.write_bytes(content)
+    code, out, _ = ingest()
+    assert code == 0
+    assert "note: 1 plane is partly blank: B02/1 DAPI (see qc.html)" in out
+    planes = quality_of(tmp_path)
+    assert planes.pop((*("B02", 1), "DAPI"))["empty_fraction"] > 0.1
+    assert {row["empty_fraction"] for row in planes.values()} == {0.0}
+
+
+def quality_of(tmp_path: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
+    (path,) = (tmp_path / "out").glob("*.cellvim/quality.parquet")
+    rows = pl.read_parquet(path).iter_rows(named=True)
+    return {(row["Metadata_Well"], row["Metadata_Site"], row["channel"]): row for row in rows}
+
+
+def test_eight_bits_stored_times_257(shared: Path, ingest: Ingest) -> None:
+    source = shared / "data/nf1_schwann/images"
+    code, out, err = ingest("--pattern", "{well}_{}_{}_{field}_{channel}_{}.tif", source=source)
+    assert code == 0
+    assert "8-bit values stored times 257" in out + err
+
+
+def test_saturated_planes(export: Path, ingest: Ingest, tmp_path: Path) -> None:
+    pixels = tifffile.imread(export / FIRST)
+    pixels[pixels > np.median(pixels)] = 65535
+    tifffile.imwrite(export / FIRST, pixels)
+    code, out, _ = ingest()
+    assert code == 0
+    assert "note: 1 plane is saturated: B02/1 DAPI (see qc.html)" in out
+    planes = quality_of(tmp_path)
+    spoilt = planes.pop(("B02", 1, "DAPI"))
+    assert spoilt["saturated_fraction"] == pytest.approx((pixels == 65535).mean())
+    assert "saturated" in spoilt["flags"]
+    assert not any("saturated" in row["flags"] for row in planes.values())
+
+
+def test_one_picture_under_two_names(export: Path, ingest: Ingest) -> None:
+    shutil.copyfile(export / FIRST, export / "9987_B02_s1_w2.TIF")
+    code, out, _ = ingest()
+    assert code == 0
+    assert "note: 2 planes have the pixels of another: B02/1 DAPI = B02/1 FITC" in out
