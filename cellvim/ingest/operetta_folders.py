@@ -110,13 +110,15 @@ class Locator:
     """Finds the files that an index names, among those that were found in the source and nowhere else."""
 
     def __init__(self, measurement: Measurement, folder: Path, files: Iterable[Path]) -> None:
-        self._measurement = measurement
-        self._files = {path.relative_to(folder).parts: path for path in files}
-        inside = measurement.index.parent.resolve()
-        base = inside.relative_to(folder.resolve()).parts if inside.is_relative_to(folder.resolve()) else ()
+        self._index = measurement.index
+        start = 0 if folder == Path() else len(str(folder)) + 1
+        self._files = {str(path)[start:]: path for path in files}
+        inside, top = measurement.index.parent.resolve(), folder.resolve()
+        base = inside.relative_to(top).parts if inside.is_relative_to(top) else ()
+        places = [base, (*base, "Images"), (*base[:-1], "images"), ()]
+        self._bases = ["".join(f"{part}/" for part in place) for place in dict.fromkeys(places)]
         # The folder given may be the images' own, with the index above it.
-        self._given = folder.resolve().name.lower()
-        self._bases = [base, (*base, "Images"), (*base[:-1], "images"), ()]
+        self._given = top.name.lower()
 
     def __call__(self, url: str) -> Path | None:
         """Path of a file as the index names it; None if it is not there.
@@ -124,30 +126,33 @@ class Locator:
         Raises:
             InputError: The name leads out of the measurement.
         """
-        relative = PureWindowsPath(url)
-        if relative.anchor or ".." in relative.parts:
-            found = f"{self._measurement.index} names {url!r}, which lies outside of the measurement"
-            raise InputError(found, hint="do not trust this index")
-        parts = relative.parts
-        tried = [(*base, *parts) for base in self._bases]
-        if well := _WELL.match(parts[-1] if parts else ""):
-            tried += [(*base, well[0], *parts) for base in self._bases]
-        if parts and parts[0].lower() == self._given:
-            tried.append(parts[1:])
-        exact = next((self._files[name] for name in tried if name in self._files), None)
-        if exact is not None:
-            return exact
-        lower = [tuple(part.lower() for part in name) for name in tried]
-        return next((self._lower[name] for name in lower if name in self._lower), None)
+        *folders, name = self._parts(url)
+        below = [folders]
+        if folders and folders[0].lower() == self._given:
+            below.append(folders[1:])
+        if well := _WELL.match(name):
+            below.append([*folders, well[0]])
+        tried = [base + "/".join((*place, name)) for place in below for base in self._bases]
+        found = next((self._files[path] for path in tried if path in self._files), None)
+        if found is None:
+            found = next((self._lower[path.lower()] for path in tried if path.lower() in self._lower), None)
+        return found
 
     def lost(self, url: str) -> Path:
         """Where a file should be that is not there."""
-        return self._measurement.index.parent.joinpath(*PureWindowsPath(url).parts)
+        return self._index.parent.joinpath(*self._parts(url))
+
+    def _parts(self, url: str) -> tuple[str, ...]:
+        relative = PureWindowsPath(url)
+        if relative.anchor or ".." in relative.parts or not relative.name:
+            found = f"{self._index} names {url!r}, which lies outside of the measurement"
+            raise InputError(found, hint="do not trust this index")
+        return relative.parts
 
     @cached_property
-    def _lower(self) -> Mapping[tuple[str, ...], Path]:
+    def _lower(self) -> Mapping[str, Path]:
         """Windows does not tell `.TIF` from `.tif`."""
-        return {tuple(part.lower() for part in name): path for name, path in self._files.items()}
+        return {name.lower(): path for name, path in self._files.items()}
 
 
 def _safe(name: str, home: Path) -> str:
