@@ -13,6 +13,7 @@ from cellvim.ingest.ome_tiff import OmeTiffReader
 from cellvim.ingest.ome_zarr import OmeZarrReader
 from cellvim.ingest.operetta import OperettaReader
 from cellvim.ingest.pattern import PatternReader
+from cellvim.ingest.pattern_hint import suggest_pattern
 from cellvim.ingest.sources import Source, SourcePlate, SourceReader, some
 
 logger = logging.getLogger(__name__)
@@ -72,4 +73,6 @@ def _unrecognised(source: Source) -> InputError:
         return InputError(found, hint="name the folder that holds the images, or one above it")
     names = some([path.name for path in images])
     found = f"{source.path}: {len(images)} images, of no kind that cellvim recognises: {names}"
-    return InputError(found, hint="describe the names: --pattern '{well}_{field}_{channel}.tif'")
+    guess = suggest_pattern([path.relative_to(source.folder) for path in images])
+    pattern = guess or "{well}_{field}_{channel}.tif"
+    return InputError(found, hint=f"describe the names: --pattern '{pattern}'")
