@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
 from cellvim.ingest.cellvoyager_index import HINT, Record, iso_time, read_records
-from cellvim.ingest.cellvoyager_names import is_correction, is_named, read_names
+from cellvim.ingest.cellvoyager_names import is_correction, is_named, named_otherwise, read_names
 from cellvim.ingest.cellvoyager_settings import Described, Detail, Protocol, describe
 from cellvim.ingest.locate import refuse_shared
 from cellvim.ingest.plate_names import tell_apart
@@ -54,8 +54,9 @@ class _Measurement:
 
     Attributes:
         wells: Named by records of errors.
-        others: Type of the records that are no images, to the first one's text and their number.
+        began: Time of the first image.
         name: What the images' names begin with; empty if an index says it better.
+        index: None if the images' names are all there is.
     """
 
     root: Path
@@ -65,6 +66,7 @@ class _Measurement:
     wells: dict[str, None] = field(default_factory=dict)
     began: str = ""
     name: str = ""
+    index: Path | None = None
 
     @property
     def own_name(self) -> str:
@@ -91,6 +93,7 @@ class _Measurement:
             wavelengths={key: protocol.wavelengths[key] for key in channels if key in protocol.wavelengths},
             acquired=detail.began or iso_time(self.began),
             barcode=detail.plate or None,
+            described_by=(*((self.index,) if self.index else ()), *self.described.files),
         )
 
 
@@ -120,7 +123,7 @@ def _read_index(index: Path, source: Source, indexes: Sequence[Path]) -> _Measur
         for path in source.files()
         if path.is_relative_to(root) and not any(path.is_relative_to(other) for other in nested)
     ]
-    measurement = _Measurement(root, describe(root, source))
+    measurement = _Measurement(root, describe(root, source), index=index)
     locate = _Locator(root, images)
     seen = _Seen()
     for record in read_records(index):
@@ -147,6 +150,7 @@ class _Seen:
     first: dict[str, str] = field(default_factory=dict)
     projections: Counter[str] = field(default_factory=Counter)
     tiles: set[int] = field(default_factory=set)
+    misnamed: list[str] = field(default_factory=list)
     began: str = ""
 
     def add(self, record: Record) -> None:
@@ -169,6 +173,11 @@ class _Seen:
         if self.projections:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(self.projections.items()))
             notes.append(f"projected by the instrument: {kinds}")
+        if self.misnamed:
+            notes.append(
+                f"{len(self.misnamed)} images are named for another place than the index gives them: "
+                f"{some(self.misnamed)}"
+            )
         if len(self.tiles) > 1:
             notes.append(f"fields are tiled in {len(self.tiles)}: tiles are not stitched")
         return notes
@@ -186,9 +195,12 @@ def _plane(record: Record, locate: "_Locator", seen: _Seen, index: Path) -> Plan
             found = f"{index}: the record of {record.text!r} lies in row {row} column {column}, outside of any plate"
             raise InputError(found, hint=HINT)
         key = seen.fields[row, column, site] = FieldKey(well, site)
+    path = locate(record.text)
+    if named_otherwise(path.name, key, channel):
+        seen.misnamed.append(f"{path.name} ({key}, channel {channel})")
     is_projection = bool(record.projection)
     z = None if is_projection else record.z
-    return Plane(locate(record.text), key, str(channel), z=z, t=record.t, is_projection=is_projection)
+    return Plane(path, key, str(channel), z=z, t=record.t, is_projection=is_projection)
 
 
 class _Locator:

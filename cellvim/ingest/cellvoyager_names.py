@@ -28,6 +28,17 @@ def is_named(path: Path) -> bool:
     return (_CELLVOYAGER.fullmatch(path.name) or _CQ1.fullmatch(path.name)) is not None
 
 
+def named_otherwise(name: str, key: FieldKey, channel: int) -> bool:
+    """Whether an image's name says another field or channel than its index does."""
+    match = _CELLVOYAGER.fullmatch(name) or _CQ1.fullmatch(name)
+    if match is None:
+        return False
+    well = match.groupdict().get("well")
+    return (int(match["site"]), int(match["channel"])) != (key.site, channel) or (
+        well is not None and well.upper() != key.well
+    )
+
+
 def is_correction(path: Path) -> bool:
     return _CORRECTION.fullmatch(path.name) is not None
 

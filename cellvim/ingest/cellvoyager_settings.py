@@ -61,12 +61,14 @@ class Described:
     """What is known about a measurement beside its images.
 
     Attributes:
-        notes: Which of the files are absent or damaged, and what that costs.
+        files: The .mrf and the .mes, where they are.
+        notes: Which of them are absent or damaged, and what that costs.
     """
 
-    detail: Detail = field(default_factory=Detail)
-    protocol: Protocol = field(default_factory=Protocol)
-    notes: tuple[str, ...] = ()
+    detail: Detail
+    protocol: Protocol
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
 def describe(root: Path, source: Source) -> Described:
@@ -74,7 +76,8 @@ def describe(root: Path, source: Source) -> Described:
     notes: list[str] = []
     details = _beside(root, source, ".mrf")
     named = [path for path in details if path.name.lower() == "measurementdetail.mrf"]
-    detail = _read((named or details)[:1], read_detail, Detail(), notes)
+    details = (named or details)[:1]
+    detail = _read(details, read_detail, Detail(), notes)
     if not details:
         notes.append("no MeasurementDetail.mrf: the pixel size is unknown")
     if detail.plate.lower() == _NO_NAME:
@@ -90,7 +93,7 @@ def describe(root: Path, source: Source) -> Described:
         notes.append("no .mes file: channels keep their numbers")
     chosen = chosen or (protocols if len(protocols) == 1 else [])
     protocol = _read(chosen, read_protocol, Protocol(), notes)
-    return Described(detail, protocol, tuple(notes))
+    return Described(detail, protocol, (*details, *chosen), tuple(notes))
 
 
 def read_detail(path: Path) -> Detail:

@@ -32,6 +32,7 @@ class _Found:
 
     planes: list[Plane] = field(default_factory=list)
     thumbnails: int = 0
+    strangers: list[str] = field(default_factory=list)
 
 
 class ImageXpressReader:
@@ -78,9 +79,11 @@ def _find_images(source: Source) -> dict[tuple[Path, str], _Found]:
     plates: dict[tuple[Path, str], _Found] = {}
     places: dict[Path, tuple[Path, dict[str, int]]] = {}
     fields: dict[tuple[str, int], FieldKey] = {}
+    strangers: list[Path] = []
     for path in source.files():
         match = _NAME.fullmatch(path.name)
         if match is None:
+            strangers.append(path)
             continue
         if path.parent not in places:
             places[path.parent] = _place(path.parent, source.folder)
@@ -92,6 +95,8 @@ def _find_images(source: Source) -> dict[tuple[Path, str], _Found]:
         key = FieldKey(parse_well(match["well"]), int(match["site"] or 1))
         key = fields.setdefault((key.well, key.site), key)
         found.planes.append(_plane(path, key, match, numbers))
+    for (root, _), found in plates.items():
+        found.strangers = [path.name for path in strangers if path.is_relative_to(root)]
     return plates
 
 
@@ -162,8 +167,10 @@ def _plate(
         *headers.copies(stains),
         *notes,
     ]
-    if found.thumbnails:
-        notes.append(f"{found.thumbnails} thumbnails skipped")
+    if found.strangers:
+        notes.append(
+            f"{len(found.strangers)} images are not named as MetaXpress does: {some(found.strangers)}"
+        )
     return SourcePlate(
         name=name,
         folder=folder,

@@ -3,7 +3,6 @@
 import re
 import shutil
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,9 @@ import tifffile
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, PreflightError
 from cellvim.ingest import ingest_plates
-from cellvim.ingest.cellvoyager import CellVoyagerReader
 from cellvim.ingest.cellvoyager_index import read_records
 from cellvim.ingest.detect import read_source
-from cellvim.ingest.sources import Source, SourcePlate, Wavelengths
+from cellvim.ingest.sources import SourcePlate, Wavelengths
 from cellvim.store import FieldKey, PlateReader
 
 NAMESPACE = 'xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0"'
@@ -72,7 +70,6 @@ PLACES = [
     for site in (1, 2)
     for z, channel in ((1, 1), (2, 1), (1, 2))
 ]
-Write = Callable[..., Path]
 
 
 def name_of(row: int, column: int, site: int, z: int, channel: int, *, action: int = 1) -> str:
@@ -103,7 +100,7 @@ def read(path: Path, **changes: object) -> list[SourcePlate]:
 
 @pytest.fixture
 def measurement(tmp_path: Path) -> Path:
-    """A small measurement with an error, two correction images and an image that the index does not name."""
+    """With an error, two correction images and an image that the index does not name."""
     folder = tmp_path / "P7_20230918"
     names = [name_of(*place) for place in PLACES]
     touch(
@@ -142,6 +139,7 @@ def test_what_the_instrument_says(named: str, measurement: Path) -> None:
     assert plate.evidence == "CellVoyager: found MeasurementData.mlf"
     assert (plate.name, plate.barcode, plate.pixel_size_um) == ("P7", "P7", 0.325)
     assert plate.acquired == "2023-09-18T13:58:39.401493+02:00"
+    assert {path.suffix for path in plate.described_by} == {".mlf", ".mrf", ".mes"}
     assert plate.stains == {"1": "DNA", "2": "µ-Actin 488"}
     # Two lasers at once: neither is the excitation.
     assert plate.wavelengths == {"1": Wavelengths(405.0, 445.0), "2": Wavelengths(None, 525.0)}
@@ -191,10 +189,7 @@ def test_paths_of_windows_byte_order_marks_and_other_encodings(tmp_path: Path) -
     index = tmp_path / "MeasurementData.mlf"
     index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
     (plate,) = read(tmp_path)
-    assert [plane.path.relative_to(tmp_path).as_posix() for plane in plate.planes] == [
-        "Image/Sub/A.TIF",
-        "moved/b.tif",
-    ]
+    assert [plane.path for plane in plate.planes] == [tmp_path / "Image/Sub/A.TIF", tmp_path / "moved/b.tif"]
     assert plate.stains["2"] == "µ-Actin 488"
     assert plate.notes == ()
 
@@ -253,8 +248,8 @@ def test_channels_of_several_pixel_sizes_have_none(measurement: Path) -> None:
     text = (measurement / "MeasurementDetail.mrf").read_text()
     (measurement / "MeasurementDetail.mrf").write_text(text.replace('bts:Ch="3"', 'bts:Ch="2"'))
     (plate,) = read(measurement)
-    assert plate.pixel_size_um is None
-    assert plate.notes[-1] == "the channels have several pixel sizes (0.325, 0.65 um): none is recorded"
+    note = "the channels have several pixel sizes (0.325, 0.65 um): none is recorded"
+    assert (plate.pixel_size_um, plate.notes[-1]) == (None, note)
 
 
 def test_two_actions_double_a_plane_unless_their_channels_differ(tmp_path: Path) -> None:
@@ -342,9 +337,16 @@ def test_names_alone_that_number_the_wells(tmp_path: Path) -> None:
 
 def test_two_measurements_of_one_plate_are_told_apart(measurement: Path) -> None:
     shutil.copytree(measurement, measurement.parent / "second")
-    plates = read(measurement.parent)
-    assert [(plate.name, plate.barcode) for plate in plates] == [("P7_20230918", "P7"), ("second", "P7")]
-    assert [len(plate.planes) for plate in plates] == [12, 12]
+    found = [(plate.name, plate.barcode, len(plate.planes)) for plate in read(measurement.parent)]
+    assert found == [("P7_20230918", "P7", 12), ("second", "P7", 12)]
+
+
+def test_an_index_that_contradicts_the_names_of_its_images_is_named(measurement: Path) -> None:
+    index = measurement / "MeasurementData.mlf"
+    index.write_text(index.read_text().replace('bts:Column="3"', 'bts:Column="4"', 1))
+    (plate,) = read(measurement)
+    note = f"than the index gives them: {name_of(5, 3, 1, 1, 1)} (E04/1, channel 1)"
+    assert any(line.endswith(note) for line in plate.notes)
 
 
 def test_tiles_are_named(tmp_path: Path) -> None:
@@ -369,10 +371,8 @@ def test_a_long_index_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 def test_folders_of_other_kinds_are_not_recognised(tmp_path: Path) -> None:
     touch(tmp_path, "P_B02_s1_w1.tif")
-    settings = IngestSettings(sources=(tmp_path,), out=tmp_path)
-    assert CellVoyagerReader().recognise(Source(tmp_path), settings) is None
     with pytest.raises(InputError, match=r"no MeasurementData.mlf, and no names such as"):
-        CellVoyagerReader().read(Source(tmp_path), settings)
+        read(tmp_path, source="cellvoyager")
 
 
 @pytest.mark.parametrize("name", ["MeasurementData.mlf", "MeasurementDetail.mrf", "Minimal.mes"])

@@ -98,7 +98,8 @@ def test_thumbnails_are_skipped_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, "P_B02_s1_w1.tif", f"P_B02_s1_w1_thumb{GUID}.tif", "P_B02_s2_thumb.tif", "other.tif")
     (plate,) = read(tmp_path)
     assert len(plate.planes) == 1
-    assert plate.notes == ("2 thumbnails skipped",)
+    assert plate.thumbnails == 2
+    assert plate.notes == ("1 images are not named as MetaXpress does: other.tif",)
 
 
 def test_projections_are_no_planes(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_plan_of_a_foreign_code_page_promises_too_much(tmp_path: Path) -> None
     assert plan.stains == {"1": "DAPI", "2": "Texas, Red", "3": "Cy5", "4": "TL"}
     assert (plan.wells, plan.sites) == (("A02", "B01", "B02"), 3)
     (plate,) = read(tmp_path)
-    assert plate.evidence == "ImageXpress: found P.HTD"
+    assert (plate.evidence, plate.described_by) == ("ImageXpress: found P.HTD", (path,))
     assert plate.declared_wells == ("A02", "B01", "B02")
     assert plate.notes == (
         "P.HTD declares wavelengths without any file: 3 (Cy5)",
