@@ -38,7 +38,8 @@ class CellVoyagerReader:
         home = _home(source)
         indexes = _find_indexes(home)
         if indexes:
-            measurements = [_read_index(index, home, indexes) for index in indexes]
+            images = _share_out(home.files(), [index.parent for index in indexes])
+            measurements = [_read_index(index, images[index.parent], home) for index in indexes]
         else:
             measurements = [
                 _Measurement(root, describe(root, source), list(planes), name=name)
@@ -115,14 +116,22 @@ def _find_indexes(source: Source) -> list[Path]:
     return [path for path in source.files(frozenset({".mlf"})) if path.name.lower() == _INDEX]
 
 
-def _read_index(index: Path, source: Source, indexes: Sequence[Path]) -> _Measurement:
+def _share_out(images: Sequence[Path], roots: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Give each image to the innermost measurement whose folder it lies in."""
+    shares: dict[Path, list[Path]] = {root: [] for root in roots}
+    owners: dict[Path, Path | None] = {}
+    for path in images:
+        folder = path.parent
+        if folder not in owners:
+            owners[folder] = next((above for above in (folder, *folder.parents) if above in shares), None)
+        owner = owners[folder]
+        if owner is not None:
+            shares[owner].append(path)
+    return shares
+
+
+def _read_index(index: Path, images: Sequence[Path], source: Source) -> _Measurement:
     root = index.parent
-    nested = [other.parent for other in indexes if other.parent != root and other.is_relative_to(root)]
-    images = [
-        path
-        for path in source.files()
-        if path.is_relative_to(root) and not any(path.is_relative_to(other) for other in nested)
-    ]
     measurement = _Measurement(root, describe(root, source), index=index)
     locate = _Locator(root, images)
     seen = _Seen()

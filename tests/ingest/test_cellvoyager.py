@@ -142,7 +142,7 @@ def test_what_the_instrument_says(named: str, measurement: Path) -> None:
     assert {path.suffix for path in plate.described_by} == {".mlf", ".mrf", ".mes"}
     assert plate.stains == {"1": "DNA", "2": "µ-Actin 488"}
     # Two lasers at once: neither is the excitation.
-    assert plate.wavelengths == {"1": Wavelengths(405.0, 445.0), "2": Wavelengths(None, 525.0)}
+    assert plate.wavelengths == {"1": Wavelengths(405, 445), "2": Wavelengths(None, 525)}
     assert plate.declared_wells == ("D08", "E03", "F08", "C14")
     assert plate.notes == (
         "1 record(s) of type 'ERR' are no images, first: 'AF Error at C14 No. 0 (SAMPLE)'",
@@ -336,9 +336,10 @@ def test_names_alone_that_number_the_wells(tmp_path: Path) -> None:
 
 
 def test_two_measurements_of_one_plate_are_told_apart(measurement: Path) -> None:
-    shutil.copytree(measurement, measurement.parent / "second")
-    found = [(plate.name, plate.barcode, len(plate.planes)) for plate in read(measurement.parent)]
-    assert found == [("P7_20230918", "P7", 12), ("second", "P7", 12)]
+    shutil.copytree(measurement, measurement / "second")
+    first, second = read(measurement)
+    assert (first.name, first.barcode, second.name, second.barcode) == ("P7_20230918", "P7", "second", "P7")
+    assert (len(first.planes), len(second.planes), first.notes) == (12, 12, second.notes)
 
 
 def test_an_index_that_contradicts_the_names_of_its_images_is_named(measurement: Path) -> None:
@@ -386,7 +387,6 @@ def test_damaged_files_give_planes_or_one_clear_error(name: str, measurement: Pa
             assert all(plate.planes for plate in read(measurement))
         except InputError:
             refused += 1
-    # Damage to the index shows at times; damage to the settings never costs the plate.
     assert refused > 10 if name.endswith("mlf") else refused == 0
 
 
