@@ -23,9 +23,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .venv: $(VENV)/.installed
 
-$(JUDGES)/.installed: tests/judges/requirements.txt
+$(JUDGES)/.installed: tests/judges/requirements.txt tests/judges/no_deps.txt
 	$(PYTHON) -m venv $(JUDGES)
-	$(JUDGES)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $<
+	$(JUDGES)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement tests/judges/requirements.txt
+	$(JUDGES)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps --requirement tests/judges/no_deps.txt
 	@touch $@
 
 # The Python of mamba-ssm alone: its scan in plain torch judges ours on machines that cannot compile CUDA.
