@@ -72,7 +72,7 @@ def _plate(measurement: Measurement, files: Sequence[Path], folder: Path) -> Sou
         raise InputError(found, hint="name the folder of the whole measurement")
     pairs = zip(index.images, paths, strict=True)
     planes = [_plane(image, path or locate.lost(image.url)) for image, path in pairs]
-    notes = [*_notes(index, measurement), *_strangers(files, paths)]
+    notes = [*_notes(index, measurement), *_strangers(files, paths), *_misnamed(planes)]
     name = _plate_name(index, measurement, notes)
     return SourcePlate(
         name=name,
@@ -84,9 +84,10 @@ def _plate(measurement: Measurement, files: Sequence[Path], folder: Path) -> Sou
         declared_wells=facts.declared_wells_of(index, notes),
         wavelengths=facts.wavelengths_of(index),
         acquired=facts.start_of(index, notes),
-        notes=tuple(notes),
         barcode=name,
         described_by=(measurement.index,),
+        # Last, as some of the others add to them.
+        notes=tuple(notes),
     )
 
 
@@ -125,6 +126,18 @@ def _strangers(files: Sequence[Path], named: Sequence[Path | None]) -> list[str]
     known = set(named)
     names = [path.name for path in files if path not in known]
     return [f"{len(names)} images are not in the index: {some(names)}"] if names else []
+
+
+def _misnamed(planes: Sequence[Plane]) -> list[str]:
+    """Harmony writes a plane's place into the name of its file as well: a digit that differs is damage."""
+    names = []
+    for plane in planes:
+        named = plane_of(plane.path)
+        if named and (named.field, named.channel, named.z) != (plane.field, plane.channel, plane.z):
+            names.append(f"{plane.path.name} ({plane.field}, channel {plane.channel}, plane {plane.z})")
+    if not names:
+        return []
+    return [f"{len(names)} images are named for another place than the index gives them: {some(names)}"]
 
 
 def _plate_name(index: Index, measurement: Measurement, notes: list[str]) -> str:

@@ -13,7 +13,7 @@ from cellvim.ingest import ingest_plates
 from cellvim.ingest.cellomics import CellomicsReader
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.sources import Source, SourcePlate
-from cellvim.store import FieldKey, PlateReader
+from cellvim.store import FieldKey, PlateReader, verify_plate
 
 PLATE = "AS_09125_050116030001"
 
@@ -137,6 +137,7 @@ def test_every_pixel_is_tifffiles(real_images: Path, tmp_path: Path) -> None:
         expected = [tifffile.imread(real_images / f"{stem}d{channel}.tif") for channel in (0, 2, 10)]
         np.testing.assert_array_equal(plate.read_field(field), np.stack(expected))
     assert len({plate.read_field(field).tobytes() for field in plate.fields}) == 4
+    assert verify_plate(plate.path) == []
 
 
 def test_a_channel_that_some_wells_lack_is_reported(real_images: Path, tmp_path: Path) -> None:

@@ -224,6 +224,20 @@ def test_oddities_are_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_images_named_for_another_place_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, NAME, harmony_name(2, field=4), "any.tiff")
+    write_index(
+        tmp_path / "Index.xml",
+        image(NAME, field=2),
+        image(harmony_name(2, field=4), channel=2, field=4),
+        image("any.tiff"),
+    )
+    (plate,) = read(tmp_path)
+    assert plate.notes == (
+        f"1 images are named for another place than the index gives them: {NAME} (B03/2, channel 1, plane 1)",
+    )
+
+
 def test_pages_of_columbus(tmp_path: Path) -> None:
     """Columbus names one file for all planes of a well, and the page of each in it."""
     pixels = np.arange(1, 2 * 4 * 4 + 1, dtype=np.uint16).reshape(2, 4, 4)
