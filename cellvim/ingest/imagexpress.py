@@ -23,6 +23,8 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _FOLDER = re.compile(r"(?P<kind>TimePoint|ZStep)_?(?P<number>\d{1,6})", re.IGNORECASE)
+# As the Broad Institute publishes plates, for example BBBC022_v1_images_20585w1.
+_WAVE_FOLDER = re.compile(r"(?P<plate>.*[^\W_])[ _-]?w(?P<wave>\d{1,2})", re.IGNORECASE)
 _APPENDED = re.compile(r"_(?:Plate_)?[\d._-]+", re.IGNORECASE)
 
 
@@ -97,7 +99,28 @@ def _find_images(source: Source) -> dict[tuple[Path, str], _Found]:
         found.planes.append(_plane(path, key, match, numbers))
     for (root, _), found in plates.items():
         found.strangers = [path.name for path in strangers if path.is_relative_to(root)]
-    return plates
+    return _join_wavelengths(plates)
+
+
+def _join_wavelengths(plates: Mapping[tuple[Path, str], _Found]) -> dict[tuple[Path, str], _Found]:
+    """Put together a plate of which every wavelength has a folder of its own, named after it."""
+    joined: dict[tuple[Path, str], dict[tuple[Path, str], _Found]] = {}
+    for (root, prefix), found in plates.items():
+        match = _WAVE_FOLDER.fullmatch(root.name)
+        is_own = match is not None and {plane.channel for plane in found.planes} == {str(int(match["wave"]))}
+        whole = (root.with_name(match["plate"]), prefix) if match and is_own else (root, prefix)
+        joined.setdefault(whole, {})[root, prefix] = found
+    result: dict[tuple[Path, str], _Found] = {}
+    for whole, parts in joined.items():
+        if len(parts) == 1:
+            result |= parts
+            continue
+        result[whole] = _Found(
+            [plane for part in parts.values() for plane in part.planes],
+            sum(part.thumbnails for part in parts.values()),
+            [name for part in parts.values() for name in part.strangers],
+        )
+    return result
 
 
 def _place(folder: Path, source: Path) -> tuple[Path, dict[str, int]]:

@@ -188,6 +188,20 @@ def test_plates_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
     ]
 
 
+def test_folders_of_one_wavelength_each_make_one_plate(tmp_path: Path) -> None:
+    for plate in ("20585", "20586"):
+        for wave in (1, 2):
+            touch(tmp_path, f"images_{plate}w{wave}/IXMtest_A01_s1_w{wave}{GUID}.tif")
+    # The folder's number is not that of its images: nothing says that these belong together.
+    touch(tmp_path, "x_w1/Q_A01_s1_w1.tif", "x_w2/Q_A01_s1_w1.tif")
+    assert [(plate.name, [plane.channel for plane in plate.planes]) for plate in read(tmp_path)] == [
+        ("images_20585", ["1", "2"]),
+        ("images_20586", ["1", "2"]),
+        ("x_w1", ["1"]),
+        ("x_w2", ["1"]),
+    ]
+
+
 def test_names_that_no_file_can_have() -> None:
     roots = [Path("/s/P1/images"), Path("/s/P2/images"), Path("/s/a/x"), Path("/s/b/x"), Path("/標")]
     own = ["HTS", "HTS", "標", "標", "標"]
