@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 from xml.sax import SAXParseException
 from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl
@@ -15,6 +16,7 @@ from xml.sax.xmlreader import AttributesImpl
 from defusedxml.sax import make_parser
 
 from cellvim.errors import InputError
+from cellvim.ingest.xml_pieces import Pieces
 
 MOST_INDEX_BYTES = 4 << 30
 HINT = "copy it again from the instrument"
@@ -85,7 +87,10 @@ def _pieces(path: Path, handler: "_Handler") -> Iterator[None]:
     parser.setContentHandler(handler)
     try:
         with path.open("rb") as file:
-            while piece := file.read(_CHUNK_BYTES):
+            # The library makes its expat with the first piece, were it empty.
+            parser.feed(b"")
+            pieces = Pieces(file, cast("Any", parser)._parser)
+            while piece := pieces.read(_CHUNK_BYTES):
                 parser.feed(piece)
                 yield
         parser.close()

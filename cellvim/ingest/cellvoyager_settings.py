@@ -8,11 +8,10 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import ParseError
 
-from defusedxml.ElementTree import iterparse
-
 from cellvim.errors import InputError
 from cellvim.ingest.cellvoyager_index import HINT, iso_time, whole
 from cellvim.ingest.sources import Source, Wavelengths
+from cellvim.ingest.xml_pieces import iterparse
 
 _MOST_BYTES = 8 << 20
 _BAND = re.compile(r"BP\s?(\d{3,4}(?:\.\d{1,3})?)\s?/", re.IGNORECASE)
@@ -191,7 +190,7 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
         size = path.stat().st_size
         if size <= _MOST_BYTES:
             with path.open("rb") as file:
-                yield from iterparse(file, events=("start", "end"), forbid_dtd=True)
+                yield from iterparse(file)
     except (OSError, ParseError, LookupError, ValueError) as error:
         # LookupError: no such encoding. ValueError: one of several bytes per letter, or what defusedxml forbids.
         found = f"{path} is not readable: {error}"

@@ -20,6 +20,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.ElementTree import XMLParser
 
 from cellvim.errors import InputError
+from cellvim.ingest.xml_pieces import Pieces
 from cellvim.store import FieldKey, well_name
 
 MOST_INDEX_BYTES = 2 << 30
@@ -113,7 +114,8 @@ def parse_index(path: Path) -> Index:
     try:
         with path.open("rb") as file:
             _refuse_huge(path, os.fstat(file.fileno()).st_size)
-            while chunk := file.read(_CHUNK_BYTES):
+            pieces = Pieces(file, parser.parser)
+            while chunk := pieces.read(_CHUNK_BYTES):
                 parser.feed(chunk)
         parser.close()
     except InputError:

@@ -281,7 +281,7 @@ def test_an_index_cannot_point_outside(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "names no images"),
+        ("", "not readable: line 1: no element found"),
         ("<a><b></a>", "is no file of a Yokogawa instrument"),
         ('<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>', "not readable"),
         ('<?xml version="1.0" encoding="klingon"?><x/>', "not readable"),
