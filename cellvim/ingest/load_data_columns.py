@@ -62,8 +62,10 @@ class Columns:
 
 
 def image_names(head: Sequence[str]) -> list[str]:
-    """Columns that name images; none in the first line of a table of another kind."""
-    return [name for name in head if _IMAGE.fullmatch(name)]
+    """Columns that name images of cells; none in the first line of a table of another kind."""
+    return [
+        name for name in head if (match := _IMAGE.fullmatch(name)) and not _NO_IMAGE.search(match["name"])
+    ]
 
 
 def find_columns(head: Sequence[str], path: Path) -> Columns:

@@ -1,6 +1,7 @@
 """Any naming scheme, described by the user: ``{plate}/{well}_{field}_{channel}.tif``."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from cellvim.config import IngestSettings
@@ -160,14 +161,14 @@ def where_it_stops(pattern: str, path: Path) -> tuple[str, str, str]:
     """Find how far a pattern fits a path: the path as it was tried, the part that fits, and what had to follow."""
     pieces = _pieces(pattern)
     tried = "/".join(path.parts[-pattern.count("/") - 1 :])
+    fits, rest = "", pieces
     for count in range(len(pieces), 0, -1):
         match = re.match("".join(expression for _, expression in pieces[:count]), tried, re.IGNORECASE)
         # A field of any text fits somewhat everywhere: what counts is the text around it.
         if match is not None and pieces[count - 1][0] not in _ANY_TEXT:
-            rest = pieces[count:]
-            return (
-                tried,
-                match[0],
-                "".join(shown for shown, _ in rest[: 1 + (rest[:1] != rest[-1:])]) or "the end",
-            )
-    return tried, "", pieces[0][0] or "".join(shown for shown, _ in pieces[1:3])
+            fits, rest = match[0], pieces[count:]
+            break
+    expected = [shown for shown, _ in rest if shown] or ["the end"]
+    pairs = zip(expected[0].lower(), tried[len(fits) :].lower(), strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return tried, tried[: len(fits) + same], expected[0][same:] + "".join(expected[1:2])

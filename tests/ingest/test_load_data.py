@@ -91,7 +91,7 @@ def test_every_pixel_of_a_real_plate_is_tifffiles(schwann: Path, make_settings: 
             expected = [tifffile.imread(schwann / "NF1__2024/Images" / name) for name in names]
             np.testing.assert_array_equal(plate.read_field(field), np.stack(expected))
     assert result.evidence == (
-        "load_data: found load_data.csv with FileName_OrigDNA, FileName_OrigER, FileName_OrigActin, FileName_IllumDNA"
+        "load_data: found load_data.csv with FileName_OrigDNA, FileName_OrigER, FileName_OrigActin"
     )
     assert result.warnings[0] == "columns skipped: FileName_IllumDNA"
     assert (
@@ -262,7 +262,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, message: str) -> None
     ("head", "message"),
     [
         ("FileName_OrigDNA,Metadata_Site", "no column of wells"),
-        ("FileName_IllumDNA,Metadata_Well", "no column of images"),
+        ("FileName_IllumDNA,Metadata_Well", "is no file that describes a plate"),
         ("FileName_OrigDNA,filename_origdna,Metadata_Well", "several columns named FileName_OrigDNA"),
         ("FileName_OrigDNA,FileName_Orig_DNA,Metadata_Well", "several columns for channel DNA"),
         ("PathName_OrigDNA,Metadata_Well", r"is no file that describes a plate"),

@@ -155,7 +155,9 @@ def test_names_and_what_they_tell(pattern: str, name: str, groups: dict[str, str
         ("{well}_{channel}_z{z}.tif", "A01_DNA_t3.tif", "A01_", "{channel}_z"),
         ("{plate}/{well}.tif", "x/P1/Z.tif", "P1/", "{well}.tif"),
         ("{well}.tif", "A01_1.tif", "A01", ".tif"),
-        ("scan{well}.tif", "image.tif", "", "scan"),
+        ("scan{well}.tif", "image.tif", "", "scan{well}"),
+        ("{well}_01_s{field}.tif", "B7_01_3.tif", "B7_01_", "s{field}"),
+        ("scan-{well}.tif", "SCAN_B7.tif", "SCAN", "-{well}"),
         ("{channel}_{well}.tif", "image.tif", "", "{channel}_"),
     ],
 )
