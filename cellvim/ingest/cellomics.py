@@ -67,7 +67,7 @@ class CellomicsReader:
             raise _nothing(source, native)
         others += [path.name for found in plates.values() if not found.names for path in found.derived]
         notes = [*_count(others, "images have other names"), *_count(native, "native files are not read")]
-        return [_plate(found, source.folder, evidence, notes) for found in usable]
+        return [_plate(found, source.folder, evidence, notes, wanted=settings.plate) for found in usable]
 
 
 def _sort_in(found: _Found, path: Path, match: re.Match[str]) -> None:
@@ -80,7 +80,9 @@ def _sort_in(found: _Found, path: Path, match: re.Match[str]) -> None:
     planes.append(Plane(path, key, str(int(match["channel"]))))
 
 
-def _plate(found: _Found, folder: Path, evidence: str, notes: Sequence[str]) -> SourcePlate:
+def _plate(
+    found: _Found, folder: Path, evidence: str, notes: Sequence[str], *, wanted: str | None
+) -> SourcePlate:
     kind = "d" if found.images else "o"
     planes = found.images or found.masks
     own = _count([path.name for path in found.derived], "images are made from others, and left out")
@@ -91,7 +93,7 @@ def _plate(found: _Found, folder: Path, evidence: str, notes: Sequence[str]) -> 
     name = found.names[0]
     barcode = _BARCODE.search(name)
     return SourcePlate(
-        name=safe_name(name),
+        name=_safe(name, wanted),
         folder=folder,
         evidence=evidence,
         planes=tuple(planes),
@@ -99,6 +101,16 @@ def _plate(found: _Found, folder: Path, evidence: str, notes: Sequence[str]) -> 
         notes=(*own, *notes),
         barcode=barcode[0] if barcode else name,
     )
+
+
+def _safe(name: str, wanted: str | None) -> str:
+    """The plate's name; what `--plate` says where it has no letter that is safe in a file name."""
+    try:
+        return safe_name(name)
+    except InputError:
+        if wanted is None:
+            raise
+        return safe_name(wanted)
 
 
 def _nothing(source: Source, native: Sequence[str]) -> InputError:

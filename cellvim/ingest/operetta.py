@@ -37,7 +37,7 @@ class OperettaReader:
         named = next((path for path in source.files() if plane_of(path)), None)
         return None if named is None else f"Operetta: no index, names such as {named.name}"
 
-    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:  # noqa: ARG002 - the protocol
+    def read(self, source: Source, settings: IngestSettings) -> list[SourcePlate]:
         measurements = find_measurements(source)
         folder = source.folder
         files = source.files()
@@ -56,7 +56,7 @@ class OperettaReader:
             raise InputError(
                 found, hint="name the folder of one measurement; an image is r01c01f01p01-ch1sk1fk1fl1.tiff"
             )
-        names = name_plates([(home, plate.name) for home, plate in plates])
+        names = name_plates([(home, plate.name) for home, plate in plates], settings.plate)
         return [replace(plate, name=name) for (_, plate), name in zip(plates, names, strict=True)]
 
 

@@ -6,6 +6,7 @@ Harmony 7 may put ``Index.xml`` above the images, and an archive has ``images/r0
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -26,7 +27,7 @@ INDEX_NAMES = (
 _ROOT_ELEMENT = b"EvaluationInputData"
 _HEAD_BYTES = 4096
 _MEASUREMENT = re.compile(
-    r"(?P<plate>.*?)(?:__\d{4}-\d\d-\d\dT[\d_]+)?[-_ ]*Measurement[-_ ]?(?P<number>\d+)", re.IGNORECASE
+    r"(?P<plate>.*?)(?:__\d{4}-\d\d-\d\dT[\d_]+)?[-_ ]*Measurement[-_ ]?(?P<number>\d+)\w*", re.IGNORECASE
 )
 # An archive has a folder for each well, which its index may leave out.
 _WELL = re.compile(r"r\d+c\d+", re.IGNORECASE | re.ASCII)
@@ -70,21 +71,22 @@ def home_of(folder: Path) -> Path:
 
 def plate_of(home: Path) -> str:
     """Plate in the name of a measurement's folder; the folder's own name if it is not Harmony's."""
-    match = _MEASUREMENT.match(home.name)
+    match = _MEASUREMENT.fullmatch(home.name)
     return (match["plate"] if match else "") or home.name
 
 
-def name_plates(named: Sequence[tuple[Path, str]]) -> list[str]:
+def name_plates(named: Sequence[tuple[Path, str]], wanted: str | None = None) -> list[str]:
     """Name plates by what their sources call them; measurements of one plate are told apart by their numbers.
 
     Args:
         named: Folder of each measurement, and its plate's name.
+        wanted: The `--plate` setting, for a plate whose names have no letter that is safe in a file name.
     """
-    safe = [(home, _safe(name, home)) for home, name in named]
+    safe = [(home, _safe([name, home.name, wanted or ""])) for home, name in named]
     names = [name for _, name in safe]
     told = []
     for home, name in safe:
-        match = _MEASUREMENT.match(home.name)
+        match = _MEASUREMENT.fullmatch(home.name)
         is_alone = names.count(name) == 1
         told.append(
             (home, name if is_alone or match is None else f"{name}-Measurement{int(match['number'])}")
@@ -155,12 +157,13 @@ class Locator:
         return {name.lower(): path for name, path in self._files.items()}
 
 
-def _safe(name: str, home: Path) -> str:
-    """The name, or the folder's where the name has no letter that is safe in a file name."""
-    try:
-        return safe_name(name)
-    except InputError:
-        return safe_name(home.name)
+def _safe(candidates: Sequence[str]) -> str:
+    """The first that can name a plate."""
+    *better, last = candidates
+    for name in better:
+        with suppress(InputError):
+            return safe_name(name)
+    return safe_name(last or candidates[0])
 
 
 def _rank(path: Path) -> int | None:

@@ -110,6 +110,13 @@ def test_several_plates_in_one_folder(tmp_path: Path) -> None:
     assert [len(plate.planes) for plate in plates] == [2, 1]
 
 
+def test_a_plate_without_a_safe_name_gets_one_from_the_user(tmp_path: Path) -> None:
+    touch(tmp_path, "培养板_A01f00d0.tif")
+    with pytest.raises(InputError, match="cannot be a plate name"):
+        read(tmp_path)
+    assert read(tmp_path, plate="P7")[0].name == "P7"
+
+
 @pytest.fixture
 def real_images(shared: Path, tmp_path: Path) -> Path:
     """Real images under the names of two wells with two fields and three channels, of unlike pixels."""

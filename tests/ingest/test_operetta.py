@@ -156,6 +156,13 @@ def test_plate_names(tmp_path: Path, plate: str, name: str) -> None:
     assert read(folder)[0].name == name
 
 
+def test_a_plate_without_a_safe_name_gets_one_from_the_user(tmp_path: Path) -> None:
+    touch(tmp_path / "培养板", NAME)
+    with pytest.raises(InputError, match="cannot be a plate name"):
+        read(tmp_path / "培养板")
+    assert read(tmp_path / "培养板", plate="P7")[0].name == "P7"
+
+
 def test_planes_times_and_backslashes(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.TIFF", "b.tiff")
     write_index(
