@@ -55,6 +55,14 @@ class OmeZarrReader:
         return plates
 
 
+def plates_in(folder: Path) -> list[Path]:
+    """Plates among a folder and what lies in it, at most three folders deep."""
+    try:
+        return [path for path in _candidates(folder) if _is_plate(path)]
+    except InputError:
+        return []
+
+
 def _candidates(folder: Path) -> Iterator[Path]:
     """Folders that are zarr by their name or their metadata; nothing inside of them is looked at."""
     waiting, seen = [(folder, 0)], 0

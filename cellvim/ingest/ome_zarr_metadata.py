@@ -6,7 +6,6 @@ Source:
     https://ngff.openmicroscopy.org, versions 0.1 to 0.5.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,23 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cellvim.errors import InputError
+from cellvim.ingest.lenient import MOST_NAME_LENGTH, as_list, as_mapping, as_number, clean
+from cellvim.ingest.ome_zarr_axes import axes_of, pixel_size
 from cellvim.ingest.sources import Wavelengths
 from cellvim.ingest.zarr_layout import read_json_object
 
 METADATA_FILES = ("zarr.json", ".zattrs")
-MOST_NAME_LENGTH = 100
-# Versions 0.1 and 0.2 knew no others.
-_FIRST_AXES = ("t", "c", "z", "y", "x")
-_LETTERS = {"time": "t", "channel": "c"}
-_MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    # Beside the names of the specification, what writers have been seen to put there.
-    **dict.fromkeys(("micrometer", "micron", "um", "\u00b5m", "\u03bcm"), 1.0),
-}
 _MOST_SECONDS = 4_102_444_800  # the year 2100; larger times are milliseconds
 _HINT = "repair the plate's metadata, or ask whoever wrote it"
 
@@ -103,8 +91,8 @@ def ome_attributes(group: Path) -> dict[str, Any]:
         raise _refuse(group, error.found) from error
     if found.name == ".zattrs":
         return content
-    attributes = _mapping(content.get("attributes"))
-    return _mapping(attributes.get("ome")) or attributes
+    attributes = as_mapping(content.get("attributes"))
+    return as_mapping(attributes.get("ome")) or attributes
 
 
 def plate_metadata(folder: Path) -> PlateMetadata:
@@ -118,17 +106,17 @@ def plate_metadata(folder: Path) -> PlateMetadata:
     if not isinstance(plate, dict):
         kinds = ", ".join(sorted(clean(key) for key in attributes)[:5]) or "nothing"
         raise _refuse(folder, f"has no plate metadata (found: {kinds})")
-    wells = [_mapping(well).get("path") for well in _list(plate.get("wells"))]
+    wells = [as_mapping(well).get("path") for well in as_list(plate.get("wells"))]
     if not wells or not all(isinstance(path, str) for path in wells):
         raise _refuse(folder, "names no wells in its plate metadata")
-    acquisitions = [_mapping(entry) for entry in _list(plate.get("acquisitions"))]
+    acquisitions = [as_mapping(entry) for entry in as_list(plate.get("acquisitions"))]
     starts = [start for entry in acquisitions if (start := _time(entry.get("starttime"))) is not None]
     return PlateMetadata(
         version=clean(attributes.get("version") or plate.get("version")),
         name=clean(plate.get("name")),
         wells=tuple(str(path) for path in wells),
-        rows=tuple(clean(_mapping(row).get("name")) for row in _list(plate.get("rows"))),
-        columns=tuple(clean(_mapping(column).get("name")) for column in _list(plate.get("columns"))),
+        rows=tuple(clean(as_mapping(row).get("name")) for row in as_list(plate.get("rows"))),
+        columns=tuple(clean(as_mapping(column).get("name")) for column in as_list(plate.get("columns"))),
         acquisitions={
             entry["id"]: clean(entry.get("name"))
             for entry in acquisitions
@@ -144,7 +132,9 @@ def well_images(folder: Path) -> list[WellImage]:
     Raises:
         InputError: The group is lost or damaged, or a path leads out of it.
     """
-    images = [_mapping(entry) for entry in _list(_mapping(ome_attributes(folder).get("well")).get("images"))]
+    images = [
+        as_mapping(entry) for entry in as_list(as_mapping(ome_attributes(folder).get("well")).get("images"))
+    ]
     if not images:
         raise _refuse(folder, "names no images in its well metadata")
     found = []
@@ -162,11 +152,13 @@ def image_metadata(folder: Path) -> ImageMetadata:
         InputError: It is lost or damaged, its axes do not end in y and x, or a path leads out of it.
     """
     attributes = ome_attributes(folder)
-    multiscale = _mapping(next(iter(_list(attributes.get("multiscales"))), None))
-    dataset = _mapping(next(iter(_list(multiscale.get("datasets"))), None))
-    axes, units = _axes(multiscale, folder)
-    size, note = _pixel_size(_factor_per_axis(multiscale, dataset, len(axes)), units)
-    channels = [_mapping(channel) for channel in _list(_mapping(attributes.get("omero")).get("channels"))]
+    multiscale = as_mapping(next(iter(as_list(attributes.get("multiscales"))), None))
+    dataset = as_mapping(next(iter(as_list(multiscale.get("datasets"))), None))
+    axes, units = axes_of(multiscale, folder)
+    size, note = pixel_size(multiscale, dataset, units)
+    channels = [
+        as_mapping(channel) for channel in as_list(as_mapping(attributes.get("omero")).get("channels"))
+    ]
     return ImageMetadata(
         dataset="/".join(path_parts(dataset.get("path"), folder)),
         axes=axes,
@@ -178,6 +170,21 @@ def image_metadata(folder: Path) -> ImageMetadata:
         pixel_size_um=size,
         pixel_size_note=note,
     )
+
+
+def image_arrays(folder: Path) -> list[Path]:
+    """Arrays of all levels of a field.
+
+    Raises:
+        InputError: The field's group is lost or damaged, or a path leads out of it.
+    """
+    multiscales = map(as_mapping, as_list(ome_attributes(folder).get("multiscales")))
+    datasets = [
+        as_mapping(entry) for multiscale in multiscales for entry in as_list(multiscale.get("datasets"))
+    ]
+    if not datasets:
+        raise _refuse(folder, "names no arrays in its image metadata")
+    return [folder.joinpath(*path_parts(dataset.get("path"), folder)) for dataset in datasets]
 
 
 def path_parts(text: Any, folder: Path) -> list[str]:
@@ -200,98 +207,25 @@ def path_parts(text: Any, folder: Path) -> list[str]:
     return parts
 
 
-def clean(text: Any) -> str:
-    """A stranger's name, cut and on one line; empty if it is none."""
-    if not isinstance(text, str):
-        return ""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:MOST_NAME_LENGTH]).strip()
-
-
-def _axes(multiscale: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A letter and a unit for each axis."""
-    entries = _list(multiscale.get("axes")) or list(_FIRST_AXES)
-    letters, units = [], []
-    for entry in entries:
-        axis = {"name": entry} if isinstance(entry, str) else _mapping(entry)
-        kind, name = clean(axis.get("type")).lower(), clean(axis.get("name")).lower()
-        name = _LETTERS.get(kind) or _LETTERS.get(name, name)
-        letters.append(name if name in _FIRST_AXES else "?")
-        units.append(clean(axis.get("unit")).lower())
-    if letters[-2:] != ["y", "x"] or any(letters.count(letter) > 1 for letter in _FIRST_AXES):
-        names = ", ".join(letters)
-        raise _refuse(folder, f"has the axes {names}; expected any of t, c and z once, then y and x")
-    return tuple(letters), tuple(units)
-
-
-def _factor_per_axis(
-    multiscale: Mapping[str, Any], dataset: Mapping[str, Any], axes: int
-) -> list[float] | None:
-    """Size of a pixel along each axis: the array's own scale times that of all arrays; None if nobody says."""
-    factors = None
-    for owner in (dataset, multiscale):
-        for entry in map(_mapping, _list(owner.get("coordinateTransformations"))):
-            scale = [_number(value) for value in _list(entry.get("scale"))]
-            if entry.get("type") == "scale" and len(scale) == axes:
-                factors = factors or [1.0] * axes
-                factors = [
-                    math.nan if value is None else factor * value
-                    for factor, value in zip(factors, scale, strict=True)
-                ]
-    return factors
-
-
-def _pixel_size(factors: list[float] | None, units: tuple[str, ...]) -> tuple[float | None, str | None]:
-    if factors is None:
-        return None, "no pixel size is given"
-    if not units[-1] or not units[-2]:
-        return None, "the pixel size has no unit"
-    if units[-1] not in _MICROMETRES or units[-2] not in _MICROMETRES:
-        return None, f"the pixel size is in {units[-1]}"
-    height, width = (
-        factor * _MICROMETRES[unit] for factor, unit in zip(factors[-2:], units[-2:], strict=True)
-    )
-    if not (0 < width < 1e6 and abs(height - width) <= 1e-3 * width):
-        return None, f"pixels are {width:g} x {height:g} micrometres"
-    # 650 nanometres are 0.65 micrometres, not 0.6500000000000001.
-    return float(f"{width:.12g}"), None
-
-
 def _label(channel: Mapping[str, Any]) -> str | None:
     return clean(channel.get("label")) or clean(channel.get("wavelength_id")) or None
 
 
 def _nanometres(channel: Mapping[str, Any], kind: str) -> float | None:
     for name in (f"{kind}Wave", f"{kind}_wavelength", f"{kind}Wavelength"):
-        value = _number(channel.get(name))
+        value = as_number(channel.get(name))
         if value is not None and 100 <= value <= 2000:
             return value
     return None
 
 
 def _time(seconds: Any) -> str | None:
-    value = _number(seconds)
+    value = as_number(seconds)
     if value is None or not 0 < value < 1000 * _MOST_SECONDS:
         return None
     return datetime.fromtimestamp(value if value < _MOST_SECONDS else value / 1000, UTC).isoformat(
         timespec="seconds"
     )
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _refuse(folder: Path, what: str) -> InputError:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from cellvim.ingest.ome_zarr_metadata import PlateMetadata, WellImage, clean
+from cellvim.ingest.lenient import clean
+from cellvim.ingest.ome_zarr_metadata import PlateMetadata, WellImage
 from cellvim.ingest.sources import natural, some
 from cellvim.store import parse_well, safe_name, well_name
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cellvim.errors import InputError
 from cellvim.ingest.ome_zarr_metadata import (
+    METADATA_FILES,
     ImageMetadata,
     PlateMetadata,
     image_metadata,
@@ -241,7 +242,15 @@ def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: _Found, 
         wavelengths=wavelengths,
         acquired=metadata.acquired,
         barcode=metadata.name or None,
+        described_by=tuple(_metadata_files(folder, found)),
     )
+
+
+def _metadata_files(folder: Path, found: _Found) -> Iterator[Path]:
+    """Of the plate, its wells and its fields; those of arrays show in the pixels."""
+    wells = dict.fromkeys(entry.group.parent for entry in found.whole)
+    for group in (folder, *wells, *(entry.group for entry in found.whole)):
+        yield from [group / name for name in METADATA_FILES if (group / name).is_file()][:1]
 
 
 def _planes(

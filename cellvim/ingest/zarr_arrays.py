@@ -68,6 +68,19 @@ def read_plane(path: Path, part: Sequence[int]) -> NDArray[np.unsignedinteger]:
     Raises:
         DamagedImageError: See `check_plane`; or a chunk cannot be decoded, or every pixel is zero.
     """
+    pixels = read_pixels(path, part)
+    if not pixels.any():
+        reason = "every pixel is zero"
+        raise DamagedImageError(reason)
+    return pixels
+
+
+def read_pixels(path: Path, part: Sequence[int]) -> NDArray[np.unsignedinteger]:
+    """Read a plane as `read_plane` does, be it of zeros.
+
+    Raises:
+        DamagedImageError: See `check_plane`; or a chunk cannot be decoded.
+    """
     layout = check_plane(path, part)
     if not layout.is_readable:
         reason = f"holds {layout.dtype}, expected uint8 or uint16"
@@ -80,9 +93,6 @@ def read_plane(path: Path, part: Sequence[int]) -> NDArray[np.unsignedinteger]:
         raise DamagedImageError(_first_line(error)) from error
     if pixels.shape != layout.shape[-2:] or pixels.dtype.name != layout.dtype:
         reason = f"decodes to {pixels.shape} {pixels.dtype}, its metadata say {layout.shape} {layout.dtype}"
-        raise DamagedImageError(reason)
-    if not pixels.any():
-        reason = "every pixel is zero"
         raise DamagedImageError(reason)
     native: NDArray[np.unsignedinteger] = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
     return native

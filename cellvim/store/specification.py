@@ -50,7 +50,7 @@ def check_metadata(place: Place) -> Conformity:
         problems += _broken("plate", plate, PLATE_RULES)
     wells = [well["path"] for well in entries(plate.get("wells")) if _is_path(well.get("path"), parts=2)]
     fields: list[str] = []
-    numbers = {entry.get("id") for entry in entries(plate.get("acquisitions"))}
+    numbers = {entry["id"] for entry in entries(plate.get("acquisitions")) if is_whole(entry.get("id"))}
     for row in dict.fromkeys(path.partition("/")[0] for path in wells):
         problems += read_group(place, row)[1]
     for path, (well_ome, lost) in zip(wells, _read_groups(place, wells), strict=True):

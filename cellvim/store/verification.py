@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cellvim.errors import InputError, NotFoundError
 from cellvim.progress import progress_bar
@@ -42,6 +43,17 @@ class Verification:
     bytes_read: int = 0
     sources: int = 0
     seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"is_intact": not self.problems, **asdict(self)}
+
+    def lines(self, *, is_quick: bool) -> list[str]:
+        """For people: the problems, or that there are none; what was looked at; notes."""
+        counts = {"files": self.files, "fields": self.fields, "source files": self.sources}
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        looked = f"{', '.join(parts) or 'metadata'}, {self.bytes_read:,} bytes read in {self.seconds:.1f} s"
+        verdict = f"{len(self.problems)} problems" if self.problems else "intact" + " (sizes only)" * is_quick
+        return [*self.problems, f"{verdict}: {looked}", *(f"note: {note}" for note in self.notes)]
 
 
 def verify_plate(location: Path | str, *, quick: bool = False) -> list[str]:
