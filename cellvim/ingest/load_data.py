@@ -212,13 +212,12 @@ def _notes(entries: Sequence[_Entry], located: Mapping[str, Located]) -> list[st
     example: dict[str, str] = {}
     for text in sorted({entry.text for entry in entries}):
         found = located[text]
-        kind = "elsewhere" if found.is_elsewhere else "" if found.is_as_named else "moved"
+        kind = "" if found.is_as_named else "moved"
         kinds[kind] += 1
         example.setdefault(kind, f"{text} is {found.path}" if kind == "moved" else text)
     example["again"] = ""
     what = {
         "again": "images are named again, in another row",
-        "elsewhere": "images lie outside of the source, where the table's absolute paths say",
         "moved": "images are not where the table says, and were found by the end of their path",
     }
     return [

@@ -20,13 +20,11 @@ class Located:
         path: A file that need not exist.
         agreement: Number of trailing parts of its path that are as named; 0 if nothing was found.
         is_as_named: It lies just where its name says; it was not found by the end of its path.
-        is_elsewhere: By an absolute path, outside of the source.
     """
 
     path: Path
     agreement: int = 0
     is_as_named: bool = True
-    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class Locator:
         A file is found for one name only, the one that its path agrees with best: plates repeat file names.
 
         Raises:
-            InputError: A name is no path, leads out of the source, or fits several files equally well.
+            InputError: A name is no path, leads to an image out of the source, or fits several files equally well.
         """
         located = {text: self._locate(text) for text in texts}
         claims: dict[Path, list[str]] = {}
@@ -89,12 +87,15 @@ class Locator:
 
     def _locate(self, text: str) -> Located:
         folder, name = self._split(text)
-        if folder.elsewhere is not None:
-            path = folder.elsewhere / name
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                is_inside = path.is_relative_to(self._source.folder.absolute())
-                return Located(path, len(folder.parts) + 2, is_elsewhere=not is_inside)
-        return self._most_alike(text, folder, name) or self._nowhere(text)
+        path = None if folder.elsewhere is None else folder.elsewhere / name
+        is_there = path is not None and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        if path is not None and is_there and path.resolve().is_relative_to(self._source.folder.resolve()):
+            return Located(path, len(folder.parts) + 2)
+        found = self._most_alike(text, folder, name)
+        if found is None and is_there:
+            # A stranger's table must not bring in whatever lies on this machine.
+            raise _elsewhere(text, self._source.folder)
+        return found or self._nowhere(text)
 
     def _most_alike(self, text: str, folder: _Folder, name: str) -> Located | None:
         candidates = self._listed().get(name.lower(), [])
@@ -190,7 +191,12 @@ def _nameless(text: str) -> InputError:
 
 def _outside(text: str) -> InputError:
     found = f"{text!r} leads out of the folder that it starts from"
-    return InputError(found, hint="name images by paths below the table's folder, or by absolute ones")
+    return InputError(found, hint="name images by paths below the table's folder")
+
+
+def _elsewhere(text: str, folder: Path) -> InputError:
+    found = f"{text!r} lies outside of the source {folder}"
+    return InputError(found, hint="ingest a folder that holds both the table and the images")
 
 
 def _agreement(path: Path, parts: Sequence[str]) -> int:
