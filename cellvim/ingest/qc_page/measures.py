@@ -42,7 +42,7 @@ MEASURES = (
     Measure(
         "focus_slope",
         "Focus",
-        "slope of log power against log frequency",
+        "log-log slope of the power spectrum",
         "Cells in focus have about \N{MINUS SIGN}1 to \N{MINUS SIGN}4, much alike within one channel. A plane far "
         "below the others is blurred; one near 0 shows noise and no structure.",
         least_range=1,
@@ -59,7 +59,7 @@ MEASURES = (
     Measure(
         "empty_fraction",
         "Blank blocks",
-        "% of blocks whose pixels are all equal",
+        "% of blocks of equal pixels",
         "0 is good. A camera's noise makes no two blocks of equal pixels; files that lost data do, and so do 8-bit "
         "images with a black background.",
         factor=100,

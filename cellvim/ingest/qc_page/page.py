@@ -86,8 +86,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+def _counted(number: int, words: str) -> str:
+    """``2, "well or field"`` to ``2 wells or fields``."""
+    return f"{number:,} {words}" if number == 1 else f"{number:,} {words.replace(' or', 's or')}s"
 
 
 def _counts(quality: pl.DataFrame) -> dict[str, int]:
@@ -105,19 +106,24 @@ def _summary(view: PlateView, statistics: PlateStatistics, flags: Mapping[str, i
     counts = _counts(statistics.quality)
     lines = []
     if counts["suspicious"]:
-        verb = "plane is" if counts["suspicious"] == 1 else "planes are"
+        verb = "is" if counts["suspicious"] == 1 else "are"
         kinds = ", ".join(f"{count:,} {flag}" for flag, count in flags.items())
-        lines.append(f"{counts['suspicious']:,} of {counts['planes']:,} {verb} suspicious: {kinds}.")
+        lines.append(
+            f"{counts['suspicious']:,} of {_counted(counts['planes'], 'plane')} {verb} suspicious: {kinds}."
+        )
     else:
         lines.append(f"None of {_counted(counts['planes'], 'plane')} stands out.")
     if counts["filled"]:
-        verb = "was" if counts["filled"] == 1 else "were"
-        lines.append(
-            f"{_counted(counts['filled'], 'plane')} {verb} missing or damaged; zeros stand in for them and count "
-            "nowhere."
+        is_one = counts["filled"] == 1
+        verbs = (
+            "was missing or damaged, holds zeros and counts"
+            if is_one
+            else "were missing or damaged, hold zeros and count"
         )
+        lines.append(f"{_counted(counts['filled'], 'plane')} {verbs} nowhere.")
     if view.skipped:
-        lines.append(f"{_counted(len(view.skipped), 'well or field')} of the source are not in the plate.")
+        verb = "is" if len(view.skipped) == 1 else "are"
+        lines.append(f"{_counted(len(view.skipped), 'well or field')} of the source {verb} not in the plate.")
     per_channel = statistics.quality.filter(pl.col("is_valid")).group_by("channel").len()["len"]
     if per_channel.min() is not None and int(str(per_channel.min())) < FEWEST_PLANES:
         lines.append(
