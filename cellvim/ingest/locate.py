@@ -196,7 +196,7 @@ def _outside(text: str) -> InputError:
 
 def _elsewhere(text: str, folder: Path) -> InputError:
     found = f"{text!r} lies outside of the source {folder}"
-    return InputError(found, hint="ingest a folder that holds both the table and the images")
+    return InputError(found, hint="copy the table beside the images, or ingest a folder that holds both")
 
 
 def _agreement(path: Path, parts: Sequence[str]) -> int:

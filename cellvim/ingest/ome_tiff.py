@@ -16,6 +16,7 @@ from cellvim.ingest.ome_plate import (
     without_twins,
 )
 from cellvim.ingest.ome_xml import OmeImage
+from cellvim.ingest.pattern_hint import suggest_pattern
 from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, some
 from cellvim.store import safe_name
 
@@ -75,6 +76,8 @@ def _plate(
         if len(planes) > MOST_FILES:
             found = f"plate {name} names more than {MOST_FILES:,} planes"
             raise InputError(found, hint="ingest one plate at a time")
+    if not any(field.holder.document.plates for field in fields):
+        _refuse_rivals(planes, source)
     sizes = {image.pixel_size_um for image in images}
     lost = [f"{field.well} field {field.site}" for field in fields if field.image is None]
     own_notes = [f"{len(lost)} fields of the plate have no image: {some(lost)}"] if lost else []
@@ -93,7 +96,25 @@ def _plate(
         wavelengths=channels.wavelengths,
         acquired=min(filter(None, (image.acquired for image in images)), default=None),
         barcode=next(filter(None, (field.barcode for field in fields)), name),
+        described_by=tuple(
+            sorted({field.holder.path for field in fields if is_companion(field.holder.path)})
+        ),
     )
+
+
+def _refuse_rivals(planes: Sequence[Plane], source: Source) -> None:
+    """Without a plate, names may tell more than wells and fields: what nobody explained must not look doubled."""
+    first: dict[tuple[object, ...], Plane] = {}
+    for plane in planes:
+        other = first.setdefault((plane.field, plane.channel, plane.z, plane.t), plane)
+        if other.path != plane.path:
+            names = f"{other.path.name} and {plane.path.name}"
+            guess = suggest_pattern([path.relative_to(source.folder) for path in source.files()])
+            found = (
+                f"{names} both hold {plane.field} channel {plane.channel}, by their names and their OME-XML"
+            )
+            hint = f"say what the names mean: --pattern '{guess or '{well}_{field}_{channel}.ome.tif'}'"
+            raise InputError(found, hint=hint)
 
 
 def _unnamed_planes(images: Sequence[OmeImage]) -> list[str]:

@@ -99,6 +99,30 @@ def test_one_file_for_a_plate(tmp_path: Path, make_settings: MakeSettings) -> No
             np.testing.assert_array_equal(written.read_field(FieldKey(*field)), pixels[image])
 
 
+def test_a_real_plate_as_ome_tiff(shared: Path, tmp_path: Path, make_settings: MakeSettings) -> None:
+    """Five wells of one field and three stains, in one file for each well."""
+    wells: dict[str, list[np.ndarray]] = {}
+    for path in sorted((shared / "data/nf1_schwann/images").iterdir()):
+        wells.setdefault(path.name.split("_")[0], []).append(tifffile.imread(path))
+    (tmp_path / "images").mkdir()
+    for number, (well, planes) in enumerate(wells.items()):
+        data = '<TiffData IFD="0" PlaneCount="3"/>'
+        image = image_xml(number, data, channels=("DAPI", "GFP", "RFP"), sizes=(3, 1, 1))
+        place = (ord(well[0]) - 65, int(well[1:]) - 1)
+        write(
+            tmp_path / "images" / f"{number}.ome.tif",
+            np.stack(planes),
+            ome(plate_xml({place: [(0, number)]}), image),
+        )
+    (result,) = ingest_plates(make_settings(plate="NF1")).plates
+    plate = PlateReader(result.path)
+    assert (plate.name, plate.channels) == ("NF1", ("DAPI", "GFP", "RFP"))
+    for well, planes in wells.items():
+        np.testing.assert_array_equal(
+            plate.read_field(FieldKey(f"{well[0]}{int(well[1:]):02d}", 1)), np.stack(planes)
+        )
+
+
 @pytest.mark.parametrize("order", ["XYCZT", "XYZCT", "XYTCZ", "XYCTZ", "XYZTC", "XYTZC"])
 def test_planes_are_tifffiles_in_every_order(tmp_path: Path, order: str) -> None:
     """tifffile arranges the pages of its series by the order; so must we, page by page."""
@@ -157,6 +181,9 @@ def test_one_file_per_plane(plane_files: tuple[Path, np.ndarray, str], make_sett
     folder, pixels, _ = plane_files
     (result,) = ingest_plates(make_settings()).plates
     written = PlateReader(result.path)
+    with tifffile.TiffFile(folder / "p2.ome.tif") as file:
+        for series, expected in zip(file.series, (pixels[:2], pixels[2:]), strict=True):
+            np.testing.assert_array_equal(series.asarray(), expected)
     for site in (1, 2):
         np.testing.assert_array_equal(
             written.read_field(FieldKey("B03", site)), pixels[2 * site - 2 : 2 * site]
@@ -188,6 +215,7 @@ def test_a_companion_says_all(plane_files: tuple[Path, np.ndarray, str]) -> None
             np.testing.assert_array_equal(tifffiles(plane), page)
     assert read(folder)[0].notes == ("1 images without OME-XML are not read: stray.tif",)
     assert read(folder)[0].evidence == "OME-TIFF: found set.companion.ome"
+    assert read(folder)[0].described_by == (folder / "set.companion.ome",)
     (folder / "set.companion.ome").unlink()
     with pytest.raises(InputError, match=r"its metadata are in set.companion.ome, which is not there"):
         read(folder)
@@ -218,6 +246,25 @@ def test_copies_of_a_field_are_doubled_and_not_a_second_field(
     (tmp_path / "images" / "copy of a.ome.tif").rename(tmp_path / "images" / "x_f2.ome.tif")
     (tmp_path / "images" / "a.ome.tif").rename(tmp_path / "images" / "x_f1.ome.tif")
     assert len(ingest_plates(make_settings()).plates[0].channels) == 2
+
+
+def test_names_that_tell_more_than_well_and_field(tmp_path: Path) -> None:
+    """One channel per file, and only the name says which: described by a pattern, it is a plate."""
+    for well in ("B03", "B04"):
+        for stain in ("DAPI", "GFP"):
+            xml = image_xml(0, '<TiffData IFD="0"/>', sizes=(1, 1, 1), channels=("",))
+            write(tmp_path / f"{well}_f1_{stain}.ome.tif", draw(1), ome(xml, uuid=well + stain))
+    with pytest.raises(
+        InputError, match=r"B03_f1_DAPI.ome.tif and B03_f1_GFP.ome.tif both hold B03/1 c"
+    ) as caught:
+        read(tmp_path)
+    pattern = "{well}_{}_{channel}.{}.tif"
+    assert caught.value.hint == f"say what the names mean: --pattern '{pattern}'"
+    (plate,) = read(tmp_path, pattern=pattern)
+    assert [(str(plane.field), plane.channel) for plane in plate.planes] == [
+        *[("B03/1", "DAPI"), ("B03/1", "GFP")],
+        *[("B04/1", "DAPI"), ("B04/1", "GFP")],
+    ]
 
 
 def test_channels_are_known_by_name_where_their_numbers_differ(tmp_path: Path) -> None:
@@ -258,7 +305,7 @@ ONE = '<TiffData IFD="0" PlaneCount="2"/>'
         (ome(image_xml(0, ONE), "<x>"), "cannot be read"),
         (f'<!DOCTYPE OME [<!ENTITY a "b">]><OME {NAMESPACE}>&a;</OME>', "cannot be read"),
         ("<!-- <OME --><x/>", "no OME-XML"),
-        (ome("<x>" * 100 + "</x>" * 100), "nested too deeply"),
+        (ome("<x>" * 100 + "</x>" * 100), "elements are nested"),
         (ome('<Image ID="Image:0" Name="B03"/>'), "has no pixels"),
         (ome(image_xml(0, ONE, order="XYZZT")), "in order 'ZZT'"),
         (ome(image_xml(0, ONE, sizes=(2, 99999, 99999))), "claims 19,999,600,002 planes"),
