@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.torture.hostile import BOMB, ESCAPE, XML_BOMB
+from pipelines.torture.escapes import ESCAPE
+from pipelines.torture.hostile import BOMB, XML_BOMB
 from pipelines.torture.page import Section
 from pipelines.torture.trial import BROKEN, MOST_BYTES, MOST_SECONDS, RECORDED, REFUSED, SAME, TOLD, Verdict
 

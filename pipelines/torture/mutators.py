@@ -196,6 +196,29 @@ def hostile_json(content: bytes, draw: Generator) -> bytes:
     return json.dumps(document).encode()
 
 
+def describe_with(mutator: Mutator) -> Mutator:
+    """Let a mutator of XML loose on the description of a TIFF."""
+
+    def mutate(content: bytes, draw: Generator) -> bytes:
+        return replace_description(content, mutator(description_of(content), draw))
+
+    return mutate
+
+
+def description_of(content: bytes) -> bytes:
+    """ImageDescription of the first page of a classic TIFF."""
+    order, place = _description(content)
+    length, start = struct.unpack_from(f"{order}II", content, place + 4)
+    return content[start : start + length].rstrip(b"\0")
+
+
+def replace_description(content: bytes, text: bytes) -> bytes:
+    """Give a classic TIFF another ImageDescription in its first page, at the end of the file."""
+    order, place = _description(content)
+    entry = struct.pack(f"{order}HHII", 270, 2, len(text) + 1, len(content))
+    return content[:place] + entry + content[place + 12 :] + text + b"\0"
+
+
 BYTES: Mapping[str, Mutator] = {
     "bits flipped": flip_bits,
     "header bits flipped": flip_header_bits,
@@ -208,12 +231,14 @@ BYTES: Mapping[str, Mutator] = {
 }
 TEXT: Mapping[str, Mutator] = {**BYTES, "digit changed": change_digit, "lines shuffled": shuffle_lines,
                                "other encoding": other_encoding}  # fmt: skip
+XML: Mapping[str, Mutator] = {**TEXT, "hostile text": hostile_text, "entities expanded": expand_entities,
+                              "nested deeply": nest_deeply}  # fmt: skip
 MUTATORS: Mapping[str, Mapping[str, Mutator]] = {
     "bytes": BYTES,
     "tiff": {**BYTES, "tag set to an extreme": extreme_tag, "pixel tag changed": pixel_tag,
              "directories looped": loop_directories},
-    "xml": {**TEXT, "hostile text": hostile_text, "entities expanded": expand_entities,
-            "nested deeply": nest_deeply},
+    "xml": XML,
+    "ome-xml": {name: describe_with(mutator) for name, mutator in XML.items()},
     "csv": {**TEXT, "hostile cell": hostile_cell},
     "json": {**BYTES, "digit changed": change_digit, "hostile value": hostile_json,
              "another hostile value": hostile_json},
@@ -221,21 +246,19 @@ MUTATORS: Mapping[str, Mapping[str, Mutator]] = {
 """Kind of file to its mutators, by name."""
 
 
-def replace_description(content: bytes, text: bytes) -> bytes:
-    """Give a classic TIFF another ImageDescription in its first page, at the end of the file."""
+def _description(content: bytes) -> tuple[str, int]:
+    """Byte order, and the place of the entry of tag 270."""
     order, start, count = _directory(content)
-    for number in range(count):
-        place = start + 2 + 12 * number
+    for place in range(start + 2, start + 2 + 12 * count, 12):
         if struct.unpack_from(f"{order}H", content, place)[0] == 270:
-            entry = struct.pack(f"{order}HHII", 270, 2, len(text) + 1, len(content))
-            return content[:place] + entry + content[place + 12 :] + text + b"\0"
-    message = "the TIFF has no description to replace"
+            return order, place
+    message = "the TIFF has no description"
     raise ValueError(message)
 
 
 def _run(content: bytes, draw: Generator) -> tuple[int, int]:
     """Start and length of a part, mostly a short one."""
-    length = int(min(len(content), 2 ** draw.integers(0, 15)))
+    length = min(len(content), 1 << int(draw.integers(0, 15)))
     return int(draw.integers(0, max(1, len(content) - length))), length
 
 

@@ -24,9 +24,12 @@ import zarr
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, ExitCode, SomeFailedError
 from cellvim.ingest import IngestSummary, ingest_plates
-from pipelines.torture.hostile import Attack, Canary, attacks
+from pipelines.torture.attack import Attack
+from pipelines.torture.escapes import Canary
+from pipelines.torture.hostile import attacks
 from pipelines.torture.mutators import MUTATORS
-from pipelines.torture.victims import Victim, build_victims
+from pipelines.torture.victim import Victim
+from pipelines.torture.victims import build_victims
 
 MOST_BYTES = 1 << 30
 """Memory that one trial may take beyond what the process already has."""
@@ -74,11 +77,13 @@ class Output:
 
     Attributes:
         files: Name to sha256 of every file of the store, and of the plate map.
+        pixels: Sha256 of every plane of the store.
         recorded: Every sha256 that the manifest and `run.json` hold.
         told: What the summary said was skipped, filled, failed, wrong or odd.
     """
 
     files: Mapping[str, str]
+    pixels: frozenset[str]
     recorded: frozenset[str]
     told: frozenset[str]
 
@@ -90,7 +95,7 @@ class Bench:
         self.seed = seed
         self.out = scratch / "out"
         self.victims = build_victims(data, scratch / "victims")
-        self.canary = Canary(scratch / "outside")
+        self.canary = Canary(scratch / "canary-outside")
         self.attacks = attacks(self.victims, self.canary)
         self.whole: dict[str, Output] = {}
         for name, victim in self.victims.items():
@@ -197,7 +202,8 @@ def compare(found: Output, whole: Output, attack: Attack) -> tuple[str, str]:
         return SAME, ""
     differing = sorted(name for name, _ in found.files.items() ^ whole.files.items())
     hashes = {hashlib.sha256(content).hexdigest() for content in attack.files.values() if content is not None}
-    if hashes & found.recorded:
+    # Of a file that holds several planes, the manifest has the sha256 of the plane's pixels.
+    if hashes & found.recorded or (found.recorded & found.pixels) - whole.recorded:
         return RECORDED, f"{differing[0]} differs"
     if found.told - whole.told:
         return TOLD, min(found.told - whole.told)[:200]
@@ -246,7 +252,17 @@ def read_output(out: Path, summary: IngestSummary) -> Output:
         for name in ("skipped", "failed", "filled", "problems", "warnings")
         for entry in _entries(getattr(plate, name))
     }
-    return Output(files, frozenset(recorded), frozenset(told))
+    return Output(files, _hash_planes(out), frozenset(recorded), frozenset(told))
+
+
+def _hash_planes(out: Path) -> frozenset[str]:
+    fields = [
+        np.asarray(zarr.open_array(path, mode="r")[:])
+        for path in out.glob("*.ome.zarr/*/*/*/0")
+        if (path / "c").exists()
+    ]
+    planes = [plane.astype(plane.dtype.newbyteorder("<")) for pixels in fields for plane in pixels]
+    return frozenset(hashlib.sha256(plane.tobytes()).hexdigest() for plane in planes)
 
 
 def keep(folder: Path, bench: Bench, attack: Attack, verdict: Verdict, on_missing: str) -> None:

@@ -1,44 +1,11 @@
-"""Small real plates of every kind of source, each with the files to damage and the pixels that it truly holds."""
+"""Small plates of every kind of source, each of real pixels, with the files to damage."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tifffile
-from numpy.typing import NDArray
-
-Planes = Mapping[tuple[str, int, int], tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Victim:
-    """One plate to be damaged.
-
-    Attributes:
-        name: The kind of source, and of its images.
-        folder: Everything that may be damaged lies in it.
-        source: What is ingested, relative to the folder.
-        targets: Kind of file, as `mutators.MUTATORS` knows it, to such files, relative to the folder.
-        planes: Well, site and number of the channel to the TIFFs whose maximum is the plane, relative to the folder.
-        settings: Of ingest; a `platemap` is relative to the folder.
-    """
-
-    name: str
-    folder: Path
-    source: str
-    targets: Mapping[str, tuple[str, ...]]
-    planes: Planes
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def truth(self) -> dict[tuple[str, int, int], NDArray[Any]]:
-        """Pixels of every plane, as tifffile reads them."""
-        return {
-            key: np.max([tifffile.imread(self.folder / name) for name in names], axis=0)
-            for key, names in self.planes.items()
-        }
+from pipelines.torture import vendors
+from pipelines.torture.victim import Victim
 
 
 def build_victims(data: Path, folder: Path) -> dict[str, Victim]:
@@ -118,4 +85,10 @@ BUILDERS: dict[str, Callable[[Path, Path], Victim]] = {
     "imagexpress": _imagexpress,
     "deflate": _deflate,
     "bbbc013": _bbbc013,
+    "load_data": vendors.build_load_data,
+    "cellvoyager": vendors.build_cellvoyager,
+    "cellomics": vendors.build_cellomics,
+    "ome_tiff": vendors.build_ome_tiff,
+    "ome_zarr": vendors.build_ome_zarr,
+    "own_zarr": vendors.build_own_zarr,
 }

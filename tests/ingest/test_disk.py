@@ -1,0 +1,17 @@
+"""A disk that fills up while a plate is written: nothing is truncated, and with more room the same command goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.torture.disk import CannotMountError, torture_disk
+
+
+def test_a_full_disk_truncates_nothing_and_is_resumed(shared: Path, tmp_path: Path) -> None:
+    try:
+        needs, trials = torture_disk(shared / "data", tmp_path, sizes=2, wells=2)
+    except CannotMountError as error:
+        pytest.skip(f"needs a small disk: {error}")
+    assert [line for trial in trials for line in trial.failures] == []
+    assert [trial.code for trial in trials] == [5, 5]
+    assert all(0 < trial.files < len(needs.files) for trial in trials)
