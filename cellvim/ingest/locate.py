@@ -57,11 +57,13 @@ class Locator:
     def __init__(self, source: Source, home: Path) -> None:
         self._source = source
         self._home = home
-        self._folders: dict[str, _Folder] = {}
+        self._folders: dict[tuple[str, bool], _Folder] = {}
         self._by_name: dict[str, list[Path]] | None = None
 
     def all_of(self, texts: Iterable[str]) -> dict[str, Located]:
-        """Locate images by their paths, in the spelling of any system, or by ``file:`` URLs.
+        """Locate images by their paths, in the spelling of any system, or by URLs.
+
+        What lies on a server is looked for among the files here, as others may have downloaded it.
 
         A file is found for one name only, the one that its path agrees with best: plates repeat file names.
 
@@ -69,6 +71,10 @@ class Locator:
             InputError: A name is no path, leads to an image out of the source, or fits several files equally well.
         """
         located = {text: self._locate(text) for text in texts}
+        far = [text for text in located if _is_far(text)]
+        if far and not any(located[text].agreement for text in far):
+            found = f"{far[0]!r} lies on a server, and no file below {self._source.folder} is called so"
+            raise InputError(found, hint="download the images into the folder of the table")
         claims: dict[Path, list[str]] = {}
         for text, found in located.items():
             claims.setdefault(found.path, []).append(text)
@@ -132,12 +138,10 @@ class Locator:
         return tuple(part.lower() for part in (*folder.parts, name))
 
     def _split(self, text: str) -> tuple[_Folder, str]:
-        low = text[:8].lower()
-        if low.startswith(_FAR):
-            found = f"{text!r} lies on a server, only files on this machine are read"
-            hint = "download the images, and ingest the folder that holds them and the table"
-            raise InputError(found, hint=hint)
-        if low.startswith("file:"):
+        is_far = _is_far(text)
+        if is_far:
+            text = "/" + unquote(text.partition("://")[2])
+        elif text[:5].lower() == "file:":
             local = unquote(text[5:])
             text = local[2:] if local.startswith("///") else local
         head, slash, name = text.replace("\\", "/").rpartition("/")
@@ -145,11 +149,12 @@ class Locator:
             raise _outside(text)
         if not _is_name(name):
             raise _nameless(text)
-        if head + slash not in self._folders:
-            self._folders[head + slash] = self._folder(head + slash, text)
-        return self._folders[head + slash], name
+        key = (head + slash, is_far)
+        if key not in self._folders:
+            self._folders[key] = self._folder(head + slash, text, is_far=is_far)
+        return self._folders[key], name
 
-    def _folder(self, head: str, text: str) -> _Folder:
+    def _folder(self, head: str, text: str, *, is_far: bool) -> _Folder:
         path = PurePosixPath(head)
         parts = [part for part in path.parts if part not in ("/", "//")]
         is_drive = bool(parts) and len(parts[0]) == 2 and parts[0][1] == ":" and parts[0][0].isalpha()
@@ -159,7 +164,8 @@ class Locator:
         if not all(map(_is_name, parts)):
             raise _nameless(text)
         root = Path("/", *parts)
-        elsewhere = root if path.is_absolute() and not is_drive and root.is_dir() else None
+        is_here = path.is_absolute() and not is_drive and not is_far
+        elsewhere = root if is_here and root.is_dir() else None
         below = self._home.joinpath(*parts)
         return _Folder(tuple(parts), path.is_absolute() or is_drive, elsewhere, below, below.is_dir())
 
@@ -178,6 +184,10 @@ def refuse_shared(plates: Mapping[str, Iterable[Plane]], index: Path) -> None:
                 places = f"for {plate} {_describe(other)} and for {name} {_describe(plane)}"
                 found = f"{index} names {plane.image.name} twice: {places}"
                 raise InputError(found, hint="name each image once: correct the line that is wrong")
+
+
+def _is_far(text: str) -> bool:
+    return text[:8].lower().startswith(_FAR)
 
 
 def _is_name(part: str) -> bool:

@@ -118,6 +118,8 @@ def test_channels_keep_the_name_after_orig(tmp_path: Path) -> None:
         ("URL_OrigDNA,Metadata_Well", "file://{folder}/x%20y.tif,AF48"),
         ("URL_OrigDNA,Metadata_Well", "file:///C:/screens/x%20y.tif,AF48"),
         ("URL_OrigDNA,Metadata_Well", "{folder}/x y.tif,AF48"),
+        ("URL_OrigDNA,Metadata_Well", "s3://bucket/screens/images/x%20y.tif,AF48"),
+        ("FileName_DNA,PathName_DNA,Metadata_Well", "x y.tif,https://host/images,AF48"),
         ("\ufeffFileName_DNA,PathName_DNA,Metadata_Row,Metadata_Col", "x y.tif,D:\\screens\\images,32,48"),
         ("FileName_DNA;PathName_DNA;Metadata_Row;Metadata_Col", "x y.tif;\\\\server\\screens;AF;48"),
         ("FileName_DNA\tMetadata_Well", "X Y.TIF\taf48"),
@@ -235,8 +237,8 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("s3://bucket/a.tif,,b.tif,,P,A1,1", "lies on a server"),
-        ("a.tif,https://host/x,b.tif,,P,A1,1", "lies on a server"),
+        ("s3://bucket/x.tif,,b.tif,,P,A1,1", "lies on a server, and no file below"),
+        ("x.tif,https://host/x,b.tif,,P,A1,1", "lies on a server, and no file below"),
         ("a\0.tif,,b.tif,,P,A1,1", "is no name of a file"),
         ("a" * 300 + ".tif,,b.tif,,P,A1,1", "is no name of a file"),
         ("a.tif,,b.tif,,P,A1,x1y", "line 2: Metadata_Site is 'x1y', expected a number"),
