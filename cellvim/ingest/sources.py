@@ -155,7 +155,7 @@ def list_files(folder: Path, suffixes: frozenset[str] | None = IMAGE_SUFFIXES) -
 
     Raises:
         NotFoundError: No such folder.
-        InputError: More files than any plate has.
+        InputError: More files than any plate has, or an image whose name cannot be written down.
     """
     if not folder.is_dir():
         raise NotFoundError(folder, expected="folder", hint="name the folder that holds the images")
@@ -166,6 +166,9 @@ def list_files(folder: Path, suffixes: frozenset[str] | None = IMAGE_SUFFIXES) -
         if len(found) > MOST_FILES:
             message = f"{folder} holds more than {MOST_FILES:,} files"
             raise InputError(message, hint="ingest one plate at a time")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not _is_text(str(path)):
+            message = f"{os.fsencode(path)!r} has letters in its name that are not UTF-8"
+            raise InputError(message, hint="rename it; convmv does so for whole folders")
     return sorted(found)
 
 
@@ -177,6 +180,11 @@ def natural(text: str) -> list[tuple[int, int | str]]:
 def some(names: Sequence[object], shown: int = 3) -> str:
     """Name a few of many."""
     return ", ".join(str(name) for name in names[:shown]) + (", ..." if len(names) > shown else "")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is more than bytes: tables, JSON and terminals take text only."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

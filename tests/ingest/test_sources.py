@@ -1,0 +1,41 @@
+"""What a source lists: every file once, nothing of stores, no name that cannot be written down."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cellvim.errors import InputError
+from cellvim.ingest.sources import Source, list_files
+
+
+def touch(folder: Path, *names: str | bytes) -> None:
+    for name in names:
+        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), os.fsencode(name))))  # noqa: PTH118 - bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_files_are_listed_once_sorted_and_without_what_systems_and_stores_leave(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "b/2.TIF", "a.tiff", ".hidden.tif", "P.ome.zarr/c.tif", ".git/d.tif", "notes.txt", "ü.tif"
+    )
+    (tmp_path / "round").symlink_to(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path)] == [
+        "a.tiff",
+        "b/2.TIF",
+        "ü.tif",
+    ]
+    source = Source(tmp_path)
+    assert source.files() == list_files(tmp_path)
+    assert [path.name for path in source.files(frozenset({".txt"}))] == ["notes.txt"]
+
+
+def test_an_image_whose_name_is_no_text_is_refused_and_another_file_is_not(tmp_path: Path) -> None:
+    touch(tmp_path, b"note-\xb5.txt", "a.tif")
+    assert len(list_files(tmp_path)) == 1
+    touch(tmp_path, b"P\xe4_B02_s1_w1.tif")
+    with pytest.raises(
+        InputError, match=r"P\\xe4_B02_s1_w1\.tif' has letters in its name that are not UTF-8"
+    ):
+        list_files(tmp_path)
