@@ -5,10 +5,12 @@ JUDGES := .venv-judges
 MAMBA := .venv-mamba
 TRITON := 3.9.0
 OLD_TRITON := .venv-triton36
+INGEST_PEERS := .venv-ingest-peers
+PEERS_PYTHON ?= python3.12
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 study bench hopper triton36 interpreter torture clean
+.PHONY: help demo test lint judges bbbc013 study bench ingest-peers ingest-bench hopper triton36 interpreter torture clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,6 +60,17 @@ bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python -m benchmarks.cpu --out out/cpu
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
+	$(BIN)/python -m benchmarks.ingest
+
+$(INGEST_PEERS)/.installed: benchmarks/ingest_peers_requirements.txt
+	$(PEERS_PYTHON) -m venv $(INGEST_PEERS)
+	$(INGEST_PEERS)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $<
+	@touch $@
+
+ingest-peers: $(INGEST_PEERS)/.installed  ## Install the writers that ingest is timed beside: needs Python 3.12, takes a gigabyte.
+
+ingest-bench: $(VENV)/.installed $(INGEST_PEERS)/.installed  ## Ingest beside its peers, about a quarter of an hour; ../shared/data gives real planes: docs/ingest_speed.md
+	$(BIN)/python -m benchmarks.ingest --docs docs/ingest_speed.md
 
 hopper: $(VENV)/.installed  ## Registers, spills and instructions of every Triton kernel on a Hopper GPU, compiled anywhere.
 	$(BIN)/python -m benchmarks.hopper --check
@@ -79,4 +92,4 @@ torture: $(VENV)/.installed  ## Kill runs at random moments and compare every by
 	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md
 
 clean:  ## Remove environments and outputs made here.
-	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) demo out
+	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) $(INGEST_PEERS) demo out
