@@ -74,9 +74,9 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
     sources = [source for channel in channels for source in channel.sources]
     token = _token(sources, job.writer)
     if job.was_finished and (record is None or record.token != token):
-        is_lost = record is None and (job.writer.path / plan.key.group).exists()
+        is_lost = record is None and bool(job.writer.place.names(f"{plan.key.group}/"))
         why = "has a damaged or lost record of" if is_lost else "was made from other files:"
-        raise OutputExistsError(job.writer.path, why=f"{why} field {plan.key}")
+        raise OutputExistsError(job.writer.place.location, why=f"{why} field {plan.key}")
     empty = np.zeros(job.check.shape, job.check.dtype)
     pixels = np.stack([empty if channel.plane is None else channel.plane for channel in channels])
     is_valid = [channel.plane is not None for channel in channels]

@@ -149,7 +149,7 @@ def excesses(values: Values, bound: Bound) -> Values:
     middle = np.median(scaled)
     spread = max(1.4826 * float(np.median(np.abs(scaled - middle))), bound.least_spread)
     if bound.is_tailed:
-        spread = max(spread, float(np.quantile(scaled, 0.9) - middle) / 1.2816)
+        spread = max(spread, float(np.quantile(scaled, 0.9, method="lower") - middle) / 1.2816)
     relative = (scaled - middle) / (spread * bound.spreads)
     excess[is_known] = np.where(np.abs(relative) > np.abs(excess[is_known]), relative, excess[is_known])
     return excess

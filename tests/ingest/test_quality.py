@@ -157,6 +157,12 @@ def test_the_odd_plane_is_flagged_and_no_other(name: str, odd: float, flag: str)
     assert flags == [[]] * 20 + [[flag]]
 
 
+@pytest.mark.parametrize("others", [7, 8, 9, 12])
+def test_one_odd_plane_among_few_does_not_hide_itself(others: int) -> None:
+    flags = planes(empty_fraction=[0.0] * others + [0.03])["flags"].to_list()
+    assert flags == [[]] * others + [["partly blank"]]
+
+
 def test_a_few_planes_make_nothing_usual_but_fixed_bounds_hold() -> None:
     assert planes(mean=[100.0, 9000.0], saturated_fraction=[0.0, 0.5])["flags"].to_list() == [
         [],

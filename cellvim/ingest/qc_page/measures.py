@@ -60,8 +60,8 @@ MEASURES = (
         "empty_fraction",
         "Blank blocks",
         "% of blocks of equal pixels",
-        "0 is good. A camera's noise makes no two blocks of equal pixels; files that lost data do, and so do 8-bit "
-        "images with a black background.",
+        "0 is good. A camera's noise leaves no block of equal pixels; files that lost data have some, and so do "
+        "8-bit images with a black background.",
         factor=100,
         decimals=2,
         least_range=1,
