@@ -14,6 +14,8 @@ from cellvim.ingest.sources import Source, Wavelengths
 from cellvim.ingest.xml_pieces import iterparse
 
 _MOST_BYTES = 8 << 20
+# The largest plates have 1536 wells, and each is named once for every sequence.
+_MOST_ELEMENTS = 50_000
 _BAND = re.compile(r"BP\s?(\d{3,4}(?:\.\d{1,3})?)\s?/", re.IGNORECASE)
 # What the instrument writes where nobody gave the plate a name.
 _NO_NAME = "noplateid"
@@ -190,7 +192,11 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
         size = path.stat().st_size
         if size <= _MOST_BYTES:
             with path.open("rb") as file:
-                yield from iterparse(file)
+                for count, event in enumerate(iterparse(file)):
+                    if count > 2 * _MOST_ELEMENTS:
+                        message = f"it holds more than {_MOST_ELEMENTS:,} elements"
+                        raise ValueError(message)
+                    yield event
     except (OSError, ParseError, LookupError, ValueError) as error:
         # LookupError: no such encoding. ValueError: one of several bytes per letter, or what defusedxml forbids.
         found = f"{path} is not readable: {error}"
