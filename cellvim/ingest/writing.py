@@ -24,6 +24,7 @@ from cellvim.ingest.summary import PlateResult
 from cellvim.progress import progress_bar
 from cellvim.provenance import Run, sha256_of_file
 from cellvim.store import PlateWriter
+from cellvim.store.platemap import platemap_files
 from cellvim.store.signature import RUN_FILE, signed
 from cellvim.store.statistics import PlateStatistics
 
@@ -176,7 +177,9 @@ def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSet
         # A changed digit of an index is still a valid index: only its checksum tells.
         run.record_input(path, sha256_of_file(path))
     if settings.platemap is not None:
-        run.record_input(settings.platemap, sha256_of_file(settings.platemap))
+        names = [check.plate.name, *([check.plate.barcode] if check.plate.barcode else [])]
+        for path in platemap_files(settings.platemap, names):
+            run.record_input(path, sha256_of_file(path))
     run.counts.update(
         wells=result.wells, fields=result.fields, skipped=len(result.skipped), failed=len(result.failed)
     )

@@ -29,6 +29,7 @@ __all__ = [
     "compound_columns",
     "join_platemap",
     "name_compounds",
+    "platemap_files",
     "read_platemap",
     "select_plate",
 ]
@@ -137,6 +138,17 @@ def select_plate(platemap: pl.DataFrame, plate: str, barcode: str | None = None)
     raise no_such_plate(barcode or plate, platemap[PLATE].drop_nulls().unique().sort().to_list())
 
 
+def platemap_files(path: Path, plates: Collection[str] | None = None) -> list[Path]:
+    """List the files that `read_platemap` reads for the same plates.
+
+    Raises:
+        NotFoundError: No such file, or none that the list names.
+        InputError: See `read_platemap`.
+    """
+    assigned = assignments(read_table(path), path) or []
+    return [path, *dict.fromkeys(find_map(each, path) for each in _wanted(assigned, plates))]
+
+
 def _one_map(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     table = with_wells(table, path)
     plate = find(table, PLATE_NAMES)
@@ -166,6 +178,14 @@ def _assigned_maps(
             maps[each.map_name] = _one_map(read_table(place), place), place
     parts = [_map_of(each, *maps[each.map_name]) for each in wanted]
     return pl.concat(parts, how="diagonal_relaxed")
+
+
+def _wanted(assigned: Sequence[Assignment], plates: Collection[str] | None) -> list[Assignment]:
+    return [
+        each
+        for each in assigned
+        if plates is None or any(same_plate(each.barcode, plate) for plate in plates)
+    ]
 
 
 def _map_of(each: Assignment, rows: pl.DataFrame, place: Path) -> pl.DataFrame:

@@ -1,5 +1,7 @@
 """Plate maps joined at ingest: by well, by plate, and by barcode through a screen's list of plates."""
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -73,6 +75,12 @@ def test_where_plate_maps_may_lie(
         rows.write_csv(path, separator="\t" if suffix == ".txt" else ",")
     (rows,) = platemap_of(make_settings(platemap=tmp_path / "m" / "barcodes.csv")).values()
     assert rows["Metadata_Perturbation"].to_list() == ["BRD-1"]
+    record = json.loads((tmp_path / "out" / "BC1.cellvim" / "run.json").read_text())
+    expected = {
+        name.name: hashlib.sha256(name.read_bytes()).hexdigest() for name in (tmp_path / "m").glob("*.csv")
+    }
+    expected[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {Path(name).name: sha256 for name, sha256 in record["inputs"].items()} == expected
 
 
 def test_a_plate_that_is_in_no_list(
