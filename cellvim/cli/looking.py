@@ -67,10 +67,21 @@ def info(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show a plate at a glance: channels, wells, fields, sizes, intensities."""
-    from cellvim.store import describe_plate, find_plates
+    """Show a plate at a glance: images, channels, intensities, plate map, and which wells are there."""
+    from cellvim.cli.glance import show_plates
+    from cellvim.ingest.foreign import describe_any, find_any
 
-    show_dict({str(path): describe_plate(path) for path in find_plates(plates)}, as_json=as_json)
+    described = [(path, facts) for path in find_any(plates) for facts in describe_any(path)]
+    if not as_json:
+        show_plates([facts for _, facts in described])
+        return
+    paths = [str(path) for path, _ in described]
+    # Several plates in one folder, which other programs write, are told apart by their names.
+    names = [
+        path if paths.count(path) == 1 else f"{path}#{facts['name']}"
+        for path, (_, facts) in zip(paths, described, strict=True)
+    ]
+    show_dict({name: facts for name, (_, facts) in zip(names, described, strict=True)}, as_json=True)
 
 
 @app.command()

@@ -1,26 +1,62 @@
-"""OME-Zarr plates of other programs, looked over where they lie: no checksums exist, so everything is read."""
+"""OME-Zarr plates of other programs, looked over where they lie."""
 
 import itertools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from cellvim.errors import InputError
+from cellvim.errors import InputError, NotFoundError
 from cellvim.ingest import zarr_arrays
+from cellvim.ingest.channels import name_channels
 from cellvim.ingest.ome_zarr import plates_in
 from cellvim.ingest.ome_zarr_metadata import image_arrays, path_parts, plate_metadata, well_images
+from cellvim.ingest.ome_zarr_naming import plate_name
+from cellvim.ingest.ome_zarr_plate import read_plates
+from cellvim.ingest.sources import SourcePlate, natural
 from cellvim.ingest.tiff import DamagedImageError
-from cellvim.progress import progress_bar
-from cellvim.store.place import LocalPlace
+from cellvim.ingest.zarr_layout import ArrayLayout
+from cellvim.store import describe_plate, find_plates
+from cellvim.store.layout import companion_of
+from cellvim.store.parallel import in_parallel
+from cellvim.store.place import LocalPlace, open_place
 from cellvim.store.specification import check_metadata
 from cellvim.store.verification import Verification
 
 _AT_ONCE = 2
 
 
-def find_foreign(folder: Path) -> list[Path]:
-    """The folder if it is an OME-Zarr plate, else the plates in it."""
-    return plates_in(folder) if folder.is_dir() else []
+def find_any(locations: Iterable[Path | str]) -> list[Path | str]:
+    """List plates: ours, and OME-Zarr plates of other programs where there are none of ours.
+
+    Raises:
+        NotFoundError: A location holds none.
+    """
+    found: dict[str, Path | str] = {}
+    for location in locations:
+        try:
+            plates: Sequence[Path | str] = find_plates([location])
+        except NotFoundError:
+            place = open_place(location)
+            plates = plates_in(place.path) if isinstance(place, LocalPlace) else []
+            if not plates:
+                raise
+        found |= {str(plate): plate for plate in plates}
+    return list(found.values())
+
+
+def describe_any(location: Path | str) -> list[dict[str, Any]]:
+    """Facts about a plate, ours or another program's, which may be several plates in one; see `describe_plate`.
+
+    Raises:
+        InputError: The plate is unfinished or damaged.
+    """
+    place = open_place(location)
+    if not isinstance(place, LocalPlace) or companion_of(place).names():
+        return [describe_plate(location)]
+    name = plate_name(plate_metadata(place.path).name, place.path)
+    return [_facts(place.path, plate) for plate in read_plates(place.path, place.path, name=name)]
 
 
 def check_foreign(folder: Path, *, quick: bool = False) -> Verification:
@@ -44,17 +80,67 @@ def check_foreign(folder: Path, *, quick: bool = False) -> Verification:
     except InputError as error:
         found.problems.append(error.found)
         return found
-    with (
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-        progress_bar(f"verify {folder.name}", total=len(arrays)) as advance,
-    ):
-        checked = pool.map(lambda array: _check_array(array, quick=quick), arrays)
-        for array, (problem, size) in zip(arrays, checked, strict=True):
-            found.bytes_read += size
-            if problem:
-                found.problems.append(f"{array.relative_to(folder)} {problem}")
-            advance()
+    checked = in_parallel(
+        lambda array: _check_array(array, quick=quick),
+        arrays,
+        label=f"verify {folder.name}",
+        workers=_AT_ONCE,
+    )
+    for array, (problem, size) in zip(arrays, checked, strict=True):
+        found.bytes_read += size
+        if problem:
+            found.problems.append(f"{array.relative_to(folder)} {problem}")
     return found
+
+
+def _facts(folder: Path, plate: SourcePlate) -> dict[str, Any]:
+    """As `describe_plate` has them, as far as the metadata of a foreign plate tell them."""
+    fields = {plane.field for plane in plate.planes}
+    layouts = [
+        layout for path in dict.fromkeys(plane.path for plane in plate.planes) for layout in _layout(path)
+    ]
+    keys = sorted({plane.channel for plane in plate.planes}, key=natural)
+    names = name_channels(keys, plate.stains, None)
+    depths = {
+        "z planes": {plane.z for plane in plate.planes},
+        "time points": {plane.t for plane in plate.planes},
+    }
+    notes = [f"{len(numbers)} {what}" for what, numbers in depths.items() if len(numbers) > 1]
+    wells = Counter(field.well for field in fields)
+    return {
+        "path": str(folder),
+        "name": plate.name,
+        "channels": list(names.values()),
+        "wells": len(wells),
+        "fields": len(fields),
+        "shapes_px": sorted({layout.shape[-2:] for layout in layouts}),
+        "dtype": ", ".join(sorted({layout.dtype for layout in layouts})),
+        "pixel_size_um": plate.pixel_size_um,
+        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "percentiles": {},
+        "filled_planes": 0,
+        "filled": {},
+        "skipped": {well: "has no images" for well in plate.declared_wells if well not in wells},
+        "fields_per_well": dict(wells),
+        "platemap_columns": [],
+        "perturbations": 0,
+        "controls": {},
+        "source": plate.evidence,
+        "acquired": plate.acquired,
+        "barcode": plate.barcode,
+        "wavelengths": {
+            name: asdict(plate.wavelengths[key]) for key, name in names.items() if key in plate.wavelengths
+        },
+        "notes": [*notes, *plate.notes],
+    }
+
+
+def _layout(array: Path) -> Iterator[ArrayLayout]:
+    try:
+        yield zarr_arrays.array_layout(array)
+    except DamagedImageError:
+        # Said in the notes, or by verify.
+        return
 
 
 def _arrays(folder: Path, found: Verification) -> Iterator[Path]:

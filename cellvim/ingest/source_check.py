@@ -1,7 +1,6 @@
 """Are the files that a plate was made from still there, and unchanged?"""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +9,9 @@ from cellvim.errors import InputError
 from cellvim.ingest.images import fingerprint, read_header
 from cellvim.ingest.sources import ImagePart, list_files, some
 from cellvim.ingest.tiff import DamagedImageError
-from cellvim.progress import progress_bar
 from cellvim.provenance import sha256_of_file
 from cellvim.store import PlateReader
+from cellvim.store.parallel import in_parallel
 from cellvim.store.records import load_table
 from cellvim.store.signature import RUN_FILE
 from cellvim.store.verification import Verification
@@ -57,15 +56,11 @@ def check_sources(location: Path | str, folder: Path, found: Verification, *, qu
         )
         return _problem(image, size_bytes, sha256, quick=quick)
 
-    with (
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-        progress_bar(f"sources of {reader.name}", total=len(known)) as advance,
-    ):
-        for (name, part, *_), problem in zip(known, pool.map(check, known), strict=True):
-            found.sources += 1
-            if problem:
-                found.problems.append(f"source {name}{f' part {part}' if part else ''} {problem}")
-            advance()
+    checked = in_parallel(check, known, label=f"sources of {reader.name}", workers=_AT_ONCE)
+    for (name, part, *_), problem in zip(known, checked, strict=True):
+        found.sources += 1
+        if problem:
+            found.problems.append(f"source {name}{f' part {part}' if part else ''} {problem}")
     found.problems += _changed_inputs(reader, folder, found)
     return {name for name, *_ in rows}
 

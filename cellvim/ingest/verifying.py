@@ -1,13 +1,12 @@
 """Verify plates: ours against their checksums, others by reading every chunk, and the sources that ours came from."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cellvim.errors import CellvimError, NotFoundError, UsageError
-from cellvim.ingest.foreign import check_foreign, find_foreign
+from cellvim.ingest.foreign import check_foreign, find_any
 from cellvim.ingest.source_check import check_sources, unlisted_images
-from cellvim.store import find_plates
 from cellvim.store.layout import companion_of
 from cellvim.store.place import LocalPlace, open_place
 from cellvim.store.verification import Verification, check_stored
@@ -49,25 +48,6 @@ def verify_plates(
     if sources is not None:
         _note_unlisted(sources, listed, found)
     return found
-
-
-def find_any(locations: Iterable[Path | str]) -> list[Path | str]:
-    """List plates: ours, and OME-Zarr plates of other programs where there are none of ours.
-
-    Raises:
-        NotFoundError: A location holds none.
-    """
-    found: dict[str, Path | str] = {}
-    for location in locations:
-        try:
-            plates: Sequence[Path | str] = find_plates([location])
-        except NotFoundError:
-            place = open_place(location)
-            plates = find_foreign(place.path) if isinstance(place, LocalPlace) else []
-            if not plates:
-                raise
-        found |= {str(plate): plate for plate in plates}
-    return list(found.values())
 
 
 def _check_sources(location: Path | str, sources: Path, result: Verification, *, quick: bool) -> set[str]:

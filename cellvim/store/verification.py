@@ -1,7 +1,6 @@
 """Is a stored plate still what ingest wrote, to the last bit, and what OME-Zarr 0.5 asks for?"""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from cellvim.store.checksums import CHECKSUMS_FILE, sha256_of
 from cellvim.store.intensity import FIELDS_FILE
 from cellvim.store.layout import SHARD, companion_of
 from cellvim.store.naming import FieldKey
+from cellvim.store.parallel import in_parallel
 from cellvim.store.place import LocalPlace, Place, open_place
 from cellvim.store.reader import HINT, PlateReader
 from cellvim.store.records import FieldRecord, load_json, load_table, plane_sha256
@@ -108,16 +108,12 @@ def _check_files(place: Place, found: Verification, *, quick: bool) -> None:
             return _size_problem(part, name, sizes.get(name)), 0
         return _file_problem(part, name, sha256)
 
-    with (
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-        progress_bar(f"verify {place.name}", total=len(wanted)) as advance,
-    ):
-        for (part, name, _), (problem, size) in zip(wanted, pool.map(check, wanted), strict=True):
-            found.files += 1
-            found.bytes_read += size
-            if problem:
-                found.problems.append(f"{part.name}/{name} {problem}")
-            advance()
+    checked = in_parallel(check, wanted, label=f"verify {place.name}", workers=_AT_ONCE)
+    for (part, name, _), (problem, size) in zip(wanted, checked, strict=True):
+        found.files += 1
+        found.bytes_read += size
+        if problem:
+            found.problems.append(f"{part.name}/{name} {problem}")
     strangers = set(place.names()) - set(checksums[0][1])
     found.problems += [f"{place.name}/{name} was not written by ingest" for name in sorted(strangers)]
     found.problems += _run_problem(companion)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellvim.cli.looking import verify
 from cellvim.config import IngestSettings
-from cellvim.errors import CellvimError, UsageError
+from cellvim.errors import CellvimError, SomeFailedError, UsageError
 from cellvim.ingest import ingest_plates
 from cellvim.ingest.verifying import verify_plates
 from cellvim.store import FieldKey, PlateReader, verify_plate
@@ -353,3 +354,18 @@ def test_damaged_checksums_are_a_problem(content: bytes, images: Path) -> None:
 def test_nothing_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CellvimError, match="no OME-Zarr plate"):
         verify_plates([tmp_path])
+
+
+def test_the_command_says_intact_or_fails(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plate = ingest(images)
+    verify([plate.path], sources=images)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(plate.path)
+    assert lines[1].startswith("  intact: ")
+    assert "2 fields, 4 source files" in lines[1]
+    (plate.path / "A/01/zarr.json").unlink()
+    with pytest.raises(SomeFailedError, match="1 of 1 plates are damaged"):
+        verify([plate.path.parent], as_json=True)
+    (result,) = json.loads(capsys.readouterr().out).values()
+    assert result["is_intact"] is False
+    assert result["problems"] == ["P.ome.zarr/A/01/zarr.json is missing"]
