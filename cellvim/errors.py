@@ -72,7 +72,7 @@ class PreflightError(InputError):
         self.details = self.problems[: self.shown]
         if len(self.problems) > self.shown:
             rest = len(self.problems) - self.shown
-            self.details += (f"... and {rest} more (all of them with --dry-run)",)
+            self.details += (f"... and {rest} more (all of them with --dry-run --json)",)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems, first"
         super().__init__(f"plate {plate}: nothing was written: {count}: {self.problems[0]}", hint=hint)
 

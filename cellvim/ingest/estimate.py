@@ -13,10 +13,13 @@ from cellvim.errors import DiskError
 from cellvim.ingest.images import read_plane
 from cellvim.ingest.planes import ChannelPlan
 from cellvim.ingest.preflight import Preflight
+from cellvim.ingest.quality import measure_plane
 from cellvim.ingest.sources import ImagePart
 from cellvim.ingest.tiff import DamagedImageError
 from cellvim.store.arrays import encode_array
+from cellvim.store.intensity import histograms_of, pack_histograms
 from cellvim.store.place import is_remote
+from cellvim.store.records import plane_sha256
 
 # Planes that are tried, and when the last of them is begun.
 MOST_PLANES = 24
@@ -32,7 +35,7 @@ class Estimate:
 
     Attributes:
         bytes_out: Compressed pixels, of the whole plate.
-        seconds: Decoding and encoding, with the workers of the settings; the disk's waits come on top.
+        seconds: Decoding, measuring and encoding, with the workers of the settings; the disk's waits come on top.
         planes: Number of planes that were tried.
         damaged: Planes that turned out to be damaged on the way, one line each.
     """
@@ -44,7 +47,7 @@ class Estimate:
 
 
 def estimate(check: Preflight, settings: IngestSettings) -> Estimate | None:
-    """Decode and encode planes spread over the plate, for about a second.
+    """Decode, measure and encode planes spread over the plate, for about a second.
 
     Returns:
         None where not one plane could be tried.
@@ -136,7 +139,7 @@ class _Sample:
 
 
 class _Trial:
-    """Decodes and encodes one plane of a channel, as long as there is time.
+    """Does what ingest will do with one plane of a channel, as long as there is time.
 
     The first plane is done twice: it pays for what is loaded only once.
     """
@@ -168,6 +171,9 @@ class _Trial:
         started = time.perf_counter()
         pixels = read_plane(image).pixels
         decoded = time.perf_counter()
+        measure_plane(pixels)
+        plane_sha256(pixels)
+        pack_histograms(histograms_of(pixels[None]))
         files = encode_array(pixels[None], codec=self.settings.codec)
         encoded = time.perf_counter()
         return _Sample(decoded - started, encoded - decoded, pixels.nbytes, sum(map(len, files.values())))

@@ -75,7 +75,7 @@ class Preflight:
         """
         if not self.fields:
             found = f"plate {self.plate.name}: none of its {len(self.planned)} fields is usable; {self.problems[0]}"
-            raise InputError(found, hint="see all problems with --dry-run")
+            raise InputError(found, hint="see all problems with --dry-run --json")
 
 
 def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:

@@ -173,6 +173,6 @@ def test_a_long_list_stands_before_the_one_error_line(
     assert stopped.value.code == ExitCode.BAD_INPUT
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "  B01 is missing"
-    assert lines[12] == "  ... and 8 more (all of them with --dry-run)"
+    assert lines[12] == "  ... and 8 more (all of them with --dry-run --json)"
     assert lines[13] == "error: plate P1: nothing was written: 20 problems, first: B01 is missing"
     assert lines[14:] == ["hint: add the files"]

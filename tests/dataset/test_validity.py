@@ -11,6 +11,7 @@ import torch
 from cellvim.config import CropSettings, EmbedSettings, ModelSettings
 from cellvim.dataset import CropSource, TrainingIndex
 from cellvim.embed import embed_plates
+from cellvim.ingest.quality import measure_plane
 from cellvim.model import ModelCard, save_encoder
 from cellvim.model.encoder import ChannelEncoder
 from cellvim.store import FieldKey, PlateReader, PlateWriter
@@ -35,7 +36,8 @@ def write_plate(tmp_path: Path) -> WritePlate:
             is_valid = [(key, channel) not in FILLED for channel in range(3)]
             for channel in np.flatnonzero(~np.array(is_valid)):
                 pixels[channel] = 0 if content == "zeros" else pixels[channel] * 15
-            writer.write_field(key, pixels, token=f"{number}", is_valid=is_valid)
+            quality = [measure_plane(plane) if ok else {} for plane, ok in zip(pixels, is_valid, strict=True)]
+            writer.write_field(key, pixels, token=f"{number}", is_valid=is_valid, quality=quality)
         writer.finish(fields)
         return PlateReader(writer.path)
 
@@ -82,6 +84,20 @@ def test_statistics_do_not_see_filled_planes(plates: tuple[PlateReader, PlateRea
         np.testing.assert_array_equal(is_valid, garbage.is_valid(key))
         moments = zeros.intensity.moments(key), garbage.intensity.moments(key)
         np.testing.assert_array_equal(moments[0][is_valid], moments[1][is_valid])
+
+
+def test_quality_does_not_see_filled_planes(plates: tuple[PlateReader, PlateReader], tmp_path: Path) -> None:
+    tables = [
+        pl.read_parquet(tmp_path / plate.path.parent / "P.cellvim" / "quality.parquet") for plate in plates
+    ]
+    assert tables[0].equals(tables[1])
+    filled = tables[0].filter(~pl.col("is_valid"))
+    assert filled.height == len(FILLED)
+    measures = filled.select(
+        "focus_slope", "saturated_fraction", "empty_fraction", "mean", "p50", "p99", "largest"
+    )
+    assert measures.null_count().row(0) == (len(FILLED),) * measures.width
+    assert filled["flags"].list.len().sum() == 0
 
 
 @pytest.mark.parametrize("level", ["well", "field", "crop"])

@@ -104,7 +104,7 @@ def test_all_problems_are_in_a_dry_run(write_images: WriteImages, make_settings:
     assert not make_settings().out.exists()
     with pytest.raises(PreflightError, match="nothing was written: 16 problems, first: A01/1 w1") as caught:
         ingest_plates(make_settings())
-    assert caught.value.details[-1] == "... and 4 more (all of them with --dry-run)"
+    assert caught.value.details[-1] == "... and 4 more (all of them with --dry-run --json)"
     assert len(caught.value.details) == 13
     with pytest.raises(InputError, match="none of its 16 fields is usable"):
         ingest_plates(make_settings(on_missing="skip-field"))
