@@ -192,11 +192,7 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
         size = path.stat().st_size
         if size <= _MOST_BYTES:
             with path.open("rb") as file:
-                for count, event in enumerate(iterparse(file)):
-                    if count > 2 * _MOST_ELEMENTS:
-                        message = f"it holds more than {_MOST_ELEMENTS:,} elements"
-                        raise ValueError(message)
-                    yield event
+                yield from _few(iterparse(file))
     except (OSError, ParseError, LookupError, ValueError) as error:
         # LookupError: no such encoding. ValueError: one of several bytes per letter, or what defusedxml forbids.
         found = f"{path} is not readable: {error}"
@@ -204,6 +200,14 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
     if size > _MOST_BYTES:
         found = f"{path} is larger than {_MOST_BYTES >> 20:,} MiB"
         raise InputError(found, hint=HINT)
+
+
+def _few(events: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for count, event in enumerate(events):
+        if count > 2 * _MOST_ELEMENTS:
+            message = f"it holds more than {_MOST_ELEMENTS:,} elements"
+            raise ValueError(message)
+        yield event
 
 
 def _local(tag: str) -> str:

@@ -73,8 +73,8 @@ class Locator:
         located = {text: self._locate(text) for text in texts}
         far = [text for text in located if _is_far(text)]
         if far and not any(located[text].agreement for text in far):
-            found = f"{far[0]!r} lies on a server, and no file below {self._source.folder} is called so"
-            raise InputError(found, hint="download the images into the folder of the table")
+            message = f"{far[0]!r} lies on a server, and no file below {self._source.folder} is called so"
+            raise InputError(message, hint="download the images into the folder of the table")
         claims: dict[Path, list[str]] = {}
         for text, found in located.items():
             claims.setdefault(found.path, []).append(text)

@@ -1,5 +1,6 @@
 """OME-XML where it lies: in the first page of a TIFF, or in a companion file beside several."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -17,10 +18,15 @@ _GLANCE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Holder:
-    """A file with OME-XML, and what that says."""
+    """A file with OME-XML, and what that says.
+
+    Attributes:
+        sha256: Of the OME-XML.
+    """
 
     path: Path
     document: OmeDocument
+    sha256: str = ""
 
 
 @dataclass
@@ -50,7 +56,7 @@ def collect(source: Source) -> OmeFiles:
         if content is None:
             found.strangers.append(path)
             continue
-        holder = Holder(path, parse_ome(content, str(path)))
+        holder = Holder(path, parse_ome(content, str(path)), hashlib.sha256(content).hexdigest())
         if holder.document.metadata_file:
             companion = _below(path, holder.document.metadata_file)
             if companion in known:

@@ -99,6 +99,11 @@ def _plate(
         described_by=tuple(
             sorted({field.holder.path for field in fields if is_companion(field.holder.path)})
         ),
+        descriptions={
+            f"OME-XML in {field.holder.path}": field.holder.sha256
+            for field in fields
+            if not is_companion(field.holder.path)
+        },
     )
 
 

@@ -88,6 +88,7 @@ class SourcePlate:
         barcode: The plate's own name in the source, as plate maps may spell it; `name` if None.
         thumbnails: Number of small copies of images in its folder, which are no planes.
         described_by: Files that say where each plane belongs, or what it shows; their sha256 is recorded.
+        descriptions: The same for texts inside of images: what they are, to their sha256.
     """
 
     name: str
@@ -103,6 +104,7 @@ class SourcePlate:
     barcode: str | None = None
     thumbnails: int = 0
     described_by: tuple[Path, ...] = ()
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source:

@@ -17,8 +17,9 @@ from typing import Any
 
 from pipelines.torture.escapes import ESCAPE
 from pipelines.torture.hostile import BOMB, XML_BOMB
+from pipelines.torture.judge import BROKEN, RECORDED, REFUSED, SAME, TOLD
 from pipelines.torture.page import Section
-from pipelines.torture.trial import BROKEN, MOST_BYTES, MOST_SECONDS, RECORDED, REFUSED, SAME, TOLD, Verdict
+from pipelines.torture.trial import MOST_BYTES, MOST_SECONDS, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -14,4 +14,5 @@ def test_a_full_disk_truncates_nothing_and_is_resumed(shared: Path, tmp_path: Pa
         pytest.skip(f"needs a small disk: {error}")
     assert [line for trial in trials for line in trial.failures] == []
     assert [trial.code for trial in trials] == [5, 5]
-    assert all(0 < trial.files < len(needs.files) for trial in trials)
+    # The first is too small for one field, the second holds some.
+    assert trials[0].files < trials[1].files < len(needs.files)

@@ -13,9 +13,10 @@ from cellvim.ingest.xml_pieces import MOST_TAG_BYTES, iterparse
 from pipelines.torture.attack import Attack
 from pipelines.torture.escapes import ESCAPE, names_of
 from pipelines.torture.hostile import BOMB, XML_BOMB, xml_bombs
+from pipelines.torture.judge import BROKEN, RECORDED, SAME, TOLD, Output, compare
 from pipelines.torture.mutants import mutants_section, torture_mutants
 from pipelines.torture.mutators import MUTATORS, description_of, replace_description
-from pipelines.torture.trial import BROKEN, RECORDED, SAME, TOLD, Output, Verdict, compare
+from pipelines.torture.trial import Verdict
 
 
 def test_no_damaged_file_passes_for_another(shared: Path, tmp_path: Path) -> None:
@@ -67,9 +68,11 @@ def test_every_mutator_damages_every_file_of_its_kind(kind: str) -> None:
     file = io.BytesIO()
     text = b'<?xml version="1.0" encoding="utf-8"?>\n<OME><a b="12">345</a>\n<c/></OME>'
     tifffile.imwrite(file, np.arange(900, dtype=np.uint16).reshape(30, 30), description=text, metadata=None)
-    content = {"xml": text, "csv": b"a,b\n1,2\n3,4\n", "json": b'{"a": [1, {"b": "2"}]}'}.get(
-        kind, file.getvalue()
-    )
+    content = {
+        "xml": text,
+        "csv": b"a,b\n1,2\n3,4\n" * 20,
+        "json": b'{"a": [1, {"b": "2"}], "c": "a text that is somewhat longer"}',
+    }.get(kind, file.getvalue())
     for name, mutate in MUTATORS[kind].items():
         results = [mutate(content, np.random.default_rng(seed)) for seed in range(20)]
         assert len(set(results) - {content}) > 3, name
