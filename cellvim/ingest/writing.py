@@ -176,6 +176,7 @@ def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSet
     for path in check.plate.described_by:
         # A changed digit of an index is still a valid index: only its checksum tells.
         run.record_input(path, sha256_of_file(path))
+    run.inputs.update(check.plate.descriptions)
     if settings.platemap is not None:
         names = [check.plate.name, *([check.plate.barcode] if check.plate.barcode else [])]
         for path in platemap_files(settings.platemap, names):

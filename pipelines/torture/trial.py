@@ -5,12 +5,10 @@ dies costs its starter one trial.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import resource
 import shutil
-import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -19,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
-import zarr
 
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, ExitCode, SomeFailedError
@@ -38,12 +34,6 @@ MOST_BYTES = 1 << 30
 MOST_SECONDS = 5.0
 REFUSALS = (ExitCode.SOME_FAILED, ExitCode.USAGE, ExitCode.BAD_INPUT)
 ON_MISSING = ("stop", "stop", "stop", "skip-field", "fill")
-    "refused",
-    "same pixels",
-    "altered, recorded",
-    "altered, told",
-    "broken",
-)
 
 
 @dataclass(frozen=True)
