@@ -18,6 +18,8 @@ from cellvim.ingest.xml_pieces import iterparse
 from cellvim.store import well_name
 
 MOST_XML_BYTES = 64 << 20
+# With two or three elements for a plane, what fits into so many bytes has no more.
+MOST_ELEMENTS = 1_000_000
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4}
 _HINT = "write the OME-TIFF again, or describe its name with --pattern"
 
@@ -137,9 +139,12 @@ def parse_ome(content: bytes, place: str) -> OmeDocument:
 
 def _children(content: bytes, document: OmeDocument) -> Iterator[Any]:
     """Stream what lies right below the root, and forget it: the XML of a plate may be tens of megabytes."""
-    depth, root = 0, None
+    depth, count, root = 0, 0, None
     for event, element in iterparse(io.BytesIO(content)):
         depth += 1 if event == "start" else -1
+        count += event == "start"
+        if count > MOST_ELEMENTS:
+            _refuse(f"its OME-XML has more than {MOST_ELEMENTS:,} elements")
         if root is None:
             root = element
             document.uuid = root.get("UUID", "")

@@ -13,6 +13,7 @@ from cellvim.errors import InputError, PreflightError
 from cellvim.ingest import ingest_plates
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.ome_plate import field_in, well_in
+from cellvim.ingest.ome_xml import parse_ome
 from cellvim.ingest.preflight import check_plate
 from cellvim.ingest.sources import Plane, SourcePlate, Wavelengths
 from cellvim.store import FieldKey, PlateReader
@@ -337,6 +338,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, xml: str, message: str | None) -
         read(tmp_path)
 
 
+def test_more_elements_than_any_plate_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellvim.ingest.ome_xml.MOST_ELEMENTS", 9)
+    assert parse_ome(ome(image_xml(0, ONE)).encode(), "x").images
+    with pytest.raises(InputError, match="more than 9 elements"):
+        parse_ome(ome("<a/>" * 9).encode(), "x")
+
+
 def test_a_file_that_tells_no_well(tmp_path: Path) -> None:
     write(tmp_path / "image.ome.tif", draw(2), ome(image_xml(0, ONE, name="scan")))
     with pytest.raises(InputError, match=r"neither its name nor 'scan' tells a well"):
@@ -356,19 +364,7 @@ def test_mutants_are_read_or_refused(tmp_path: Path, mutate: Callable[..., bytes
     uuid = '<UUID FileName="A01.ome.tif">urn:uuid:own</UUID>'
     images = [image_xml(n, f'<TiffData IFD="{2 * n}" PlaneCount="2">{uuid}</TiffData>') for n in range(2)]
     content = ome(plate_xml({(0, 0): [(0, 0), (1, 1)]}), *images).encode()
-    pieces = [
-        b"<",
-        b"/>",
-        b'"',
-        b"&lt;",
-        b"\0",
-        b"\xff",
-        b"-",
-        b"99999999",
-        b"<!DOCTYPE x>",
-        b' UUID="a"',
-        b"<UUID/>",
-    ]
+    pieces = rb"""< /> " &lt; - 99999999 <!DOCTYPE> UUID="a" <UUID/>""".split() + [b"\0", b"\xff"]
     outcomes = {"read": 0, "refused": 0}
     companion = tmp_path / "x.companion.ome"
     write(tmp_path / "A01.ome.tif", draw(4), "plain")
