@@ -364,7 +364,7 @@ def test_mutants_are_read_or_refused(tmp_path: Path, mutate: Callable[..., bytes
     uuid = '<UUID FileName="A01.ome.tif">urn:uuid:own</UUID>'
     images = [image_xml(n, f'<TiffData IFD="{2 * n}" PlaneCount="2">{uuid}</TiffData>') for n in range(2)]
     content = ome(plate_xml({(0, 0): [(0, 0), (1, 1)]}), *images).encode()
-    pieces = rb"""< /> " &lt; - 99999999 <!DOCTYPE> UUID="a" <UUID/>""".split() + [b"\0", b"\xff"]
+    pieces = [*rb"""< /> " &lt; - 99999999 <!DOCTYPE> UUID="a" <UUID/>""".split(), b"\x00", b"\xff"]
     outcomes = {"read": 0, "refused": 0}
     companion = tmp_path / "x.companion.ome"
     write(tmp_path / "A01.ome.tif", draw(4), "plain")
