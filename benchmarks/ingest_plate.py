@@ -93,7 +93,7 @@ def repeat_plate(images: Path, folder: Path, times: int) -> Path:
     target.mkdir(parents=True)
     names = sorted(parse_name(path.name) for path in images.glob("*.tiff"))
     rows = max(row for row, *_ in names)
-    side_px = int(tifffile.TiffFile(images / file_name(*names[0])).pages[0].shape[0])
+    side_px = len(tifffile.imread(images / file_name(*names[0])))
     repeated = []
     for time in range(times):
         for row, column, field, channel in names:

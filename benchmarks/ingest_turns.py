@@ -81,8 +81,9 @@ class Bench:
     work: Path
     peers: Path
     size: PlateSize
-    rounds: int
-    crops: int
+    rounds: int = 3
+    workers: tuple[int, ...] = (1, 2)
+    crops: int = 400
 
     def interpreter(self, way: Way) -> Path:
         return self.peers / "bin" / "python" if way.is_peers_python else Path(sys.executable)
@@ -93,7 +94,7 @@ Samples = dict[tuple[Way, int], Sample]
 
 def take_turns(bench: Bench) -> Samples:
     """Run every way in every round; what disturbs the machine hits all of them."""
-    samples = {(way, workers): Sample() for way in WAYS for workers in (1, 2)}
+    samples = {(way, workers): Sample() for way in WAYS for workers in bench.workers}
     for _ in range(bench.rounds):
         for (way, workers), sample in samples.items():
             if sample.failure is None:
@@ -161,7 +162,7 @@ def measure_crops(bench: Bench) -> dict[tuple[str, int], list[float]]:
     found: dict[tuple[str, int], list[float]] = {}
     for _ in range(bench.rounds):
         for label, method, kind in CROP_WAYS:
-            for threads in (1, 2):
+            for threads in bench.workers:
                 command = [sys.executable, "-m", "benchmarks.crops", method, str(folders[kind])]
                 outcome = run_watched([*command, str(threads), str(bench.crops)], cwd=ROOT)
                 found.setdefault((label, threads), []).append(outcome.found["crops_per_s"])
