@@ -6,7 +6,7 @@ Source:
     https://ngff.openmicroscopy.org, versions 0.1 to 0.5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ class PlateMetadata:
         columns: Names of the columns.
         acquisitions: Number to name.
         acquired: When the first acquisition began, ISO 8601.
+        misplaced: Wells whose indices of row and column say another place than their path.
     """
 
     version: str
@@ -44,6 +45,7 @@ class PlateMetadata:
     columns: tuple[str, ...]
     acquisitions: Mapping[int, str]
     acquired: str | None
+    misplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def plate_metadata(folder: Path) -> PlateMetadata:
             if isinstance(entry.get("id"), int)
         },
         acquired=min(starts, default=None),
+        misplaced=tuple(_misplaced(plate)),
     )
 
 
@@ -205,6 +208,20 @@ def path_parts(text: Any, folder: Path) -> list[str]:
     if any(not part or part.startswith(".") for part in parts):
         raise _refuse(folder, f"names the path {text!r}, which leads elsewhere")
     return parts
+
+
+def _misplaced(plate: Mapping[str, Any]) -> Iterator[str]:
+    names = [
+        [as_mapping(entry).get("name") for entry in as_list(plate.get(kind))] for kind in ("rows", "columns")
+    ]
+    for well in map(as_mapping, as_list(plate.get("wells"))):
+        indices = [well.get("rowIndex"), well.get("columnIndex")]
+        named = [
+            own[index] if isinstance(index, int) and 0 <= index < len(own) else None
+            for own, index in zip(names, indices, strict=True)
+        ]
+        if indices != [None, None] and named != str(well["path"]).split("/")[-2:]:
+            yield clean(well["path"])
 
 
 def _label(channel: Mapping[str, Any]) -> str | None:

@@ -2,87 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
 
 from cellvim.errors import InputError
-from cellvim.ingest.ome_zarr_metadata import (
-    METADATA_FILES,
-    ImageMetadata,
-    PlateMetadata,
-    image_metadata,
-    path_parts,
-    plate_metadata,
-    well_images,
-)
-from cellvim.ingest.ome_zarr_naming import (
-    ChannelKeys,
-    channel_names,
-    key_channels,
-    number_fields,
-    processed_copies,
-    well_names,
-)
+from cellvim.ingest.ome_zarr_fields import Field, Found, find_fields
+from cellvim.ingest.ome_zarr_metadata import METADATA_FILES, PlateMetadata, plate_metadata
+from cellvim.ingest.ome_zarr_naming import ChannelKeys, channel_names, key_channels, number_fields
 from cellvim.ingest.sources import MOST_FILES, Plane, SourcePlate, Wavelengths, some
-from cellvim.ingest.tiff import DamagedImageError
-from cellvim.ingest.zarr_arrays import array_layout
-from cellvim.ingest.zarr_layout import ArrayLayout
 from cellvim.store import FieldKey, safe_name
-
-_MOST_PLANES = 100_000
-_MOST_CHANNELS = 1_000
-_MOST_NOTES = 10
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field as its well names it.
-
-    Attributes:
-        well: For example ``B03``.
-        name: Its path inside the well.
-        group: Its folder.
-        acquisition: None if not said.
-        image: None if its metadata are lost.
-        layout: None if the array's metadata are lost.
-        problem: Why something is None.
-    """
-
-    well: str
-    name: str
-    group: Path
-    acquisition: int | None = None
-    image: ImageMetadata | None = None
-    layout: ArrayLayout | None = None
-    problem: str | None = None
-
-    def size(self, axis: str) -> int:
-        """Length of an axis; 1 for one that is not there."""
-        if self.image is None or self.layout is None or axis not in self.image.axes:
-            return 1
-        return self.layout.shape[self.image.axes.index(axis)]
-
-    @property
-    def labels(self) -> tuple[str | None, ...]:
-        """One per channel."""
-        named = self.image.labels if self.image else ()
-        return tuple((*named, *[None] * self.size("c"))[: self.size("c")])
-
-
-@dataclass
-class _Found:
-    """What is gathered about a plate."""
-
-    fields: list[Field] = field(default_factory=list)
-    wells: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def whole(self) -> list[Field]:
-        """Fields whose metadata are there and make sense."""
-        return [entry for entry in self.fields if entry.problem is None]
 
 
 def read_plates(folder: Path, root: Path, *, name: str) -> list[SourcePlate]:
@@ -97,7 +26,7 @@ def read_plates(folder: Path, root: Path, *, name: str) -> list[SourcePlate]:
         InputError: The plate's metadata are damaged, lead out of it, or describe nothing that can be read.
     """
     metadata = plate_metadata(folder)
-    found = _find_fields(folder, metadata)
+    found = find_fields(folder, metadata)
     if not found.whole:
         problem = next((entry.problem for entry in found.fields), "none of its wells is there")
         message = f"{folder}: none of its {len(found.fields)} fields can be read: {problem}"
@@ -118,90 +47,12 @@ def read_plates(folder: Path, root: Path, *, name: str) -> list[SourcePlate]:
         number: [entry for entry in found.fields if entry.acquisition == number] for number in acquisitions
     }
     return [
-        _describe(folder, root, metadata, _Found(fields, found.wells, found.notes), name=f"{name}_{number}")
+        _describe(folder, root, metadata, Found(fields, found.wells, found.notes), name=f"{name}_{number}")
         for number, fields in parts.items()
     ]
 
 
-def _find_fields(folder: Path, metadata: PlateMetadata) -> _Found:
-    found = _Found()
-    names, found.notes = well_names(metadata)
-    lost: list[tuple[str, Path, str]] = []
-    copies: list[str] = []
-    inside = folder.resolve()
-    for path, well in names.items():
-        group = folder.joinpath(*path_parts(path, folder))
-        found.wells.append(well)
-        if not group.is_dir():
-            # A plan, or a part of the plate that was not copied: said with the wells that have no images.
-            continue
-        try:
-            images = well_images(group)
-        except InputError as error:
-            lost.append((well, group, error.found))
-            continue
-        processed = processed_copies(images)
-        copies += [f"{path}/{image.path}" for image in processed]
-        found.fields += [
-            _field(Field(well, image.path, group / image.path, image.acquisition), inside)
-            for image in images
-            if image not in processed
-        ]
-    usual = Counter((entry.name, entry.acquisition) for entry in found.fields)
-    often = [key for key, count in usual.items() if 2 * count >= max(usual.values())]
-    for well, group, problem in lost:
-        found.fields += [Field(well, name, group / name, number, problem=problem) for name, number in often]
-    # Of a damaged array preflight tells the reason; of a damaged group only this does.
-    problems = [entry.problem for entry in found.fields if entry.problem and entry.layout is None]
-    found.notes += list(dict.fromkeys(problems))[:_MOST_NOTES]
-    if copies:
-        found.notes.append(
-            f"{len(copies)} images are processed copies of others and left out: {some(copies)}"
-        )
-    return found
-
-
-def _field(entry: Field, inside: Path) -> Field:
-    """Read a field's metadata.
-
-    Raises:
-        InputError: The field lies outside of the plate.
-    """
-    image, layout, problem = None, None, None
-    _refuse_outside(entry.group, inside)
-    try:
-        image = image_metadata(entry.group)
-    except InputError as error:
-        return replace(entry, problem=error.found)
-    array = entry.group / image.dataset
-    _refuse_outside(array, inside)
-    try:
-        layout = array_layout(array)
-        problem = _misfit(image, layout)
-    except DamagedImageError as error:
-        problem = f"{array} {error.found}"
-    return replace(entry, image=image, layout=layout, problem=problem)
-
-
-def _refuse_outside(path: Path, inside: Path) -> None:
-    if not path.resolve().is_relative_to(inside):
-        message = f"{path} lies outside of the plate {inside.name}: a link leads there"
-        raise InputError(message, hint="put the images themselves into the plate's folder")
-
-
-def _misfit(image: ImageMetadata, layout: ArrayLayout) -> str | None:
-    sizes = dict(zip(image.axes, layout.shape, strict=False))
-    if len(layout.shape) != len(image.axes):
-        return f"{layout.metadata.parent} has {len(layout.shape)} axes, its metadata name {len(image.axes)}"
-    if sizes.get("?", 1) > 1:
-        return f"{layout.metadata.parent} has an axis of {sizes['?']} that is none of t, c, z, y and x"
-    planes = sizes.get("t", 1) * sizes.get("c", 1) * sizes.get("z", 1)
-    if planes > _MOST_PLANES or sizes.get("c", 1) > _MOST_CHANNELS:
-        return f"{layout.metadata.parent} claims {planes:,} planes, at most {_MOST_PLANES:,} are read"
-    return None
-
-
-def _differ(found: _Found, acquisitions: Sequence[int]) -> bool:
+def _differ(found: Found, acquisitions: Sequence[int]) -> bool:
     """Whether a channel is one stain in one acquisition and another in the next."""
     if any(entry.acquisition is None for entry in found.fields):
         return False
@@ -215,7 +66,7 @@ def _differ(found: _Found, acquisitions: Sequence[int]) -> bool:
     )
 
 
-def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: _Found, *, name: str) -> SourcePlate:
+def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: Found, *, name: str) -> SourcePlate:
     whole = found.whole
     sites, notes = number_fields([(entry.well, entry.name) for entry in found.fields])
     by = key_channels([entry.labels for entry in whole])
@@ -229,6 +80,11 @@ def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: _Found, 
                 stains.setdefault(key, label)
             if entry.image and index < len(entry.image.wavelengths):
                 wavelengths.setdefault(key, entry.image.wavelengths[index])
+    miscounted = [
+        entry for entry in whole if entry.image and len(entry.image.labels) not in (0, entry.size("c"))
+    ]
+    if miscounted:
+        notes.append(f"{len(miscounted)} fields name more or fewer channels than they have")
     size, size_notes = _pixel_size(whole)
     return SourcePlate(
         name=safe_name(name),
@@ -246,7 +102,7 @@ def _describe(folder: Path, root: Path, metadata: PlateMetadata, found: _Found, 
     )
 
 
-def _metadata_files(folder: Path, found: _Found) -> Iterator[Path]:
+def _metadata_files(folder: Path, found: Found) -> Iterator[Path]:
     """Of the plate, its wells and its fields; those of arrays show in the pixels."""
     wells = dict.fromkeys(entry.group.parent for entry in found.whole)
     for group in (folder, *wells, *(entry.group for entry in found.whole)):

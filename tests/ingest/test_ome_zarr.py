@@ -203,3 +203,16 @@ def test_one_index_with_two_stains_is_never_one_channel(tmp_path: Path) -> None:
     assert foresee(source).channels == ("DNA", "ER")
     (source / "A/1/1/.zattrs").write_text(json.dumps(image_attributes(Style(), ("ER", "Golgi"))))
     assert "A01/1 DNA: is missing" in foresee(source).problems
+
+
+def test_contradictions_that_do_no_harm_are_noted(tmp_path: Path) -> None:
+    fields = {"A/1/0": random_5d(1, 2, 1), "B/1/0": random_5d(1, 2, 1)}
+    folder = write_plate(tmp_path / "P.zarr", fields, Style(), labels=("DNA", "ER", "Mito"))
+    described = folder / ".zattrs"
+    described.write_text(described.read_text().replace('"rowIndex": 1', '"rowIndex": 0'))
+    plate = foresee(folder)
+    assert plate.channels == ("DNA", "ER")
+    assert any(
+        "of 1 wells say another place than their path, which is taken: B/1" in line for line in plate.warnings
+    )
+    assert "2 fields name more or fewer channels than they have" in plate.warnings
