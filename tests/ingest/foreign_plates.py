@@ -126,7 +126,7 @@ def image_attributes(style: Style, labels: tuple[str, ...]) -> dict[str, Any]:
     if style.named_axes is str:
         multiscale["axes"] = list(style.axes)
     if style.named_axes is dict:
-        multiscale["axes"] = [OME_AXES[axis] for axis in style.axes]
+        multiscale["axes"] = [dict(OME_AXES[axis]) for axis in style.axes]
         for level, dataset in enumerate(datasets):
             scale = [1.0] * (len(style.axes) - 2) + [0.5 * 2**level] * 2
             dataset["coordinateTransformations"] = [{"type": "scale", "scale": scale}]
