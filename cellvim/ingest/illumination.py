@@ -24,6 +24,8 @@ MOST_FIELDS = 200
 FEWEST_FIELDS = 20
 # Illumination varies slowly: a grid of this many bins along the longer side holds all of it.
 _BINS = 128
+# Share of the brightest planes that a place is judged without, and of the darkest.
+_EXTREME = 1 / 5
 # Of the smoothing, as a share of the image's longer side: wider than cells, narrower than a vignette.
 _SMOOTHING = 1 / 16
 # What lies beyond is no illumination but a blocked light path, and dividing by it would blow up noise.
@@ -43,8 +45,9 @@ def learn_illumination(check: Preflight, settings: IngestSettings) -> Illuminati
 def estimate_flat_field(check: Preflight, settings: IngestSettings) -> FlatField:
     """Learn the flat-field of every channel from up to 200 fields, spread evenly over the plate.
 
-    ``mean``: the mean of all these planes, each projected as it will be stored, smoothed with a Gaussian of a
-    sixteenth of the image's side. ``basic``: BaSiC (Peng et al. 2017, doi:10.1038/ncomms14836), by `basicpy`. Both
+    ``mean``: at each place the mean of the middle three fifths of these planes, each projected as it will be stored,
+    so that neither a saturated plane nor a cell here and there counts; then smoothed with a Gaussian of a sixteenth
+    of the image's side. ``basic``: BaSiC (Peng et al. 2017, doi:10.1038/ncomms14836), by `basicpy`. Both
     see planes in bins of whole pixels, at most 128 to a side. Planes that cannot be read do not count.
 
     The mean is of whole numbers, so neither the number of workers nor their order changes a bit of it.
@@ -107,9 +110,9 @@ def _binned(plane: NDArray[np.unsignedinteger], bin_px: int) -> Bins:
 
 
 def _smoothed_mean(stack: Sequence[Bins]) -> Shading:
-    total = np.zeros(stack[0].shape, np.uint64)
-    for plane in stack:
-        total += plane
+    extreme = int(len(stack) * _EXTREME)
+    middle = np.sort(np.stack(stack), axis=0)[extreme : len(stack) - extreme]
+    total = middle.sum(axis=0, dtype=np.uint64)
     spread = max(total.shape) * _SMOOTHING
     margin = int(3 * spread)
     # Mirrored through the edge's own value, so that a slope goes on instead of bending flat.
