@@ -88,8 +88,8 @@ triton36: $(OLD_TRITON)/.installed  ## The same with Triton 3.6, and its interpr
 interpreter: $(VENV)/.installed  ## Every case of the Triton kernels in Triton's interpreter, published models included: a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist load -m interpreter --timeout 1200
 
-torture: $(VENV)/.installed  ## Kill runs at random moments and compare every byte, a few minutes: docs/reliability.md
-	$(BIN)/python -m pipelines.torture --out out/torture --kills 30 --docs docs/reliability.md
+torture: $(VENV)/.installed  ## Kills, full disks, rivals and 5,000 damaged plates, half an hour: docs/reliability.md; needs ../shared/data.
+	$(BIN)/python -m pipelines.torture --out out/torture --docs docs/reliability.md
 
 clean:  ## Remove environments and outputs made here.
 	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) $(INGEST_PEERS) demo out

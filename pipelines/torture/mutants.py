@@ -41,17 +41,17 @@ was written with zarr, json and polars alone. A mutant must be
   but the sha256 that the manifest or `run.json` records for it is that of the damaged file, or
 - be **altered, told**: the summary names what was skipped, filled or odd.
 
-Anything else is **broken**: a traceback, more than {seconds:.0f} s or {memory:.0f} GiB, a wrong exit code, or a silent difference.
+Anything else is **broken**: a traceback, more than {seconds:.0f} s of the processor (or a minute by the clock) or {memory:.0f} GiB, a wrong exit code, or a silent difference.
 
-| plate, damaged file | mutants | {heads} | slowest, s | most memory, MB |
+| plate, damaged file | mutants | {heads} | processor, s | most memory, MB |
 |---|---|{lines}|---|---|
 {mutant_rows}
 
-Hostile files: TIFFs that claim gigapixels or swell more than ten thousandfold, each to be dealt with in a second; ten
+Hostile files: TIFFs that claim gigapixels or swell more than ten thousandfold, each to be dealt with in a second of the processor; ten
 XML bombs for every kind of XML; and names in indexes that lead to a canary outside of the source, which must never be
 opened nor have its pixels in a store.
 
-| attack | tried | {heads} | slowest, s | most memory, MB |
+| attack | tried | {heads} | processor, s | most memory, MB |
 |---|---|{lines}|---|---|
 {attack_rows}
 

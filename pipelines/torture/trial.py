@@ -47,7 +47,7 @@ class Verdict:
         damage: What was done to it, and where.
         verdict: One of the five.
         reason: What cellvim said, or what is broken.
-        seconds: Wall clock of a dry run and an ingest.
+        seconds: Processor time of a dry run and an ingest: the machine may have more to do.
         peak_bytes: Memory beyond what the process had before.
     """
 
@@ -94,11 +94,11 @@ class Bench:
         originals = {name: _read(victim.folder / name) for name in attack.files}
         _place(victim.folder, attack.files)
         resident = _reset_peak()
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             verdict, reason = self._judge(victim, attack, on_missing)
         finally:
-            seconds, peak = time.perf_counter() - started, _peak() - resident
+            seconds, peak = time.process_time() - started, _peak() - resident
             _place(victim.folder, originals)
         if seconds > attack.most_seconds or peak > MOST_BYTES:
             verdict, reason = BROKEN, f"took {seconds:.1f} s and {peak / 1e6:.0f} MB; {verdict}: {reason}"
