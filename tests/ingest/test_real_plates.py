@@ -114,7 +114,7 @@ def test_the_first_real_plate_has_its_plate_map(real_plates: dict[str, Path]) ->
         ("imagexpress/1well-3C-2S-Zmix-T", {}, "has 2 time points: 1, 2"),
         ("imagexpress/Projection-Mix", {"z": 5}, r"no channel has z plane 5 \(there are 1\)"),
         ("nf1_schwann", {}, "30 images, of no kind"),
-        ("nf1_schwann", {"pattern": "{well}_{}.tif"}, r"B07/1 1: has 3 files for one plane"),
+        ("nf1_schwann", {"pattern": "{well}_{}.tif"}, r"B07/1 1: has 6 files for one plane"),
         ("metadata", {}, "holds no TIFF images"),
         (
             "bbbc013",
