@@ -8,7 +8,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Plates = Annotated[
     list[str],
-    typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://)."),
+    typer.Argument(
+        metavar="PLATE", help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://)."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
 Device = Annotated[
@@ -16,7 +18,10 @@ Device = Annotated[
 ]
 PlateMap = Annotated[
     Path | None,
-    typer.Option(help="CSV, TSV or Parquet that says what is in each well (JUMP, pycytominer or plain)."),
+    typer.Option(
+        help="CSV, TSV or Parquet that says what is in each well (JUMP, pycytominer or plain), or which plate map "
+        "belongs to each barcode."
+    ),
 ]
 
 

@@ -32,7 +32,7 @@ class IngestSettings(Settings):
     out: Location
     """Folder that receives PLATE.ome.zarr and PLATE.cellvim; also a URL such as ``s3://bucket/screen``."""
     platemap: Path | None = None
-    """CSV, TSV or Parquet that says what is in each well."""
+    """CSV, TSV or Parquet that says what is in each well, or which plate map belongs to each barcode."""
     pattern: str | None = None
     """File names with named fields, for example ``{plate}/{well}_{field}_{channel}.tif``."""
     plate: str | None = None
