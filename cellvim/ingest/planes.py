@@ -13,6 +13,8 @@ from cellvim.store import FieldKey, well_position
 # The most that cyclic staining has reached are about a hundred; a wrong pattern makes one of every file.
 MOST_CHANNELS = 256
 
+NO_SUCH_Z = "has no plane at the z asked for"
+
 State = Literal["complete", "missing", "odd", "doubled", "damaged"]
 STATES: tuple[State, ...] = ("complete", "missing", "odd", "doubled", "damaged")
 """How a channel of a field is, from best to worst. Odd: of other size or data type than most of the plate."""
@@ -136,7 +138,7 @@ def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]
     for plane in planes:
         by_depth[_depth(plane)][plane.image] = None
     if not wanted:
-        return ChannelPlan(channel, (), "has no plane at the z asked for", "missing")
+        return ChannelPlan(channel, (), NO_SUCH_Z, "missing")
     pairs = [(image, depth) for depth in wanted for image in by_depth[depth]]
     plan = ChannelPlan(
         channel,

@@ -131,7 +131,8 @@ class PlateReport:
     def _cost_lines(self) -> list[str]:
         lines = [f"in: {as_size(self.check.size_bytes)} of images"]
         if self.guess is None:
-            return [*lines, "out: cannot be estimated, as no plane could be read"]
+            why = "no plane could be read" if self.check.fields else "no field is complete"
+            return [*lines, f"out: cannot be estimated, as {why}"]
         guess, workers = self.guess, self.settings.workers
         lines.append(
             f"out: about {as_size(guess.bytes_out)} in {guess.seconds:,.1f} s or more with {workers} "

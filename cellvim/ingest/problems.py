@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from cellvim.ingest.channels import given_stain
-from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan
+from cellvim.ingest.planes import NO_SUCH_Z, STATES, ChannelPlan, FieldPlan
 from cellvim.ingest.sources import ImagePart, some
 from cellvim.store import FieldKey
 
@@ -93,8 +93,8 @@ def _rare(channel: str, plans: Sequence[FieldPlan], stains: Mapping[str, str]) -
     having = list(dict.fromkeys(present))
     name = f"{channel} ({stains[channel]})" if stains[channel] != channel else channel
     counts = f"{len(having)} of {len(wells)} wells, {len(present)} of {len(plans)} fields"
-    where = f": {some(having, 6)}" if having else ""
-    return f"channel {name} is in {counts}{where} (leave it out with --drop-channels {channel})"
+    where = f"is in {counts}: {some(having, 6)}" if having else NO_SUCH_Z
+    return f"channel {name} {where} (leave it out with --drop-channels {channel})"
 
 
 def _problems_of_well(
