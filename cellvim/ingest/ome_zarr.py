@@ -1,5 +1,6 @@
 """OME-Zarr HCS plates as a source, versions 0.1 to 0.5: folders with plate metadata."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,10 +28,8 @@ class OmeZarrReader:
             candidates = list(_candidates(source.path))
         except InputError:
             return None
-        if not any(_is_plate(folder) for folder in candidates) and candidates != [source.path]:
-            return None
         # A plate among images may well have been made from them.
-        if source.path not in candidates and source.files():
+        if not candidates or (source.path not in candidates and source.files()):
             return None
         return f"OME-Zarr: found {some([folder.name for folder in candidates])}"
 
@@ -75,15 +74,17 @@ def _candidates(folder: Path) -> Iterator[Path]:
         if folder.name.endswith(".zarr") or any((folder / name).is_file() for name in METADATA_FILES):
             yield folder
         elif depth < _DEPTH:
-            try:
-                below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-            except OSError:
-                continue
-            waiting += [
-                (path, depth + 1)
-                for path in reversed(below)
-                if not path.name.startswith(".") and path.suffix != _OUR_COMPANION
-            ]
+            waiting += [(path, depth + 1) for path in reversed(_folders_in(folder))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            # Tells folders from files without asking for each of many thousand images.
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names) if name[0] != "." and not name.endswith(_OUR_COMPANION)]
 
 
 def _is_plate(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numcodecs import Blosc
 
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, InputError
+from cellvim.ingest import ingest_plates
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.images import read_header, read_plane
 from cellvim.ingest.sources import ImagePart
@@ -220,3 +222,34 @@ def mutant(whole: bytes, generator: random.Random) -> bytes:
             return whole.replace(b"0", b"99999999999", 1)
         case _:
             return b"[" * 100_000 if whole.startswith(b"{") else generator.randbytes(len(whole))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda plate: (plate / ".zattrs").unlink(),
+            "lacks its metadata: neither zarr.json nor .zattrs is there",
+        ),
+        (lambda plate: (plate / ".zattrs").write_text("{"), "its .zattrs is damaged JSON"),
+        (
+            lambda plate: (plate / ".zattrs").write_text('{"multiscales": []}'),
+            "has no plate metadata .found: multiscales",
+        ),
+        (lambda plate: (plate / ".zattrs").write_text('{"plate": {"wells": [{}]}}'), "names no wells"),
+        (lambda plate: shutil.rmtree(plate / "A"), "none of its wells is there"),
+    ],
+)
+@pytest.mark.parametrize("is_folder_named", [True, False])
+def test_what_is_no_plate_is_told_from_what_is_no_image(
+    spoil: Callable[[Path], object],
+    message: str,
+    is_folder_named: bool,
+    tmp_path: Path,
+) -> None:
+    folder = write_plate(tmp_path / "in/P.zarr", {"A/1/0": random_5d(1, 1, 1)}, Style())
+    spoil(folder)
+    source = folder.parent if is_folder_named else folder
+    settings = IngestSettings(sources=(source,), out=tmp_path / "out", dry_run=True)
+    with pytest.raises(InputError, match=message):
+        ingest_plates(settings)
