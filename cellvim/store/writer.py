@@ -274,13 +274,10 @@ class PlateWriter:
         """Write every group's `zarr.json`, the root's last, and before it the checksums of all files."""
         fields = [record.key for record in records]
         windows = [(values["1"], max(values["99.9"], values["1"] + 1)) for values in percentiles.values()]
+        largest = int(np.iinfo(self.dtype).max)
         images = {
             key.group: layout.image_metadata(
-                str(key),
-                self.channels,
-                pixel_size_um=self.pixel_size_um,
-                windows=windows,
-                largest=int(np.iinfo(self.dtype).max),
+                str(key), self.channels, pixel_size_um=self.pixel_size_um, windows=windows, largest=largest
             )
             for key in fields
         }
