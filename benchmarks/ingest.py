@@ -102,8 +102,10 @@ load {load} (1, 5, 15 min) at the start. Medians of {bench.rounds} rounds, in br
 The plate: {size.wells} wells x {size.fields} fields x 5 channels = {size.files} LZW TIFFs of {size.side_px} x {size.side_px}
 uint16, {size.pixel_bytes / 1e6:,.0f} MB of pixels in {stored / 1e6:,.0f} MB of files, real planes with a camera's noise
 (`benchmarks/ingest_plate.py`). Files are in the page cache. Seconds do not include importing. One worker has one core,
-two have two. All writers but fractal's get the same layout and codec (blosc zstd-1 with bitshuffle); only cellvim
-checks headers, hashes files, pixels and shards, measures quality, and waits for the disk (fsync).
+two have two. Memory is that of the process and all its children; pages that they share count for each.
+All writers get one shard per field, inner chunks of all channels x 270 x 270, and blosc zstd-1 with bitshuffle; only
+fractal-uzh-converters leaves no choice of either (a file per plane, plain zstd). Only cellvim checks headers, hashes
+files, pixels and shards, measures quality, and waits for the disk (fsync).
 The peers' Python is another, with newer releases of the decoder: compare rows of one Python."""
 
 
