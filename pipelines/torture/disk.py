@@ -1,6 +1,9 @@
 """`cellvim ingest` onto disks that are too small, have too few names, or take nothing at all."""
 
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -19,15 +22,18 @@ from pipelines.torture.screen import NAME, copy_screen, ingest_command, is_tempo
 WELLS = 8
 PAGE_BYTES = 4096
 ROOM = "size=1g,nr_inodes=1m"
+BALLAST = "ballast"
+ROOM_AT_FIRST = "size=64m"
 READ_ONLY_S = 2.0
-"""A target that takes nothing must be found out within this time, start of Python included."""
-BODY = """The real command writes a plate onto disks (tmpfs) that fill up at {sizes} moments spread over the life of its output,
-and onto {names} whose names run out. Every time it must end with exit code 5, an error and a hint; every file that has
+"""Processor time within which a target that takes nothing must be found out, start of Python included."""
+BODY = """The real command writes a plate onto disks (tmpfs) that fill up at {sizes} moments spread over the life of its output:
+another program takes the room once the writing has begun, as a disk that is too small from the beginning is refused
+before anything is written. Two such disks are tried as well, and {names} whose names run out. Every time it must end with exit code 5, an error and a hint; every file that has
 its final name must be byte for byte the one of an undisturbed run; nobody may hold the plate's lock. Then the disk is
 made larger, and the same command must finish with the same bytes. A target that is read-only is found out within
-{read_only} s.
+{read_only} s of the processor, the start of Python included.
 
-| disk | exit code | files there | truncated | lock left | resumed to the same bytes | seconds |
+| disk | exit code | files there | truncated | lock left | resumed to the same bytes | processor, s |
 |---|---|---|---|---|---|---|
 {rows}
 
@@ -52,7 +58,7 @@ class Trial:
         truncated: Those of them that differ from the undisturbed run's.
         is_locked: The lock could not be had afterwards.
         is_resumed: With room, the same command ended with the right bytes; None if that was not tried.
-        seconds: Wall clock until the command gave up.
+        seconds: Processor time until the command gave up.
     """
 
     disk: str
@@ -101,15 +107,19 @@ def torture_disk(data: Path, out: Path, *, sizes: int, wells: int = WELLS) -> tu
     needs = measure_needs(source, out / "disk")
     # The middles of equal parts: the first disk is full at once, the last one just before the end.
     shares = (np.arange(sizes) + 0.5) / sizes
+    pages = [max(1, int(share * needs.used_bytes / PAGE_BYTES)) * PAGE_BYTES for share in shares]
+    trials = [
+        try_disk(source, out / "disk", f"full at {room / 1e6:.2f} MB", ROOM_AT_FIRST, needs, room=room)
+        for room in pages
+    ]
     options = {}
-    for share in shares:
-        size = max(1, int(share * needs.used_bytes / PAGE_BYTES)) * PAGE_BYTES
-        options[f"full at {size / 1e6:.2f} MB"] = f"size={size}"
     if sizes > 2:
+        for room in (pages[0], pages[-1]):
+            options[f"of {room / 1e6:.2f} MB"] = f"size={room}"
         for share in shares[:: max(1, sizes // 3)]:
             inodes = max(2, int(share * needs.inodes))
             options[f"room for {inodes} names"] = f"size=1g,nr_inodes={inodes}"
-    trials = [try_disk(source, out / "disk", disk, option, needs) for disk, option in options.items()]
+    trials += [try_disk(source, out / "disk", disk, option, needs) for disk, option in options.items()]
     return needs, [*trials, *([try_read_only(source, out / "disk")] if sizes > 2 else [])]
 
 
@@ -144,14 +154,26 @@ def measure_needs(source: Path, disk: Path) -> Needs:
     return Needs(listed.used, inodes, files)
 
 
-def try_disk(source: Path, disk: Path, name: str, options: str, needs: Needs) -> Trial:
-    """Ingest onto a disk that is too small, look at what is there, make room, and ingest again."""
+def try_disk(
+    source: Path, disk: Path, name: str, options: str, needs: Needs, *, room: int | None = None
+) -> Trial:
+    """Ingest onto a disk that is too small, look at what is there, make room, and ingest again.
+
+    Args:
+        source: The plate's images.
+        disk: Where the disk is put.
+        name: What is bad about it.
+        options: It is mounted with these.
+        needs: See `measure_needs`.
+        room: Bytes that another program leaves, once the writing has begun; None if it leaves the disk alone.
+    """
     with mounted(disk, options):
-        code, words, seconds = _ingest(source, disk)
+        code, words, seconds = _ingest(source, disk, room=room)
         found = {
             file: path.read_bytes() for file, path in output_files(disk / "plates").items() if _is_final(file)
         }
         truncated = tuple(sorted(file for file in found if found[file] != needs.files.get(file)))
+        (disk / BALLAST).unlink(missing_ok=True)
         remount(disk, ROOM)
         is_locked = _is_locked(disk / "plates" / f"{NAME}.cellvim")
         again, _, _ = _ingest(source, disk)
@@ -197,12 +219,31 @@ def _mount(*arguments: str) -> None:
         raise CannotMountError(message) from error
 
 
-def _ingest(source: Path, disk: Path) -> tuple[int, str, float]:
-    started = time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        ingest_command(source, disk / "plates"), check=False, env=environment(), capture_output=True
+def _ingest(source: Path, disk: Path, *, room: int | None = None) -> tuple[int, str, float]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(  # noqa: S603
+        ingest_command(source, disk / "plates"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    return done.returncode, done.stderr.decode(), time.perf_counter() - started
+    if room is not None:
+        _take_room(process, disk, room)
+    _, words = process.communicate()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return process.returncode, words.decode(), seconds
+
+
+def _take_room(process: subprocess.Popen[bytes], disk: Path, room: int) -> None:
+    """Halt the command once it holds the plate's lock, and leave it that much of the disk."""
+    lock = disk / "plates" / f"{NAME}.cellvim" / "lock"
+    while process.poll() is None and not lock.exists():
+        time.sleep(0.0002)
+    process.send_signal(signal.SIGSTOP)
+    with (disk / BALLAST).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(disk).free - room))
+    process.send_signal(signal.SIGCONT)
 
 
 def _is_final(name: str) -> bool:
