@@ -31,7 +31,7 @@ from cellvim.store.statistics import PlateStatistics
 logger = logging.getLogger(__name__)
 
 # Raised whenever the same pixels would be stored in other bytes, so that old and new never mix in one plate.
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PassResult:
 
 def foresee(check: Preflight, settings: IngestSettings, *, is_tried: bool = False) -> PlateResult:
     """Say what a plate would become; if `is_tried`, with a report for which some planes are read and encoded."""
-    path = make_writer(check, settings).path
+    path = make_writer(check, settings).place.address
     return PlateResult(
         name=check.plate.name,
         path=path,
