@@ -24,7 +24,7 @@ from cellvim.ingest.zarr_chunks import check_chunk_file, check_shard
 from cellvim.ingest.zarr_layout import ArrayLayout, layout_of, metadata_path
 
 MOST_DECODED_BYTES = 1 << 30
-# Decoded chunks that hold more than the plane asked for: the other channels of a field, as a rule.
+# Where a chunk holds more than one plane, the others, as a rule the channels of a field, are asked for next.
 CACHE_BYTES = 96 << 20
 _OPEN_ARRAYS = 256
 
@@ -113,13 +113,15 @@ def _open_array(layout: ArrayLayout, _version: tuple[int, int, int], process: in
     }
     if layout.is_v2:
         spec["metadata"] = {"dimension_separator": layout.separator}
-    return ts.open(spec, read=True, context=_context(process)).result()
+    return ts.open(
+        spec, read=True, context=_context(process, is_cached=math.prod(layout.inner[:-2]) > 1)
+    ).result()
 
 
-@lru_cache(maxsize=1)
-def _context(_process: int) -> Any:
+@lru_cache(maxsize=2)
+def _context(_process: int, *, is_cached: bool) -> Any:
     """Cache of one process: a tensorstore context does not survive a fork."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+    return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES if is_cached else 0}})
 
 
 def _check_size(layout: ArrayLayout, part: Sequence[int]) -> None:
