@@ -37,6 +37,9 @@ def ingest(
         typer.Option(help="File names with named fields, such as `{plate}/{well}_{field}_{channel}.tif`."),
     ] = None,
     plate: Annotated[str | None, typer.Option(help="Plate name, where the source has none.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images that a load_data.csv names, if not beside it.")
+    ] = None,
     source: Annotated[SourceKind, typer.Option(help="Reader to use.")] = "auto",
     channels: Annotated[
         str | None, typer.Option(help="Stain names: DNA,GFP in sorted order of the keys, or 1=GFP,2=DNA.")
@@ -68,7 +71,8 @@ def ingest(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check and report, write nothing; ends with exit code 3 where ingest would stop."
+            "--dry-run",
+            help="Check and report, write nothing; ends with exit code 3 where ingest would stop.",
         ),
     ] = False,
     overwrite: Overwrite = False,
@@ -88,7 +92,7 @@ def ingest(
 
     settings = IngestSettings.checked(
         {
-            "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate,
+            "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate, "images": images,
             "source": source, "channels": channels, "drop_channels": drop_channels, "on_missing": on_missing,
             "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination,
             "illumination_method": illumination_method, "workers": workers,

@@ -37,6 +37,8 @@ class IngestSettings(Settings):
     """File names with named fields, for example ``{plate}/{well}_{field}_{channel}.tif``."""
     plate: str | None = None
     """Plate name, where the source does not carry one."""
+    images: Path | None = None
+    """Folder of the images that a load_data.csv names, where it lies elsewhere; images are read from nowhere else."""
     source: SourceKind = "auto"
     """Reader to use; `auto` recognises the folder and says how."""
     channels: str | None = None

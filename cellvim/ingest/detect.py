@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from cellvim.config import IngestSettings
-from cellvim.errors import InputError, NotFoundError
+from cellvim.errors import InputError, NotFoundError, UsageError
 from cellvim.ingest.cellomics import CellomicsReader
 from cellvim.ingest.cellvoyager import CellVoyagerReader
 from cellvim.ingest.imagexpress import ImageXpressReader
@@ -40,11 +40,15 @@ def read_source(path: Path, settings: IngestSettings) -> list[SourcePlate]:
 
     Raises:
         NotFoundError: Nothing is there.
+        UsageError: A folder of images is given for a folder.
         InputError: Empty folder, or no reader recognises it.
     """
     if not path.exists():
         raise NotFoundError(path, expected="folder of images", hint="check the path")
-    source = Source(path)
+    if settings.images is not None and not path.is_file():
+        found = f"--images goes with a table such as load_data.csv, and {path} is a folder"
+        raise UsageError(found, hint="leave --images out")
+    source = Source(path, settings.images)
     if settings.source != "auto":
         return READERS[settings.source].read(source, settings)
     for reader in _readers_for(source):

@@ -74,7 +74,7 @@ class Locator:
         far = [text for text in located if _is_far(text)]
         if far and not any(located[text].agreement for text in far):
             message = f"{far[0]!r} lies on a server, and no file below {self._source.folder} is called so"
-            raise InputError(message, hint="download the images into the folder of the table")
+            raise InputError(message, hint="download the images, and name their folder: --images DIR")
         claims: dict[Path, list[str]] = {}
         for text, found in located.items():
             claims.setdefault(found.path, []).append(text)
@@ -206,7 +206,7 @@ def _outside(text: str) -> InputError:
 
 def _elsewhere(text: str, folder: Path) -> InputError:
     found = f"{text!r} lies outside of the source {folder}"
-    return InputError(found, hint="copy the table beside the images, or ingest a folder that holds both")
+    return InputError(found, hint="name the folder that holds the images: --images DIR")
 
 
 def _agreement(path: Path, parts: Sequence[str]) -> int:

@@ -112,12 +112,16 @@ class Source:
 
     Attributes:
         path: As named.
-        folder: The folder itself, or the one that the file lies in.
+        folder: Where its images are looked for: the folder itself, `images`, or the folder that the file lies in.
+
+    Args:
+        path: As named.
+        images: Folder of the images, where a file that describes them lies elsewhere.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, images: Path | None = None) -> None:
         self.path = path
-        self.folder = path if path.is_dir() else path.parent
+        self.folder = path if path.is_dir() else images or path.parent
         self._by_suffix: dict[str, list[Path]] | None = None
 
     def files(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:

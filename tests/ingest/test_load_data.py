@@ -216,6 +216,11 @@ def test_absolute_paths_lead_to_no_image_outside_of_the_source(tmp_path: Path) -
     path = write(tmp_path / "table", f"a.tif,{tmp_path}/disk,b.tif,{tmp_path}/disk,P,A1,1")
     with pytest.raises(InputError, match=r"a.tif' lies outside of the source .*table"):
         read(path)
+    # The user may name another folder, and only the user.
+    (plate,) = read(path, images=tmp_path / "disk")
+    assert [plane.path for plane in plate.planes] == [tmp_path / "disk/a.tif", tmp_path / "disk/b.tif"]
+    with pytest.raises(UsageError, match="--images goes with a table"):
+        read(tmp_path / "table", images=tmp_path / "disk")
     # The same images, where the table is: what else lies on the machine does not matter.
     touch(tmp_path / "table", "a.tif", "b.tif")
     (plate,) = read(path)
