@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from cellvim.config import IngestSettings
-from cellvim.errors import InputError, PreflightError
+from cellvim.errors import InputError, PreflightError, UsageError
 from cellvim.ingest import ingest_plates
 from cellvim.ingest.detect import read_source
 from cellvim.ingest.preflight import check_plate
