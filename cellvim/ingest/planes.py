@@ -85,6 +85,13 @@ def plan_fields(plate: SourcePlate, settings: IngestSettings) -> list[FieldPlan]
     ]
 
 
+def projected_channels(plate: SourcePlate, settings: IngestSettings) -> list[str]:
+    """Channels of which the instrument's own projection is taken, as too little of their stacks is there."""
+    planes = _at_timepoint(plate, settings.timepoint)
+    channels = sorted({plane.channel for plane in planes}, key=natural)
+    return [channel for channel in channels if _wanted_z(planes, channel, settings) == (_PROJECTION,)]
+
+
 def _position(key: FieldKey) -> tuple[int, int, int]:
     return (*well_position(key.well), key.site)
 

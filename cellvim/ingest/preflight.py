@@ -11,7 +11,7 @@ from cellvim.errors import InputError
 from cellvim.ingest.channels import drop_channels, name_channels
 from cellvim.ingest.headers import Finding, read_headers
 from cellvim.ingest.images import Header
-from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields
+from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields, projected_channels
 from cellvim.ingest.problems import (
     describe_fewer_fields,
     describe_problems,
@@ -107,6 +107,10 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
             *plate.notes,
             *describe_repeated_stains(keys, plate.stains, stains),
             *describe_fewer_fields(plans),
+            *(
+                f"{stains[key]}: the instrument's projection is taken"
+                for key in projected_channels(plate, settings)
+            ),
         ),
         size_bytes=sum(header.size_bytes for header in headers.values() if isinstance(header, Header)),
     )
