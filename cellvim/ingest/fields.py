@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, OutputExistsError
@@ -67,24 +68,49 @@ def ingest_field(plan: FieldPlan, job: Job) -> FieldResult:
             filled = [name for name, ok in zip(job.writer.channels, record.is_valid, strict=True) if not ok]
             size = sum(file.size_bytes for file in record.files)
             return FieldResult(plan.key, "already there", size, tuple(f"{name} before" for name in filled))
-    channels = [read_projection(part, job.check, job.settings) for part in plan.channels]
-    problems = tuple(channel.problem for channel in channels if channel.problem)
-    if problems and (job.settings.on_missing != "fill" or len(problems) == len(channels)):
-        raise FieldFailedError(plan.key, problems[0])
-    sources = [source for channel in channels for source in channel.sources]
-    token = _token(sources, job.writer)
+    field = _read(plan, job)
+    if field.problems and (job.settings.on_missing != "fill" or not any(field.is_valid)):
+        raise FieldFailedError(plan.key, field.problems[0])
+    token = _token(field.sources, job.writer)
     if job.was_finished and (record is None or record.token != token):
         is_lost = record is None and bool(job.writer.place.names(f"{plan.key.group}/"))
         why = "has a damaged or lost record of" if is_lost else "was made from other files:"
         raise OutputExistsError(job.writer.place.location, why=f"{why} field {plan.key}")
-    empty = np.zeros(job.check.shape, job.check.dtype)
-    pixels = np.stack([empty if channel.plane is None else channel.plane for channel in channels])
-    is_valid = [channel.plane is not None for channel in channels]
-    quality = [channel.measure() for channel in channels]
     size = job.writer.write_field(
-        plan.key, pixels, token=token, is_valid=is_valid, sources=sources, quality=quality
+        plan.key,
+        field.pixels,
+        token=token,
+        is_valid=field.is_valid,
+        sources=field.sources,
+        quality=field.quality,
     )
-    return FieldResult(plan.key, "written", size, problems)
+    return FieldResult(plan.key, "written", size, tuple(field.problems))
+
+
+@dataclass
+class _Field:
+    """A field as read: a plane for each channel, zeros where there is a problem."""
+
+    pixels: NDArray[np.unsignedinteger]
+    is_valid: list[bool]
+    sources: list[SourceFile]
+    quality: list[dict[str, float]]
+    problems: list[str]
+
+
+def _read(plan: FieldPlan, job: Job) -> _Field:
+    """Read one channel after the other into its place: no plane is in memory twice for longer than a copy takes."""
+    field = _Field(np.zeros((len(plan.channels), *job.check.shape), job.check.dtype), [], [], [], [])
+    for number, part in enumerate(plan.channels):
+        channel = read_projection(part, job.check, job.settings)
+        if channel.plane is not None:
+            field.pixels[number] = channel.plane
+        if channel.problem:
+            field.problems.append(channel.problem)
+        field.is_valid.append(channel.plane is not None)
+        field.sources += channel.sources
+        field.quality.append(channel.measure())
+    return field
 
 
 def _hash_sources(plan: FieldPlan, check: Preflight) -> list[SourceFile]:
