@@ -75,14 +75,17 @@ class _Watch(threading.Thread):
 
 def resident_mib(pid: int) -> float:
     """Resident memory of a process and its children at this moment; 0 where the system does not tell."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
+    total, mapped = 0, set()
     for member in _family(pid):
         try:
-            total += int(Path(f"/proc/{member}/statm").read_text(encoding="ascii").split()[1]) * page
+            pages = Path(f"/proc/{member}/statm").read_text(encoding="ascii").split()[:2]
         except OSError:
             # It ended in the meantime.
             continue
+        # A child that has not begun its program yet still has its parent's memory, to the page.
+        if pages[0] not in mapped:
+            total += int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+        mapped.add(pages[0])
     return total / MIB
 
 
