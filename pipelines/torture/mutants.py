@@ -178,7 +178,9 @@ class _Driver:
 
     def _stop(self) -> None:
         self._process.kill()
-        self._process.wait()
+        # On leaving, its pipes are closed and its end is waited for.
+        with self._process:
+            pass
 
 
 def _rows(found: Sequence[Verdict], name: Any) -> str:
