@@ -1,12 +1,14 @@
 """The zarr array of one field: one shard, blosc, the same bytes for the same pixels."""
 
-import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import tensorstore as ts
 import zarr
+from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import MemoryStore
@@ -23,32 +25,54 @@ CACHE_BYTES = 32 << 20
 
 Shape = tuple[int, int, int]
 
+# Several threads append their blocks to one Blosc buffer in the order they finish: same pixels, other bytes.
+blosc.use_threads = False
+_SHUFFLES = {"zstd": blosc.BITSHUFFLE, "lz4": blosc.SHUFFLE}
+
 
 def encode_array(pixels: NDArray[np.unsignedinteger], *, codec: Codec) -> dict[str, bytes]:
     """Encode a field, axes (c, y, x), as the files of a zarr v3 array: name to content.
 
-    Writing through zarr-python took 1.4 times as long; it says what the array is, tensorstore encodes it.
+    The bytes are those that zarr-python writes. It takes 1.4 times as long, in threads of its own; tensorstore takes
+    as long as this, and four times the memory, which it gives back late: a plate of 1,920 planes took 720 MB.
     """
     channels, height, width = pixels.shape
     content = _metadata((channels, height, width), pixels.dtype.name, codec)
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "memory"},
-        "metadata": {
-            key: value for key, value in json.loads(content).items() if key not in _NOT_FOR_TENSORSTORE
-        },
-        "create": True,
-        # A missing shard then always means damage, never a field of zeros.
-        "store_data_equal_to_fill_value": True,
-    }
-    array = ts.open(spec, context=ts.Context({"data_copy_concurrency": {"limit": 1}})).result()
-    array[...] = pixels
-    store: Any = array.kvstore
-    return {"zarr.json": content, layout.SHARD: bytes(store.read(layout.SHARD).result().value)}
+    return {"zarr.json": content, layout.SHARD: _shard(pixels, codec)}
 
 
-# Allowed by the specification, unknown to tensorstore.
-_NOT_FOR_TENSORSTORE = ("attributes", "storage_transformers")
+def _shard(pixels: NDArray[np.unsignedinteger], codec: Codec) -> bytes:
+    """Compress chunk by chunk; then come where each begins and how long it is, and a checksum of that.
+
+    Source:
+        Zarr v3, codec `sharding_indexed`, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
+    """
+    chunk = (len(pixels), *(layout.inner_chunk_px(side) for side in pixels.shape[1:]))
+    corners = [
+        (top, left)
+        for top in range(0, pixels.shape[1], chunk[1])
+        for left in range(0, pixels.shape[2], chunk[2])
+    ]
+    parts = [
+        bytes(blosc.compress(_chunk(pixels, corner, chunk), codec.encode(), 1, _SHUFFLES[codec]))
+        for corner in corners
+    ]
+    lengths = np.array([len(part) for part in parts], dtype="<u8")
+    index = np.stack([np.cumsum(lengths) - lengths, lengths], axis=1).astype("<u8").tobytes()
+    return b"".join([*parts, index, google_crc32c.value(index).to_bytes(4, "little")])
+
+
+def _chunk(
+    pixels: NDArray[np.unsignedinteger], corner: tuple[int, int], shape: Sequence[int]
+) -> NDArray[np.unsignedinteger]:
+    top, left = corner
+    inside = pixels[:, top : top + shape[1], left : left + shape[2]]
+    if inside.shape == tuple(shape):
+        return np.ascontiguousarray(inside)
+    # Chunks are whole, also where they reach past the edge of the field.
+    padded = np.zeros(shape, dtype=pixels.dtype)
+    padded[:, : inside.shape[1], : inside.shape[2]] = inside
+    return padded
 
 
 @lru_cache(maxsize=64)
