@@ -60,9 +60,15 @@ def write_parquet(path: Path, table: "pl.DataFrame") -> None:
     write_atomically(path, lambda temporary: table.write_parquet(temporary, compression="zstd"))
 
 
-def json_bytes(content: object) -> bytes:
-    """Spell JSON with sorted keys, so that the same content is the same bytes."""
-    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def json_bytes(content: object, *, is_indented: bool = True) -> bytes:
+    """Spell JSON with sorted keys, so that the same content is the same bytes.
+
+    Args:
+        content: JSON-able.
+        is_indented: For people; on one line it takes a twentieth of the time.
+    """
+    indent = 2 if is_indented else None
+    return (json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

@@ -1,7 +1,7 @@
 """One field, from files to the store: read once, hash, decode, project, measure, write."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -122,4 +122,4 @@ def _hash_sources(plan: FieldPlan, check: Preflight) -> list[SourceFile]:
 
 
 def _token(sources: Sequence[SourceFile], writer: PlateWriter) -> str:
-    return sha256_of_json({"plate": writer.plate_record(), "sources": [asdict(source) for source in sources]})
+    return sha256_of_json({"plate": writer.plate_record(), "sources": [vars(source) for source in sources]})

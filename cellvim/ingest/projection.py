@@ -64,15 +64,22 @@ class _Stack:
 
     def __init__(self, settings: IngestSettings, *, is_single: bool) -> None:
         self.origin: dict[str, float] = {}
-        self._add = {"focus": self._keep_sharper, "mean": self._sum}.get(str(settings.z), self._keep_brighter)
-        if is_single:
-            self._add = self._keep
+        # A name, not the bound method: that would be a cycle, and planes would wait for the garbage collector.
+        self._way = "only" if is_single else str(settings.z)
         self._count = 0
         self._result: Plane | None = None
         self._sharpest = -1.0
 
     def add(self, plane: Plane, z: int | None) -> None:
-        self._add(plane, z)
+        match self._way:
+            case "focus":
+                self._keep_sharper(plane, z)
+            case "mean":
+                self._sum(plane)
+            case "max":
+                self._keep_brighter(plane)
+            case _:
+                self._result = plane
         self._count += 1
 
     def plane(self, dtype: np.dtype[np.unsignedinteger]) -> Plane | None:
@@ -81,9 +88,6 @@ class _Stack:
         mean: Plane = np.rint(self._result / self._count).astype(dtype)
         return mean
 
-    def _keep(self, plane: Plane, _z: int | None) -> None:
-        self._result = plane
-
     def _keep_sharper(self, plane: Plane, z: int | None) -> None:
         found = sharpness(plane)
         # Of planes equally sharp the lowest stays: they come in order of z.
@@ -91,11 +95,11 @@ class _Stack:
             self._result, self._sharpest = plane, found
             self.origin = {} if z is None else {Z_CHOSEN: z}
 
-    def _keep_brighter(self, plane: Plane, _z: int | None) -> None:
+    def _keep_brighter(self, plane: Plane) -> None:
         self._result = plane if self._result is None else np.maximum(self._result, plane)
         self._note_empty(plane)
 
-    def _sum(self, plane: Plane, _z: int | None) -> None:
+    def _sum(self, plane: Plane) -> None:
         # 65,537 planes of 16 bits fit.
         self._result = plane.astype(np.uint32) if self._result is None else self._result + plane
         self._note_empty(plane)

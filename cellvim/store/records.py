@@ -92,7 +92,11 @@ class FieldRecord:
         return cls(**content)
 
     def to_bytes(self) -> bytes:
-        content = asdict(self)
+        # Not `asdict`, which copies every text it meets.
+        content = vars(self) | {
+            "files": list(map(vars, self.files)),
+            "sources": list(map(vars, self.sources)),
+        }
         # On one line: indentation would take thirty times as long, for a file that is only read by us.
         stored = json.dumps(content | {"sha256": sha256_of_json(content)}, sort_keys=True, ensure_ascii=False)
         return stored.encode()

@@ -286,7 +286,11 @@ class PlateWriter:
             f"{record.key.group}/{file.name}": file.sha256 for record in records for file in record.files
         }
         contents = {
-            f"{path}/zarr.json".lstrip("/"): json_bytes(layout.group(groups[path])) for path in groups
+            # Those of fields are many.
+            f"{path}/zarr.json".lstrip("/"): json_bytes(
+                layout.group(groups[path]), is_indented=path not in images
+            )
+            for path in groups
         }
         known |= {name: sha256_of(content) for name, content in contents.items()}
         write_checksums(self.place, known)
