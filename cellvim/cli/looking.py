@@ -45,7 +45,7 @@ def verify(
 
     Plates of other programs have no checksums: all their chunks are read.
     """
-    from cellvim.ingest.verifying import verify_plates
+    from cellvim.ingest.checking.plates import verify_plates
 
     verified = verify_plates(plates, sources=sources, quick=quick)
     show_dict(
@@ -69,7 +69,7 @@ def info(
 ) -> None:
     """Show a plate at a glance: images, channels, intensities, plate map, and which wells are there."""
     from cellvim.cli.glance import show_plates
-    from cellvim.ingest.foreign import describe_any, find_any
+    from cellvim.ingest.checking.foreign import describe_any, find_any
 
     described = [(path, facts) for path in find_any(plates) for facts in describe_any(path)]
     if not as_json:

@@ -11,11 +11,11 @@ from pathlib import Path
 from cellvim.config import IngestSettings
 from cellvim.errors import DiskError
 from cellvim.ingest.images import read_plane
+from cellvim.ingest.images.tiff import DamagedImageError
 from cellvim.ingest.planes import ChannelPlan
 from cellvim.ingest.preflight import Preflight
 from cellvim.ingest.quality import measure_plane
 from cellvim.ingest.sources import ImagePart
-from cellvim.ingest.tiff import DamagedImageError
 from cellvim.store.arrays import encode_array
 from cellvim.store.intensity import histograms_of, pack_histograms
 from cellvim.store.place import is_remote

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cellvim.ingest.images import Header, read_header
+from cellvim.ingest.images.tiff import DamagedImageError
 from cellvim.ingest.sources import ImagePart
-from cellvim.ingest.tiff import DamagedImageError
 from cellvim.progress import progress_bar
 
 Finding = Header | str

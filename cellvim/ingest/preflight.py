@@ -11,6 +11,7 @@ from cellvim.errors import InputError
 from cellvim.ingest.channels import drop_channels, name_channels
 from cellvim.ingest.headers import Finding, read_headers
 from cellvim.ingest.images import Header
+from cellvim.ingest.images.tiff import NOT_THERE
 from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields, projected_channels
 from cellvim.ingest.problems import (
     describe_fewer_fields,
@@ -19,7 +20,6 @@ from cellvim.ingest.problems import (
     shared_images,
 )
 from cellvim.ingest.sources import ImagePart, SourcePlate
-from cellvim.ingest.tiff import NOT_THERE
 
 ALLOWED_DTYPES = ("uint8", "uint16")
 

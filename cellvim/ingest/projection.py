@@ -7,11 +7,11 @@ import numpy as np
 
 from cellvim.config import IngestSettings
 from cellvim.ingest.images import fingerprint, read_plane
+from cellvim.ingest.images.tiff import DamagedImageError
 from cellvim.ingest.planes import ChannelPlan
 from cellvim.ingest.preflight import Preflight
 from cellvim.ingest.quality import EMPTY, Plane, empty_fraction, measure_plane, sharpness
 from cellvim.ingest.sources import ImagePart
-from cellvim.ingest.tiff import DamagedImageError
 from cellvim.store import SourceFile
 from cellvim.store.quality import Z_CHOSEN
 

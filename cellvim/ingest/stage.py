@@ -11,10 +11,10 @@ import polars as pl
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError, PreflightError, UsageError
-from cellvim.ingest.detect import read_source
 from cellvim.ingest.estimate import refuse_full_disk
 from cellvim.ingest.maps import read_maps
 from cellvim.ingest.preflight import Preflight, check_plate
+from cellvim.ingest.readers.detect import read_source
 from cellvim.ingest.sources import SourcePlate, some
 from cellvim.ingest.summary import IngestSummary, PlateResult
 from cellvim.ingest.writing import disk_errors, foresee, write_plate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellvim.ingest.xml_pieces import MOST_TAG_BYTES, iterparse
+from cellvim.ingest.readers.xml_pieces import MOST_TAG_BYTES, iterparse
 from pipelines.torture.attack import Attack
 from pipelines.torture.escapes import ESCAPE, names_of
 from pipelines.torture.hostile import BOMB, XML_BOMB, xml_bombs

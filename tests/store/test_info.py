@@ -14,9 +14,9 @@ import pytest
 
 from cellvim.cli.glance import glance, plate_picture
 from cellvim.errors import InputError
-from cellvim.ingest.foreign import describe_any
+from cellvim.ingest.checking.foreign import describe_any
 from cellvim.store import describe_plate, parse_well, well_name
-from tests.ingest.foreign_plates import Style, ingest_one, name_images, random_5d, styles, write_plate
+from tests.ingest.readers.foreign_plates import Style, ingest_one, name_images, random_5d, styles, write_plate
 
 
 def facts(wells: Mapping[str, int], **changes: Any) -> dict[str, Any]:

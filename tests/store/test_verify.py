@@ -15,11 +15,11 @@ from cellvim.cli.looking import verify
 from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, SomeFailedError, UsageError
 from cellvim.ingest import ingest_plates
-from cellvim.ingest.verifying import verify_plates
+from cellvim.ingest.checking.plates import verify_plates
 from cellvim.store import FieldKey, PlateReader, verify_plate
 from cellvim.store.place import LocalPlace
 from cellvim.store.specification import check_metadata
-from tests.ingest.foreign_plates import Style, random_5d, styles, write_plate
+from tests.ingest.readers.foreign_plates import Style, random_5d, styles, write_plate
 
 FLIPS = 60
 

@@ -1,0 +1,1 @@
+"""Plates and their sources, looked over after they were written."""

@@ -1,0 +1,1 @@
+"""Yokogawa CellVoyager and CQ1: .mlf, .mrf and .mes, or names alone."""

@@ -1,0 +1,1 @@
+"""ImageXpress and MetaXpress: folders of images with or without a .HTD plan."""

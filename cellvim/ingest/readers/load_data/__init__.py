@@ -1,0 +1,1 @@
+"""CellProfiler and JUMP: tables that name every image."""

@@ -1,0 +1,1 @@
+"""OME-TIFF: planes as pages, described by OME-XML."""

@@ -1,0 +1,1 @@
+"""OME-Zarr HCS plates of any program, versions 0.1 to 0.5."""

@@ -1,0 +1,1 @@
+"""Opera Phenix and Operetta (Harmony): indexes of every version, and images without one."""
