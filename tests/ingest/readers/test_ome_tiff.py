@@ -339,7 +339,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, xml: str, message: str | None) -
 
 
 def test_more_elements_than_any_plate_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellvim.ingest.ome_xml.MOST_ELEMENTS", 9)
+    monkeypatch.setattr("cellvim.ingest.readers.ome_tiff.xml.MOST_ELEMENTS", 9)
     assert parse_ome(ome(image_xml(0, ONE)).encode(), "x").images
     with pytest.raises(InputError, match="more than 9 elements"):
         parse_ome(ome("<a/>" * 9).encode(), "x")
