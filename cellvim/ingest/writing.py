@@ -185,6 +185,7 @@ def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSet
         wells=result.wells, fields=result.fields, skipped=len(result.skipped), failed=len(result.failed)
     )
     run.facts.update(source=result.evidence, bytes_in=result.bytes_in, bytes_out=result.bytes_out)
+    run.facts["folder"] = str(check.plate.folder)
     run.facts.update(acquired=check.plate.acquired, barcode=check.plate.barcode)
     run.facts["wavelengths"] = {
         stain: asdict(check.plate.wavelengths[key])

@@ -1,13 +1,19 @@
 """Are the files that a plate was made from still there, and unchanged?"""
 
+import hashlib
 import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from cellvim.errors import InputError
 from cellvim.ingest.images import fingerprint, read_header
-from cellvim.ingest.images.tiff import DamagedImageError
+from cellvim.ingest.images.tiff_tags import DamagedImageError, read_description
+from cellvim.ingest.readers.ome_tiff.xml import MOST_XML_BYTES
 from cellvim.ingest.sources import ImagePart, list_files, some
 from cellvim.provenance import sha256_of_file
 from cellvim.store import PlateReader
@@ -17,6 +23,8 @@ from cellvim.store.signature import RUN_FILE
 from cellvim.store.verification import Verification
 from cellvim.store.writer import MANIFEST_FILE
 
+# Before the name of a file whose first page says where its planes belong.
+OME_XML_IN = "OME-XML in "
 _AT_ONCE = 4
 
 
@@ -87,23 +95,77 @@ def _problem(image: ImagePart, size_bytes: int, sha256: str, *, quick: bool) -> 
 
 
 def _changed_inputs(reader: PlateReader, folder: Path, found: Verification) -> list[str]:
-    """Indices and tables that said where each plane belongs, as far as they lie in the source folder."""
+    """Compare what said where each plane belongs: indices, tables and OME-XML, and the plate map."""
     try:
         record = json.loads(reader.companion.read(RUN_FILE))
-        inputs = [(Path(name), str(sha256)) for name, sha256 in record["inputs"].items()]
-        roots = [Path(source) for source in record["settings"]["sources"]]
+        inputs = {str(name): str(sha256) for name, sha256 in record["inputs"].items()}
+        search = _Search.of(record, folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         # Said before, if it should be there.
         return []
     problems = []
-    for path, sha256 in inputs:
-        root = next((root for root in roots if path.is_relative_to(root)), None)
-        if root is None:
+    for name, sha256 in inputs.items():
+        path = _path_of(name)
+        now = search.find(path)
+        if now is None and search.is_platemap(path):
+            found.notes.append(f"{path} is not there to be compared")
             continue
-        name = path.relative_to(root)
         found.sources += 1
-        if not (folder / name).is_file():
-            problems.append(f"source {name} is missing")
-        elif sha256_of_file(folder / name) != sha256:
-            problems.append(f"source {name} has changed since the plate was made")
+        label = name.replace(str(path), search.label(path))
+        if now is None:
+            problems.append(f"source {label} is missing")
+        elif _sha256(now, is_embedded=name.startswith(OME_XML_IN)) != sha256:
+            problems.append(f"source {label} has changed since the plate was made")
     return problems
+
+
+def _path_of(name: str) -> Path:
+    return Path(name.removeprefix(OME_XML_IN))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Where the inputs of a run lie now.
+
+    Attributes:
+        home: Folder of the images when the plate was made, as named then.
+        folder: Where the images are now.
+        maps: Folder of the plate map; None if there was none.
+    """
+
+    home: Path
+    folder: Path
+    maps: Path | None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], folder: Path) -> "_Search":
+        platemap = record["settings"].get("platemap")
+        return cls(Path(record["facts"]["folder"]), folder, platemap and Path(platemap).parent)
+
+    def find(self, path: Path) -> Path | None:
+        """Below the folder, where it lay before; else, if it lay elsewhere, beside it as before, or still there."""
+        candidates = [self.folder / os.path.relpath(path, self.home)]
+        if not self._was_inside(path):
+            candidates.append(path)
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+    def label(self, path: Path) -> str:
+        return str(path.relative_to(self.home) if self._was_inside(path) else path)
+
+    def is_platemap(self, path: Path) -> bool:
+        """A plate map that lies apart from the images need not move with them."""
+        return self.maps is not None and path.is_relative_to(self.maps) and not self._was_inside(path)
+
+    def _was_inside(self, path: Path) -> bool:
+        return path.is_relative_to(self.home)
+
+
+def _sha256(path: Path, *, is_embedded: bool) -> str:
+    if not is_embedded:
+        return sha256_of_file(path)
+    try:
+        with path.open("rb") as file:
+            content = read_description(file, path.stat().st_size, MOST_XML_BYTES)
+    except (DamagedImageError, OSError):
+        return ""
+    return hashlib.sha256(content).hexdigest()
