@@ -33,7 +33,7 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     except (KeyboardStop, Exception) as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         if isinstance(error, CellvimError):
             for line in error.details:
-                typer.echo(f"  {line}", err=True)
+                typer.echo(f"  {printable(line)}", err=True)
         _fail(*explain_failure(error))
 
 
@@ -55,18 +55,33 @@ def explain_failure(error: BaseException) -> tuple[str, str, ExitCode]:
 
 def show(summary: Summary, *, as_json: bool) -> None:
     """Print a stage's result to stdout."""
-    typer.echo(json.dumps(summary.as_dict(), ensure_ascii=False) if as_json else str(summary))
+    if as_json:
+        _show_json(summary.as_dict())
+        return
+    for line in str(summary).split("\n"):
+        typer.echo(printable(line))
 
 
 def show_dict(content: dict[str, Any], *, as_json: bool) -> None:
     """Print named facts to stdout."""
     if as_json:
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        _show_json(content)
         return
     for name, value in content.items():
-        typer.echo(name)
+        typer.echo(printable(name))
         for line in _lines(value):
-            typer.echo(f"  {line}")
+            typer.echo(f"  {printable(line)}")
+
+
+def printable(text: str) -> str:
+    """Names come from strangers' files: what a terminal would obey is shown as a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _show_json(content: dict[str, Any]) -> None:
+    # A byte of a file's name that is no UTF-8 becomes an escape, which JSON has a spelling for.
+    text = json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace")
+    typer.echo(text.decode())
 
 
 def _lines(value: Any) -> list[str]:
@@ -109,6 +124,6 @@ def _stop_on_sigint(_number: int, _frame: FrameType | None) -> NoReturn:
 def _fail(found: str, hint: str, code: ExitCode) -> NoReturn:
     if os.environ.get("CELLVIM_DEBUG") == "1":
         traceback.print_exc()
-    typer.echo(f"error: {found}", err=True)
-    typer.echo(f"hint: {hint}", err=True)
+    for label, text in (("error", found), ("hint", hint)):
+        typer.echo(f"{label}: {printable(' '.join(text.split(chr(10))))}", err=True)
     sys.exit(int(code))

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from cellvim.store import well_name, well_position
+from cellvim.terminal import printable
 
 WIDTH = 80
 _LABEL = 14
@@ -59,7 +60,7 @@ def glance(facts: Mapping[str, Any]) -> list[str]:
         "filled": _several(f"{field}: {', '.join(names)}" for field, names in facts["filled"].items()),
         "notes": _several(facts.get("notes", ())),
     }
-    lines = [_clean(facts["name"])]
+    lines = [printable(facts["name"])]
     for label, text in entries.items():
         if text:
             lines += _wrapped(label, text)
@@ -147,7 +148,9 @@ def _channel_lines(facts: Mapping[str, Any]) -> list[str]:
         levels = facts["percentiles"].get(channel, {})
         numbers = [light.get("excitation_nm"), light.get("emission_nm")]
         numbers += [levels.get(key) for key in ("0.1", "1", "50", "99", "99.9")]
-        rows.append([_clean(channel)[:24], *("" if number is None else f"{number:g}" for number in numbers)])
+        rows.append(
+            [printable(channel)[:24], *("" if number is None else f"{number:g}" for number in numbers)]
+        )
     used = [column for column in range(len(heads)) if column == 0 or any(row[column] for row in rows)]
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in used]
     return ["", *(_columns([row[column] for column in used], widths) for row in (heads, *rows))]
@@ -163,12 +166,9 @@ def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _wrapped(label: str, text: str) -> list[str]:
     indent = " " * (_LABEL + 2)
-    return textwrap.wrap(_clean(text), WIDTH, initial_indent=f"  {label:<{_LABEL}}", subsequent_indent=indent)
-
-
-def _clean(text: str) -> str:
-    """Names come from strangers' files: what a terminal would obey is shown as a question mark."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return textwrap.wrap(
+        printable(text), WIDTH, initial_indent=f"  {label:<{_LABEL}}", subsequent_indent=indent
+    )
 
 
 def _print_in_colours(lines: Sequence[str], picture: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from cellvim.ingest.preflight import Preflight, sort_out
 from cellvim.ingest.sources import ImagePart, Wavelengths
 from cellvim.store import well_position
 from cellvim.store.naming import row_name
+from cellvim.terminal import printable
 
 MOST_LINES = 20
 MARKS: dict[State | None, str] = {
@@ -64,8 +65,7 @@ class PlateReport:
             *(f"note: {line}" for line in self.notes),
         ]
         lines = [f"{check.plate.name}  would be written to {self.path}", *(f"  {line}" for line in facts)]
-        # Names come from strangers: none may steer the terminal.
-        return ["".join(letter if letter.isprintable() else "?" for letter in line) for line in lines]
+        return [printable(line) for line in lines]
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from cellvim.cli import app
 from cellvim.errors import ExitCode, InputError, KeyboardStop, PreflightError, SomeFailedError
-from cellvim.terminal import run_to_exit_code
+from cellvim.terminal import run_to_exit_code, show_dict
 
 HEAVY = {"torch", "zarr", "tensorstore", "sklearn", "umap", "altair", "polars", "matplotlib"}
 
@@ -176,3 +176,23 @@ def test_a_long_list_stands_before_the_one_error_line(
     assert lines[12] == "  ... and 8 more (all of them with --dry-run --json)"
     assert lines[13] == "error: plate P1: nothing was written: 20 problems, first: B01 is missing"
     assert lines[14:] == ["hint: add the files"]
+
+
+def test_names_of_files_cannot_command_the_terminal_nor_break_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a\x1b[2J\n\udcff.tif"
+
+    def fail(_: list[str]) -> None:
+        show_dict({name: [name]}, as_json=False)
+        show_dict({name: [name]}, as_json=True)
+        raise InputError(name, hint=name)
+
+    monkeypatch.setattr(sys, "argv", ["cellvim"])
+    with pytest.raises(SystemExit):
+        run_to_exit_code(fail)
+    captured = capsys.readouterr()
+    *people, machine = captured.out.splitlines()
+    assert people == ["a?[2J??.tif", "  a?[2J??.tif"]
+    assert json.loads(machine) == {name: [name]}
+    assert captured.err.splitlines() == ["error: a?[2J ?.tif", "hint: a?[2J ?.tif"]
