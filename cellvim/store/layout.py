@@ -20,6 +20,9 @@ INNER_CHUNK_PX = 256
 SHARD = "c/0/0/0"
 # Files that systems leave anywhere, such as .DS_Store, are none.
 RECORD_NAME = re.compile(r"([A-Z]{1,2}\d\d)-(\d+)\.(?:json|histogram)")
+# In a plate: any file of a field, and the metadata of a row or a well.
+FIELD_FILE = re.compile(r"(A[A-F]|[A-Z])/(\d\d)/(\d+)/")
+WELL_FILE = re.compile(r"(?:A[A-F]|[A-Z])(?:/\d\d)?/zarr\.json")
 
 # Blue, green, red, yellow, magenta, cyan, then grey: channels 1-3 of most screens look as expected.
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF")

@@ -260,13 +260,21 @@ class PlateWriter:
     def _discard_others(self, fields: set[FieldKey]) -> None:
         """Remove fields that an earlier, unfinished run wrote and this one does not want."""
         records = (layout.RECORD_NAME.fullmatch(name[7:]) for name in self.companion.names("fields/"))
-        groups = (name.split("/") for name in self.place.names() if name.count("/") > 2)
+        names = self.place.names()
+        groups = (layout.FIELD_FILE.match(name) for name in names)
         found = {FieldKey(record[1], int(record[2])) for record in records if record}
-        found |= {FieldKey(row + column, int(site)) for row, column, site, *_ in groups if site.isdigit()}
-        for key in sorted(found - fields):
-            if self.is_finished:
-                raise OutputExistsError(self.place.location, why=f"was made from more files (field {key})")
+        found |= {FieldKey(group[1] + group[2], int(group[3])) for group in groups if group}
+        others = sorted(found - fields)
+        if others and self.is_finished:
+            raise OutputExistsError(self.place.location, why=f"was made from more files (field {others[0]})")
+        for key in others:
             self.discard(key)
+        if not self.is_finished:
+            # Of wells that an earlier run had got as far as to describe.
+            kept = {f"{group}/zarr.json" for group in layout.plate_groups(self.name, sorted(fields))}
+            for name in filter(layout.WELL_FILE.fullmatch, names):
+                if name not in kept:
+                    self.place.delete(name)
 
     def _write_metadata(
         self, records: Sequence[FieldRecord], percentiles: Mapping[str, Mapping[str, float]]

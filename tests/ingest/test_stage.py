@@ -308,3 +308,30 @@ def test_memory_that_runs_out_is_passed_on(
         with pytest.raises(MemoryError):
             ingest_plates(make_settings())
     assert ingest_plates(make_settings()).plates[0].fields == 4
+
+
+def test_nothing_of_a_well_that_is_gone_stays_in_an_unfinished_plate(
+    write_images: WriteImages, make_settings: MakeSettings, tmp_path: Path, hash_tree: HashTree
+) -> None:
+    folder = write_images()
+    out, fresh = make_settings().out, tmp_path / "fresh"
+    ingest_plates(make_settings())
+    # As a kill leaves it that comes between the metadata of wells and those of the plate.
+    (out / "P.ome.zarr" / "zarr.json").unlink()
+    for path in folder.glob("*B02*"):
+        path.unlink()
+    for place in (out, fresh):
+        ingest_plates(make_settings(out=place))
+    assert hash_tree(out) == hash_tree(fresh)
+
+
+def test_files_of_strangers_in_a_plate_are_left_to_verify(
+    write_images: WriteImages, make_settings: MakeSettings
+) -> None:
+    write_images()
+    (result,) = ingest_plates(make_settings()).plates
+    stranger = result.path / "labels" / "x" / "1" / "0" / "zarr.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{}")
+    ingest_plates(make_settings())
+    assert verify_plate(result.path) == ["P.ome.zarr/labels/x/1/0/zarr.json was not written by ingest"]
