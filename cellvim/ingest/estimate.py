@@ -18,7 +18,8 @@ from cellvim.ingest.quality import measure_plane
 from cellvim.ingest.sources import ImagePart
 from cellvim.store.arrays import encode_array
 from cellvim.store.intensity import histograms_of, pack_histograms
-from cellvim.store.place import is_remote
+from cellvim.store.layout import PLATE_SUFFIX
+from cellvim.store.place import LocalPlace, open_place
 from cellvim.store.records import plane_sha256
 
 # Planes that are tried, and when the last of them is begun.
@@ -83,9 +84,10 @@ def raw_bytes(check: Preflight) -> int:
 
 def free_bytes(out: Path | str) -> int | None:
     """Free space where a folder is, or will be; None in an object store, which does not say."""
-    if is_remote(out):
+    place = open_place(out)
+    if not isinstance(place, LocalPlace):
         return None
-    folder = Path(str(out).removeprefix("file://")).absolute()
+    folder = place.path.absolute()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     try:
@@ -119,8 +121,9 @@ def as_size(count: int) -> str:
 
 
 def _written_bytes(check: Preflight, settings: IngestSettings) -> int:
-    folder = Path(str(settings.out).removeprefix("file://")) / f"{check.plate.name}.ome.zarr"
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    place = open_place(settings.out).at(f"{check.plate.name}{PLATE_SUFFIX}")
+    assert isinstance(place, LocalPlace), "only asked where the output is a folder"  # noqa: S101
+    return sum(path.stat().st_size for path in place.path.rglob("*") if path.is_file())
 
 
 def _spread(parts: Sequence[ChannelPlan], most: int) -> list[ChannelPlan]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import polars as pl
 
@@ -19,7 +18,7 @@ from cellvim.ingest.sources import SourcePlate, some
 from cellvim.ingest.summary import IngestSummary, PlateResult
 from cellvim.ingest.writing import disk_errors, foresee, write_plate
 from cellvim.store import safe_name
-from cellvim.store.place import is_remote
+from cellvim.store.place import LocalPlace, open_place
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +56,10 @@ def refuse_overlap(settings: IngestSettings) -> None:
     Raises:
         UsageError: `out` is a source folder or lies in one.
     """
-    if is_remote(settings.out):
+    place = open_place(settings.out)
+    if not isinstance(place, LocalPlace):
         return
-    out = Path(settings.out).resolve()
+    out = place.path.resolve()
     for source in settings.sources:
         if out.is_relative_to(source.resolve()):
             found = f"--out {settings.out} lies inside of the source {source}"

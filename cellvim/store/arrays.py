@@ -15,13 +15,15 @@ from zarr.storage import MemoryStore
 
 from cellvim.errors import InputError
 from cellvim.store import layout
-from cellvim.store.place import LocalPlace, Place
+from cellvim.store.place import NETWORK, LocalPlace, Place
 from cellvim.store.place import context as shared_context
 
 Codec = Literal["zstd", "lz4"]
 
 # Decoded shard indices and chunks; small, since random crops rarely come back to the same chunk.
 CACHE_BYTES = 32 << 20
+
+_HINT = "`cellvim verify` lists all damage; ingest again with --overwrite"
 
 Shape = tuple[int, int, int]
 
@@ -124,9 +126,26 @@ def new_context(place: Place) -> Any:
     """Make a cache for one process; a tensorstore context does not survive a fork."""
     if place.location.startswith("memory:"):
         return shared_context()
-    return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+    return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}, **NETWORK})
+
+
+def read_pixels(view: Any, name: str) -> Any:
+    """Read an array or a part of it.
+
+    Args:
+        view: From `open_array`.
+        name: Whose pixels, for messages.
+
+    Raises:
+        InputError: The bytes are missing or damaged.
+    """
+    try:
+        return view.read().result()
+    except ValueError as error:
+        found = f"{name} cannot be read: {str(error).splitlines()[0]}"
+        raise InputError(found, hint=_HINT) from error
 
 
 def _unreadable(place: Place, name: str, reason: object) -> InputError:
     found = f"{place.location}/{name} cannot be read: {str(reason).splitlines()[0]}"
-    return InputError(found, hint="`cellvim verify` lists all damage; ingest again")
+    return InputError(found, hint=_HINT)

@@ -72,16 +72,23 @@ def reads_corrected(plate_record: Any) -> bool:
     return isinstance(illumination, dict) and illumination.get("use") == ON_READ
 
 
-def load_flat(companion: Place) -> FlatField:
+def load_flat(companion: Place, sha256: str) -> FlatField:
     """Read a plate's flat-field, axes (c, y, x).
 
+    Args:
+        companion: PLATE.cellvim.
+        sha256: Of the file, as recorded.
+
     Raises:
-        InputError: It is missing or damaged.
+        InputError: It is missing, damaged or another plate's: one wrong bit would change every image.
     """
     try:
-        flat = np.load(io.BytesIO(companion.read(ILLUMINATION_FILE)), allow_pickle=False)
+        content = companion.read(ILLUMINATION_FILE)
+        flat = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise damaged(companion, ILLUMINATION_FILE, error) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise damaged(companion, ILLUMINATION_FILE, ValueError("it differs from what was written"))
     is_usable = isinstance(flat, np.ndarray) and flat.ndim == 3 and flat.dtype == np.dtype("<f4")
     if not is_usable or not (np.isfinite(flat) & (flat > 0)).all():
         reason = ValueError("it is no flat-field")

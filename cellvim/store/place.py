@@ -23,6 +23,9 @@ from cellvim.atomic import flush_to_disk, locked, remove_leftovers, write_bytes
 from cellvim.errors import DiskError, LockedError, UsageError
 
 SCHEMES = ("s3", "gs", "memory", "file")
+# Seconds, not minutes, before a wrong address is reported.
+_RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "2s"}
+NETWORK = {"s3_request_retries": _RETRIES, "gcs_request_retries": _RETRIES}
 # Small files by the thousand wait for the disk or the network, not for the processor.
 _AT_ONCE = 16
 _LOCK = "lock"
@@ -104,10 +107,6 @@ def open_place(location: str | Path) -> Place:
         found = f"{text}: {scheme}:// is not supported"
         raise UsageError(found, hint=f"use a path, or one of {', '.join(f'{name}://' for name in SCHEMES)}")
     return ObjectPlace(text)
-
-
-def is_remote(location: str | Path) -> bool:
-    return isinstance(open_place(location), ObjectPlace)
 
 
 def read_all(place: Place, names: Sequence[str]) -> Iterator[bytes]:
@@ -244,17 +243,19 @@ class ObjectPlace:
         holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
         with self._errors(_LOCK):
             absent = self._store.read(_LOCK).result()
-            is_ours = (
+            ours = (
                 absent.state == "missing"
                 and self._store.write(_LOCK, holder, if_equal=absent.stamp.generation).result().generation
             )
-        if not is_ours:
+        if not ours:
             lock = f"{self.location}/{_LOCK}"
             raise LockedError(lock, holder=self._holder())
         try:
             yield
         finally:
-            self.delete(_LOCK)
+            # Only this one: somebody may have taken us for dead, deleted it, and put their own there.
+            with self._errors(_LOCK):
+                self._store.write(_LOCK, None, if_equal=ours).result()
 
     def kvstore(self, name: str) -> dict[str, Any]:
         return {**self._spec, "path": f"{self._spec['path']}{name}/" if name else self._spec["path"]}
@@ -284,9 +285,7 @@ class ObjectPlace:
 @lru_cache
 def context() -> Any:
     """What all stores of this process share; ``memory://`` lives in it."""
-    # Seconds, not minutes, before a wrong address is reported.
-    retries = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "2s"}
-    return ts.Context({"s3_request_retries": retries, "gcs_request_retries": retries})
+    return ts.Context(NETWORK)
 
 
 @lru_cache(maxsize=256)
@@ -295,7 +294,11 @@ def _open_store(spec: str) -> Any:
 
 
 def _spec_of(url: str) -> dict[str, Any]:
-    spec: dict[str, Any] = ts.KvStore.Spec(f"{url}/").to_json()
+    try:
+        spec: dict[str, Any] = ts.KvStore.Spec(f"{url}/").to_json()
+    except ValueError as error:
+        found = f"{url} is no address of an object store: {str(error).splitlines()[0]}"
+        raise UsageError(found, hint="write it like s3://bucket/folder") from error
     if spec["driver"] == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
         # A server of one's own has no regions to look up.
         spec |= {"endpoint": endpoint, "aws_region": os.environ.get("AWS_REGION", "us-east-1")}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellvim.errors import InputError, NotFoundError
 from cellvim.store import layout
-from cellvim.store.arrays import new_context, open_array
+from cellvim.store.arrays import new_context, open_array, read_pixels
 from cellvim.store.illumination import ILLUMINATION_FILE, FlatField, flatten, load_flat, reads_corrected
 from cellvim.store.intensity import FIELDS_FILE, Intensity
 from cellvim.store.naming import FieldKey, parse_well, well_position
@@ -46,8 +46,7 @@ class PlateReader:
 
     def __init__(self, location: Path | str) -> None:
         self.place = open_place(location)
-        if isinstance(self.place, LocalPlace) and not self.place.path.is_dir():
-            raise NotFoundError(location, expected="OME-Zarr plate", hint=HINT)
+        refuse_absent(self.place)
         self.companion = layout.companion_of(self.place)
         self.name: str = self._plate_metadata()["name"]
         self._table = self._read_field_table()
@@ -90,13 +89,7 @@ class PlateReader:
     @cached_property
     def skipped(self) -> dict[str, str]:
         """Wells that the source named and the plate lacks, each with the reason."""
-        present = set(self.wells)
-        reasons: dict[str, str] = {}
-        for unit, reason in self.skipped_units.items():
-            well = unit.partition("/")[0]
-            if well not in present:
-                reasons.setdefault(well, reason)
-        return reasons
+        return absent_wells(self.skipped_units, self.wells)
 
     @cached_property
     def skipped_units(self) -> dict[str, str]:
@@ -128,12 +121,12 @@ class PlateReader:
 
     def shape(self, field: FieldKey) -> tuple[int, int]:
         """Height and width of a field, in pixels."""
-        height, width = self._row(field).select("height_px", "width_px").row(0)
+        height, width, _ = self._frame(field)
         return height, width
 
     def is_valid(self, field: FieldKey) -> NDArray[np.bool_]:
         """Per channel: False where the plane was missing or damaged and holds zeros instead."""
-        return self._row(field)["is_valid"].to_numpy()
+        return self._frame(field)[2]
 
     def read_field(self, field: FieldKey, *, raw: bool = False) -> Pixels:
         """Read a whole field, axes (c, y, x).
@@ -181,19 +174,16 @@ class PlateReader:
         return fields
 
     def _read(self, field: FieldKey, view: Any) -> Pixels:
-        try:
-            pixels: Pixels = view.read().result()
-        except ValueError as error:
-            found = f"plate {self.name} field {field} cannot be read: {str(error).splitlines()[0]}"
-            raise InputError(found, hint="`cellvim verify` lists all damage; ingest again") from error
+        pixels: Pixels = read_pixels(view, f"plate {self.name} field {field}")
         return pixels
 
     @cached_property
     def _flat(self) -> FlatField | None:
         """Flat-field to divide by on reading; None if there is none, or if it is in the stored pixels already."""
-        if not reads_corrected(load_json(self.companion, PLATE_RECORD)):
+        record = load_json(self.companion, PLATE_RECORD)
+        if not reads_corrected(record):
             return None
-        flat = load_flat(self.companion)
+        flat = load_flat(self.companion, str(record["illumination"].get("sha256")))
         if flat.shape != (len(self.channels), *self.shape(self.fields[0])):
             found = f"{self.companion.location}/{ILLUMINATION_FILE} does not fit the plate's images"
             raise InputError(found, hint="`cellvim verify` lists all damage; ingest again")
@@ -204,9 +194,14 @@ class PlateReader:
         return self._ome(self.fields[0].group)
 
     @cached_property
-    def _rows(self) -> dict[FieldKey, pl.DataFrame]:
-        parts = self._table.partition_by("Metadata_Well", "Metadata_Site", as_dict=True, maintain_order=True)
-        return {FieldKey(str(well), int(site)): rows for (well, site), rows in parts.items()}
+    def _frames(self) -> dict[FieldKey, tuple[int, int, NDArray[np.bool_]]]:
+        """Of each field its height, its width, and which channels are valid."""
+        size = pl.col("height_px", "width_px").first()
+        fields = self._table.group_by("Metadata_Well", "Metadata_Site", maintain_order=True)
+        return {
+            FieldKey(well, site): (height, width, np.array(valid))
+            for well, site, height, width, valid in fields.agg(size, "is_valid").iter_rows()
+        }
 
     def _plate_metadata(self) -> dict[str, Any]:
         if not self.place.has("zarr.json"):
@@ -227,11 +222,11 @@ class PlateReader:
             raise InputError(found, hint=f"keep {self.companion.name} beside the plate, or ingest again")
         return load_table(self.companion, FIELDS_FILE)
 
-    def _row(self, field: FieldKey) -> pl.DataFrame:
-        if field not in self._rows:
+    def _frame(self, field: FieldKey) -> tuple[int, int, NDArray[np.bool_]]:
+        if field not in self._frames:
             found = f"plate {self.name} has no field {field}"
             raise InputError(found, hint="`cellvim info` lists what is there")
-        return self._rows[field]
+        return self._frames[field]
 
     def _array(self, field: FieldKey) -> Any:
         if self._process != os.getpid():
@@ -239,6 +234,35 @@ class PlateReader:
         if field not in self._arrays:
             self._arrays[field] = open_array(self.place, f"{field.group}/0", self._context)
         return self._arrays[field]
+
+
+def refuse_absent(place: Place) -> None:
+    """Tell an address where nothing lies from a plate that is not finished.
+
+    Raises:
+        NotFoundError: Nothing of a plate is there.
+    """
+    if isinstance(place, LocalPlace):
+        is_there = place.path.is_dir()
+    else:
+        is_there = place.has("zarr.json") or bool(place.names() or layout.companion_of(place).names())
+    if not is_there:
+        raise NotFoundError(place.location, expected="OME-Zarr plate", hint=HINT)
+
+
+def absent_wells(skipped: Mapping[str, str], present: Collection[str]) -> dict[str, str]:
+    """Wells that are not there, each with the first reason of itself or of its fields.
+
+    Args:
+        skipped: Well (``B03``) or field (``B03/1``) to the reason.
+        present: Wells that are there.
+    """
+    reasons: dict[str, str] = {}
+    for unit, reason in skipped.items():
+        well = unit.partition("/")[0]
+        if well not in present:
+            reasons.setdefault(well, reason)
+    return reasons
 
 
 def find_plates(locations: Iterable[Path | str]) -> list[Path | str]:

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cellvim.errors import InputError, NotFoundError
+from cellvim.errors import InputError
 from cellvim.progress import progress_bar
 from cellvim.store.checksums import CHECKSUMS_FILE, sha256_of
 from cellvim.store.intensity import FIELDS_FILE
 from cellvim.store.layout import SHARD, companion_of
 from cellvim.store.naming import FieldKey
 from cellvim.store.parallel import in_parallel
-from cellvim.store.place import LocalPlace, Place, open_place
-from cellvim.store.reader import HINT, PlateReader
+from cellvim.store.place import Place, open_place
+from cellvim.store.reader import PlateReader, refuse_absent
 from cellvim.store.records import FieldRecord, load_json, load_table, plane_sha256
 from cellvim.store.signature import RUN_FILE, is_as_signed
 from cellvim.store.specification import check_metadata
@@ -75,8 +75,7 @@ def check_stored(location: Path | str, *, quick: bool = False) -> Verification:
         NotFoundError: No plate there.
     """
     place = open_place(location)
-    if isinstance(place, LocalPlace) and not place.path.is_dir():
-        raise NotFoundError(location, expected="OME-Zarr plate", hint=HINT)
+    refuse_absent(place)
     found = Verification()
     try:
         _check_files(place, found, quick=quick)
@@ -89,11 +88,6 @@ def check_stored(location: Path | str, *, quick: bool = False) -> Verification:
     except InputError as error:
         found.problems.append(error.found)
     return found
-
-
-def has_checksums(location: Path | str) -> bool:
-    """Whether a plate has a companion of ours."""
-    return companion_of(open_place(location)).has(CHECKSUMS_FILE)
 
 
 def _check_files(place: Place, found: Verification, *, quick: bool) -> None:
@@ -116,7 +110,7 @@ def _check_files(place: Place, found: Verification, *, quick: bool) -> None:
             found.problems.append(f"{part.name}/{name} {problem}")
     strangers = set(place.names()) - set(checksums[0][1])
     found.problems += [f"{place.name}/{name} was not written by ingest" for name in sorted(strangers)]
-    found.problems += _run_problem(companion)
+    _check_run(companion, found)
 
 
 def _recorded(place: Place, companion: Place) -> list[tuple[Place, dict[str, str]]]:
@@ -125,6 +119,9 @@ def _recorded(place: Place, companion: Place) -> list[tuple[Place, dict[str, str
     Raises:
         InputError: They are lost or damaged.
     """
+    if not (place.has("zarr.json") or companion.has(CHECKSUMS_FILE)):
+        found = f"{place.name} is not finished"
+        raise InputError(found, hint="run the same `cellvim ingest` again, it resumes")
     recorded = load_json(companion, CHECKSUMS_FILE)
     try:
         checksums = [(place, dict(recorded["plate"])), (companion, dict(recorded["companion"]))]
@@ -175,15 +172,16 @@ def _sizes(companion: Place) -> dict[str, int]:
     return sizes
 
 
-def _run_problem(companion: Place) -> list[str]:
+def _check_run(companion: Place, found: Verification) -> None:
     """The record of the run differs from run to run, so that it carries its checksum itself."""
+    name = f"{companion.name}/{RUN_FILE}"
     try:
-        content = companion.read(RUN_FILE)
+        if not is_as_signed(companion.read(RUN_FILE)):
+            found.problems.append(f"{name} differs from what was written")
     except FileNotFoundError:
-        return []
+        found.notes.append(f"{name} is not there: which command, settings and tables made the plate is lost")
     except OSError as error:
-        return [f"{companion.name}/{RUN_FILE} cannot be read: {error.strerror or error}"]
-    return [] if is_as_signed(content) else [f"{companion.name}/{RUN_FILE} differs from what was written"]
+        found.problems.append(f"{name} cannot be read: {error.strerror or error}")
 
 
 def _missing_from_metadata(reader: PlateReader) -> list[str]:

@@ -1,5 +1,8 @@
 """Uneven illumination: a known vignette is learned and divided out, cells stay, and every way of reading agrees."""
 
+import hashlib
+import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -204,7 +207,14 @@ def test_a_lost_or_damaged_flat_field_is_never_read_around(
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"illumination\.npy"):
             read(tmp_path / "out")
+    np.save(path, np.ones((1, *SHAPE), np.float32), allow_pickle=False)
+    with pytest.raises(InputError, match="differs from what was written"):
+        read(tmp_path / "out")
     np.save(path, np.ones((1, 3, 3), np.float32), allow_pickle=False)
+    record = path.with_name("plate.json")
+    content = json.loads(record.read_text())
+    content["illumination"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    record.write_text(json.dumps(content))
     with pytest.raises(InputError, match="does not fit"):
         read(tmp_path / "out")
     path.unlink()
@@ -261,3 +271,17 @@ def test_the_sample_is_all_fields_or_200_at_even_distances(fields: int, chosen: 
 def test_dividing_stays_within_what_the_type_holds() -> None:
     pixels = np.array([[0, 1, 200, 255]], np.uint8)
     np.testing.assert_array_equal(flatten(pixels, np.float32([[0.5, 0.5, 0.5, 2]])), [[0, 2, 255, 128]])
+
+
+def test_the_page_shows_planes_as_they_are_read(
+    write_plate: Callable[..., Path], make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    folder = write_plate(vignette())
+    dark = folder / "P_A01_s1_w1.tif"
+    tifffile.imwrite(dark, tifffile.imread(dark) // 8)
+    pictures = []
+    for use in ("baked", "on-read"):
+        ingest_plates(make_settings(illumination=use, out=tmp_path / use))
+        page = (tmp_path / use / "P.cellvim" / "qc.html").read_text()
+        pictures.append(re.findall(r'<img src="[^"]+" alt="Field A01/1[^"]*">', page))
+    assert pictures[0] == pictures[1] != []

@@ -226,3 +226,10 @@ def test_the_smallest_and_the_largest_plate_are_drawn(tmp_path: Path, wells: lis
     content = page_of(tmp_path, quality_of(wells, ("DNA",)), ("DNA",))
     assert f"{wells[0]}: " in content
     assert "only fixed bounds" in content
+
+
+def test_a_well_without_any_field_left_is_hatched(tmp_path: Path) -> None:
+    skipped = {"A02/1": "damaged", "A02/2": "lost", "A01/2": "damaged"}
+    content = page_of(tmp_path, quality_of(["A01"], ("DNA",)), ("DNA",), skipped)
+    assert "A02 is skipped: damaged" in content
+    assert "A01 is skipped" not in content

@@ -8,7 +8,14 @@ import pytest
 import tifffile
 
 from cellvim.config import IngestSettings
-from cellvim.errors import DiskError, LockedError, OutputExistsError, UsageError
+from cellvim.errors import (
+    DiskError,
+    InputError,
+    LockedError,
+    NotFoundError,
+    OutputExistsError,
+    UsageError,
+)
 from cellvim.ingest import ingest_plates
 from cellvim.store import FieldKey, PlateReader, describe_plate, find_plates, verify_plate
 from cellvim.store.layout import companion_of
@@ -143,3 +150,31 @@ def test_damage_anywhere_is_found(location: str, images: Path) -> None:
     place.write("A/01/1/0/c/0/0/0", shard[:100] + bytes([shard[100] ^ 1]) + shard[101:])
     (problem,) = verify_plate(place.location)
     assert problem == "P.ome.zarr/A/01/1/0/c/0/0/0 differs from what was written"
+
+
+@pytest.mark.parametrize("address", ["s3://", "memory://", "s3://Not A Bucket/x", "gs://"])
+def test_an_address_that_means_nothing_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="is no address of an object store"):
+        open_place(address)
+
+
+def test_nothing_at_an_address_is_not_an_unfinished_plate(location: str) -> None:
+    for look in (PlateReader, verify_plate):
+        with pytest.raises(NotFoundError, match="no OME-Zarr plate at"):
+            look(f"{location}/P.ome.zarr")
+    open_place(location).at("P.ome.zarr").write("B/02/1/0/zarr.json", b"{}")
+    with pytest.raises(InputError, match="is not finished"):
+        PlateReader(f"{location}/P.ome.zarr")
+
+
+def test_an_address_of_this_disk_is_a_folder_like_any(images: Path) -> None:
+    with pytest.raises(UsageError, match="lies inside of the source"):
+        ingest_plates(IngestSettings(sources=(images,), out=f"file://{images}/out"))
+
+
+def test_a_lock_of_somebody_else_stays(location: str) -> None:
+    place = open_place(location)
+    with place.locked():
+        place.delete("lock")
+        place.write("lock", b"theirs")
+    assert place.read("lock") == b"theirs"

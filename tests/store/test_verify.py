@@ -369,3 +369,21 @@ def test_the_command_says_intact_or_fails(images: Path, capsys: pytest.CaptureFi
     (result,) = json.loads(capsys.readouterr().out).values()
     assert result["is_intact"] is False
     assert result["problems"] == ["P.ome.zarr/A/01/zarr.json is missing"]
+
+
+def test_a_plate_that_is_not_finished_is_called_so(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plate = ingest(images)
+    (plate.path / "zarr.json").unlink()
+    (plate.companion.path / "checksums.json").unlink()
+    with pytest.raises(SomeFailedError, match="1 of 1 plates") as error:
+        verify([plate.path])
+    assert "  P.ome.zarr is not finished" in capsys.readouterr().out
+    assert "what is unfinished is resumed" in error.value.hint
+
+
+def test_a_lost_record_of_the_run_is_said(images: Path) -> None:
+    plate = ingest(images)
+    (plate.path.with_name("P.cellvim") / "run.json").unlink()
+    (result,) = verify_plates([plate.path]).values()
+    assert result.problems == []
+    assert "P.cellvim/run.json is not there" in result.notes[0]

@@ -16,8 +16,10 @@ from cellvim.ingest.qc_page.measures import MEASURES
 from cellvim.ingest.qc_page.pictures import detail_picture, flat_picture, plane_picture
 from cellvim.ingest.qc_page.worst import WorstPlane, worst_planes
 from cellvim.store import FieldKey, PlateWriter
-from cellvim.store.arrays import new_context, open_array
+from cellvim.store.arrays import new_context, open_array, read_pixels
+from cellvim.store.illumination import flatten
 from cellvim.store.quality import BOUNDS, FEWEST_PLANES, FLAGS
+from cellvim.store.reader import absent_wells
 from cellvim.store.statistics import PlateStatistics
 
 # Longer lists are cut, as nobody reads on and the table beside the page has all of it.
@@ -47,7 +49,7 @@ def render_page(view: PlateView, statistics: PlateStatistics) -> str:
     """
     quality = statistics.quality
     flags = Counter(flag for flags in quality[FLAGS] for flag in flags)
-    absent_wells = {unit: reason for unit, reason in view.skipped.items() if "/" not in unit}
+    absent = absent_wells(view.skipped, set(quality["Metadata_Well"]))
     return (
         _environment()
         .get_template("page.html.j2")
@@ -59,7 +61,7 @@ def render_page(view: PlateView, statistics: PlateStatistics) -> str:
             measures=[measure for measure in MEASURES if quality[measure.key].is_not_null().any()],
             bounds=BOUNDS,
             colours=COLOURS,
-            maps=plate_maps(quality, view.writer.channels, absent_wells),
+            maps=plate_maps(quality, view.writer.channels, absent),
             worst=[(plane, _pictures(view, statistics, plane)) for plane in worst_planes(quality)],
             percentiles=statistics.percentiles,
             encodings=statistics.encodings,
@@ -142,18 +144,23 @@ def _pictures(view: PlateView, statistics: PlateStatistics, plane: WorstPlane) -
     """The whole plane, and where focus is in question its centre at full size: data URIs."""
     percentiles = statistics.percentiles[plane.channel]
     window = percentiles["1"], max(percentiles["99.9"], percentiles["1"] + 1)
-    pixels = _stored_plane(view.writer, plane)
+    pixels = _plane_as_read(view.writer, plane)
     pictures = {"whole": plane_picture(pixels, window)}
     if plane.measure == "focus_slope":
         pictures["centre"] = detail_picture(pixels, window)
     return pictures
 
 
-def _stored_plane(writer: PlateWriter, plane: WorstPlane) -> NDArray[Any]:
+def _plane_as_read(writer: PlateWriter, plane: WorstPlane) -> NDArray[Any]:
+    """The stored plane, its illumination corrected where readers do that: the percentiles are of those pixels."""
     number = writer.channels.index(plane.channel)
-    group = FieldKey(plane.well, plane.site).group
-    array = open_array(writer.place, f"{group}/0", new_context(writer.place))
-    return np.asarray(array[number].read().result())
+    key = FieldKey(plane.well, plane.site)
+    array = open_array(writer.place, f"{key.group}/0", new_context(writer.place))
+    pixels = np.asarray(read_pixels(array[number], f"plate {writer.name} field {key}"))
+    illumination = writer.illumination
+    if illumination is None or illumination.is_baked:
+        return pixels
+    return flatten(pixels, illumination.flat[number])
 
 
 def _flat_fields(view: PlateView) -> list[dict[str, str]]:
