@@ -1,7 +1,8 @@
 """Looking around: the demo, plates at a glance, and what this machine offers."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +59,9 @@ def verify(
     broken = [name for name, result in verified.items() if result.problems]
     if broken:
         found = f"{len(broken)} of {len(verified)} plates are damaged: {', '.join(broken)}"
-        raise SomeFailedError(found, hint="delete PLATE.ome.zarr and PLATE.cellvim and ingest again")
+        raise SomeFailedError(
+            found, hint="ingest again: what is unfinished is resumed, what is damaged needs --overwrite"
+        )
 
 
 @app.command()
@@ -69,19 +72,22 @@ def info(
 ) -> None:
     """Show a plate at a glance: images, channels, intensities, plate map, and which wells are there."""
     from cellvim.cli.glance import show_plates
-    from cellvim.ingest.checking.foreign import describe_any, find_any
+    from cellvim.ingest.checking.foreign import describe_all
 
-    described = [(path, facts) for path in find_any(plates) for facts in describe_any(path)]
-    if not as_json:
+    described, failed = describe_all(plates)
+    if as_json:
+        show_dict(_by_name(described), as_json=True)
+    else:
         show_plates([facts for _, facts in described])
-        return
-    paths = [str(path) for path, _ in described]
-    # Several plates in one folder, which other programs write, are told apart by their names.
-    names = [
-        path if paths.count(path) == 1 else f"{path}#{facts['name']}"
-        for path, (_, facts) in zip(paths, described, strict=True)
-    ]
-    show_dict({name: facts for name, (_, facts) in zip(names, described, strict=True)}, as_json=True)
+    if failed:
+        found = f"{len(failed)} of {len(failed) + len(described)} plates cannot be shown: {failed[0].found}"
+        raise SomeFailedError(found, hint=failed[0].hint)
+
+
+def _by_name(described: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Several plates in one folder, which other programs write, are told apart by their names."""
+    paths = [path for path, _ in described]
+    return {path if paths.count(path) == 1 else f"{path}#{facts['name']}": facts for path, facts in described}
 
 
 @app.command()

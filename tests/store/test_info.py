@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cellvim.cli.glance import glance, plate_picture
-from cellvim.errors import InputError
+from cellvim.cli.looking import info
+from cellvim.errors import InputError, SomeFailedError
 from cellvim.ingest.checking.foreign import describe_any
 from cellvim.store import describe_plate, parse_well, well_name
 from tests.ingest.readers.foreign_plates import Style, ingest_one, name_images, random_5d, styles, write_plate
@@ -164,3 +165,17 @@ def test_colours_only_on_a_terminal(tmp_path: Path) -> None:
     coloured = os.read(reader, 100_000).decode()
     assert "\x1b[1mScreen_1" in coloured
     assert "\x1b[32m#" in coloured
+
+
+def test_one_broken_plate_does_not_hide_the_others(
+    make_plate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [make_plate(name).path for name in ("P1", "P2")]
+    (paths[0] / "zarr.json").unlink()
+    with pytest.raises(
+        SomeFailedError, match=r"1 of 2 plates cannot be shown: .*P1\.ome\.zarr is not finished"
+    ):
+        info(paths)
+    assert capsys.readouterr().out.startswith("P2\n")
+    with pytest.raises(InputError, match="is not finished"):
+        info(paths[:1])

@@ -46,6 +46,27 @@ def find_any(locations: Iterable[Path | str]) -> list[Path | str]:
     return list(found.values())
 
 
+def describe_all(
+    locations: Iterable[Path | str],
+) -> tuple[list[tuple[str, dict[str, Any]]], list[InputError]]:
+    """Facts about every plate, each with its location; and what is wrong with those that have none to tell.
+
+    Raises:
+        NotFoundError: A location holds no plate.
+        InputError: Not one plate can be described.
+    """
+    described: list[tuple[str, dict[str, Any]]] = []
+    failed: list[InputError] = []
+    for plate in find_any(locations):
+        try:
+            described += [(str(plate), facts) for facts in describe_any(plate)]
+        except InputError as error:
+            failed.append(error)
+    if not described:
+        raise failed[0]
+    return described, failed
+
+
 def describe_any(location: Path | str) -> list[dict[str, Any]]:
     """Facts about a plate, ours or another program's, which may be several plates in one; see `describe_plate`.
 
