@@ -179,8 +179,9 @@ def list_files(folder: Path, suffixes: frozenset[str] | None = IMAGE_SUFFIXES) -
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:
-    """Sort key under which ``w2`` comes before ``w10``."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", text)]
+    """Sort key under which ``w2`` comes before ``w10``; ``1`` and ``01`` are always in one order, too."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (-1, text)]
 
 
 def some(names: Sequence[object], shown: int = 3) -> str:

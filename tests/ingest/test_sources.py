@@ -1,12 +1,13 @@
 """What a source lists: every file once, nothing of stores, no name that cannot be written down."""
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 
 from cellvim.errors import InputError
-from cellvim.ingest.sources import Source, list_files
+from cellvim.ingest.sources import Source, list_files, natural
 
 
 def touch(folder: Path, *names: str | bytes) -> None:
@@ -39,3 +40,9 @@ def test_an_image_whose_name_is_no_text_is_refused_and_another_file_is_not(tmp_p
         InputError, match=r"P\\xe4_B02_s1_w1\.tif' has letters in its name that are not UTF-8"
     ):
         list_files(tmp_path)
+
+
+def test_names_of_one_number_have_one_order() -> None:
+    """Channels are ordered so: the order of a set, which differs from run to run, must not decide."""
+    ordered = ["01", "1", "1a", "10", "w2", "w10"]
+    assert all(sorted(names, key=natural) == ordered for names in itertools.permutations(ordered))
