@@ -8,6 +8,7 @@ Source:
 
 import io
 import os
+import re
 import stat
 import struct
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ _KINDS = {1: "u", 2: "i", 3: "f"}
 # LZW, which libtiff decodes as tifffile does, in half the time, before imagecodecs became the faster of the two.
 _IS_LIBTIFF_FASTER = tuple(map(int, imagecodecs.__version__.split(".")[:2])) < (2026, 10)
 _LZW = 5
+_IMAGEJ = re.compile(r"ImageJ=.*?^images=0*([1-9]\d{0,8})$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ def parse_header(file: BinaryIO, size: int, page: int | None = None) -> TiffHead
     text = tags.get(Tag.DESCRIPTION, b"")
     description = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else ""
     compression = _first(tags, Tag.COMPRESSION, 1)
+    if page is None and compression == 1 and _holds_stack(description, size, height * width * bits // 8):
+        reason = "holds a stack behind its only page, expected one plane per file"
+        raise DamagedImageError(reason)
     return TiffHeader(height, width, _dtype_name(kind, bits), description, size, compression)
 
 
@@ -185,6 +190,14 @@ def _check_data(tags: Tags, size: int, *, row_bits: int, height: int, width: int
     if pixel_bytes > MOST_RATIO * stored:
         reason = f"claims {pixel_bytes:,} bytes of pixels from {stored:,}: more than {MOST_RATIO:,} to 1"
         raise DamagedImageError(reason)
+
+
+def _holds_stack(description: str, size: int, plane_bytes: int) -> bool:
+    """Whether planes follow the first without pages of their own, as ImageJ and tifffile may write large stacks."""
+    match = _IMAGEJ.match(description)
+    is_cut = description.startswith('{"shape"') and '"truncated": true' in description
+    planes = int(match[1]) if match else 2 if is_cut else 1
+    return planes > 1 and size >= planes * plane_bytes
 
 
 def _dtype_name(kind: str, bits: int) -> str:

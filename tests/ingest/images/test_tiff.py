@@ -82,6 +82,17 @@ def test_what_is_no_plane_is_named(content: bytes, message: str) -> None:
         decode_bytes(content)
 
 
+@pytest.mark.parametrize("options", [{"truncate": True}, {"truncate": True, "imagej": True}])
+def test_a_stack_behind_one_page_is_no_plane(options: dict[str, object]) -> None:
+    """Large stacks may have a page for their first plane alone, whose description tells of the others."""
+    stack = draw((3, 33, 47))
+    content = write(stack, photometric="minisblack", **options)
+    with pytest.raises(DamagedImageError, match="holds a stack behind its only page"):
+        decode_bytes(content)
+    # Cut apart, a plane keeps the description of the stack, and has nothing behind it.
+    np.testing.assert_array_equal(decode_bytes(content[: -2 * stack[0].nbytes]), stack[0])
+
+
 def patch_tag(content: bytes, tag: int, value: int) -> bytes:
     """Change one inline 32-bit value of a little-endian TIFF."""
     position = content.index(struct.pack("<HHI", tag, 4, 1)) + 8
