@@ -1,6 +1,9 @@
 """Which reader fits a folder, and what gave it away."""
 
 import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cellvim.config import IngestSettings
@@ -54,7 +57,7 @@ def read_source(path: Path, settings: IngestSettings) -> list[SourcePlate]:
     for reader in _readers_for(source):
         if (evidence := reader.recognise(source, settings)) is not None:
             logger.info("%s: %s", path, evidence)
-            return reader.read(source, settings)
+            return _with_what_is_left(reader.read(source, settings), source)
     raise _unrecognised(source)
 
 
@@ -67,13 +70,43 @@ def _readers_for(source: Source) -> list[SourceReader]:
     return [reader for name, reader in READERS.items() if name in names]
 
 
+def _with_what_is_left(plates: Sequence[SourcePlate], source: Source) -> list[SourcePlate]:
+    """Note on the first plate what lies in the source and is in no plate, such as a plate of another vendor."""
+    if not source.path.is_dir():
+        return list(plates)
+    first, *others = plates
+    return [replace(first, notes=(*first.notes, *_left_folders(plates, source), *_links(source))), *others]
+
+
+def _left_folders(plates: Sequence[SourcePlate], source: Source) -> Iterator[str]:
+    """Name folders of images of which no plate has any, be it from there, from above or from below."""
+    used = {folder.resolve() for folder in {plane.path.parent for plate in plates for plane in plate.planes}}
+    above = {parent for folder in used for parent in folder.parents}
+    counts = Counter(path.parent for path in source.files())
+    left = [
+        folder
+        for folder, real in ((folder, folder.resolve()) for folder in counts)
+        if real not in above and used.isdisjoint((real, *real.parents))
+    ]
+    if left:
+        names = some([folder.relative_to(source.folder).as_posix() for folder in left])
+        yield f"{sum(counts[folder] for folder in left)} images are in folders that belong to no plate: {names}"
+
+
+def _links(source: Source) -> Iterator[str]:
+    """Name links to folders, which are not followed: they could lead round in circles."""
+    links = [path.name for path in sorted(source.folder.iterdir()) if path.is_symlink() and path.is_dir()]
+    if links:
+        yield f"{len(links)} links to folders are not followed: {some(links)}"
+
+
 def _unrecognised(source: Source) -> InputError:
     images = source.files()
     if source.path.is_file():
         found = f"{source.path} is no file that describes a plate"
         return InputError(found, hint="name the folder of images, or an index such as load_data.csv")
     if not images:
-        found = f"{source.path} holds no TIFF images"
+        found = "; ".join([f"{source.path} holds no TIFF images", *_links(source)])
         return InputError(found, hint="name the folder that holds the images, or one above it")
     names = some([path.name for path in images])
     found = f"{source.path}: {len(images)} images, of no kind that cellvim recognises: {names}"

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
@@ -30,6 +32,27 @@ def test_folders_of_no_known_kind(tmp_path: Path, write_images: WriteImages) -> 
         read(folder, source="imagexpress")
     with pytest.raises(InputError, match=r"no Index.idx.xml"):
         read(folder, source="operetta")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["P__1-Measurement 1/Images/r01c01f01p01-ch1sk1fk1fl1.tiff", "P/P_A01_s1_w1.tif", "P/P_A01f00d0.tif"],
+)
+def test_what_is_of_no_plate_is_named(name: str, tmp_path: Path) -> None:
+    """A plate of another vendor, a link to a plate: nobody may think that they were read."""
+    for path in (name, "Q/x_B7-1.tif", "Q/x_B8-1.tif", f"{name.rpartition('/')[0]}/more/x.tif"):
+        (tmp_path / "all" / path).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / "all" / path, np.ones((4, 4), np.uint16))
+    (tmp_path / "all/R").symlink_to(tmp_path / "all/Q")
+    notes = read(tmp_path / "all")[0].notes
+    assert notes[-2:] == (
+        "2 images are in folders that belong to no plate: Q",
+        "1 links to folders are not followed: R",
+    )
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/P").symlink_to(tmp_path / "all")
+    with pytest.raises(InputError, match="holds no TIFF images; 1 links to folders are not followed: P"):
+        read(tmp_path / "links")
 
 
 def test_readers_keep_the_protocol(tmp_path: Path) -> None:
