@@ -150,6 +150,24 @@ def test_depths_times_pages_and_sites(tmp_path: Path) -> None:
     ]
 
 
+def test_a_series_is_never_taken_for_a_page(tmp_path: Path) -> None:
+    head = "FileName_OrigDNA,Frame_OrigDNA,Series_OrigDNA,Metadata_Well"
+    touch(tmp_path, "a.tif")
+    write(tmp_path, "a.tif,0,0,A1", "a.tif,1,,A2", head=head)
+    assert [plane.part for plane in read(tmp_path)[0].planes] == [(0,), (1,)]
+    write(tmp_path, "a.tif,0,1,A1", head=head)
+    with pytest.raises(InputError, match="line 2 names series 1 of an image of DNA"):
+        read(tmp_path)
+
+
+def test_images_that_no_table_names_are_counted(tmp_path: Path) -> None:
+    """Of a part of a plate, a table of an analysis looks like the table of all its images."""
+    touch(tmp_path, "P/a.tif", "P/b.tif", "P/c.tif")
+    write(tmp_path, f"a.tif,{tmp_path}/P,,,P,A1,1")
+    (plate,) = read(tmp_path)
+    assert plate.notes[-1] == "2 images are in no table: b.tif, c.tif"
+
+
 def test_several_plates_and_lost_and_repeated_images(tmp_path: Path) -> None:
     touch(tmp_path, "P1/a.tif", "P1/b.tif", "P2/a.tif", "P2/b.tif", "P2/c.tif")
     lines = [

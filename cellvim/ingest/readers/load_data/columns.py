@@ -24,13 +24,14 @@ _MOST_COLUMNS = 4096
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """One channel: where its key, stain, file names, folders and pages are."""
+    """One channel: where its key, stain, file names, folders, pages and series of pages are."""
 
     key: str
     stain: str
     name: int
     folder: int | None
     frame: int | None
+    series: int | None
 
     def text(self, cells: Sequence[str]) -> str | None:
         """Path of a row's image; None if the row has none."""
@@ -130,6 +131,7 @@ def _images(head: Sequence[str]) -> tuple[list[ImageColumn], list[str]]:
             if matches[index]["kind"].lower() == "filename"
             else None,
             frame=position.get(f"frame_{name.lower()}"),
+            series=position.get(f"series_{name.lower()}"),
         )
         for index, name in chosen.items()
     ]

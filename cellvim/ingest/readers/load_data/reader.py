@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
-from cellvim.ingest.readers.load_data.columns import Columns, find_columns, image_names
+from cellvim.ingest.readers.load_data.columns import Columns, ImageColumn, find_columns, image_names
 from cellvim.ingest.readers.locate import Located, Locator, refuse_shared
 from cellvim.ingest.readers.rows import read_head, read_rows
 from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, some
@@ -61,6 +62,7 @@ class LoadDataReader:
                 notes.setdefault(name, []).extend([*content.notes, *content.found_notes[name]])
         refuse_shared(plates, tables[0])
         skipped = f"not read, as {tables[0].name} names the images: {some([path.name for path in left])}"
+        unnamed = _unnamed(plates, source)
         return [
             SourcePlate(
                 name=safe_name(name),
@@ -68,7 +70,7 @@ class LoadDataReader:
                 evidence=evidence,
                 planes=tuple(plates[name]),
                 stains=stains,
-                notes=tuple(dict.fromkeys([*notes[name], *([skipped] if left else [])])),
+                notes=tuple(dict.fromkeys([*notes[name], *([skipped] if left else []), *unnamed])),
                 barcode=name,
                 described_by=tuple(tables),
             )
@@ -161,8 +163,16 @@ def _entries(cells: Sequence[str], columns: Columns, place: str) -> Iterator[_En
     for image in columns.images:
         text = image.text(cells)
         if text is not None:
-            part = _number(cells, image.frame, columns, place)
-            yield _Entry(text, field, image.key, z, t, () if part is None else (part,))
+            yield _Entry(text, field, image.key, z, t, _part(cells, image, columns, place))
+
+
+def _part(cells: Sequence[str], image: ImageColumn, columns: Columns, place: str) -> tuple[int, ...]:
+    """Page of an image in its file. Series are not counted in pages, so that only the first can be found."""
+    if series := _number(cells, image.series, columns, place):
+        found = f"{place} names series {series} of an image of {image.stain}, and only series 0 is read"
+        raise InputError(found, hint="write one series per file")
+    frame = _number(cells, image.frame, columns, place)
+    return () if frame is None else (frame,)
 
 
 def _well(cells: Sequence[str], columns: Columns, place: str) -> str:
@@ -195,6 +205,21 @@ def _planes(entries: Sequence[_Entry], located: Mapping[str, Located]) -> list[P
         Plane(located[entry.text].path, entry.field, entry.channel, z=entry.z, t=entry.t, part=entry.part)
         for entry in entries
     ]
+
+
+def _unnamed(plates: Mapping[str, Sequence[Plane]], source: Source) -> list[str]:
+    """Count the images beside those that the tables name: a table of a part of a plate is not the plate."""
+    if not source.path.is_dir():
+        return []
+    real = cache(Path.resolve)
+    named = {real(plane.path.parent) / plane.path.name for planes in plates.values() for plane in planes}
+    folders = {path.parent for path in named}
+    others = [
+        path.name
+        for path in source.files()
+        if (folder := real(path.parent)) in folders and folder / path.name not in named
+    ]
+    return [f"{len(others)} images are in no table: {some(others)}"] if others else []
 
 
 def _empty_channels(columns: Columns, entries: Mapping[str, Sequence[_Entry]]) -> list[str]:
