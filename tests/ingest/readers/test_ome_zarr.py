@@ -142,6 +142,23 @@ def test_what_the_source_says_is_taken(tmp_path: Path) -> None:
     assert plate.wavelengths["1"].emission_nm is None
 
 
+def test_fields_that_disagree_about_their_pixels_have_no_size(tmp_path: Path) -> None:
+    fields = {f"A/1/{number}": random_5d(1, 1, 1, seed=number) for number in range(3)}
+    folder = write_plate(tmp_path / "P.zarr", fields, Style())
+    image = image_attributes(Style(), ())
+    scales = image["multiscales"][0].pop("coordinateTransformations")
+    write_group(folder / "A/1/2", image, Style())
+    settings = IngestSettings(sources=(folder,), out=tmp_path)
+    (plate,) = read_source(folder, settings)
+    assert plate.pixel_size_um is None
+    assert plate.notes == ("the fields have several pixel sizes (0.325, 0.5 um): none is recorded",)
+    image["multiscales"][0] |= {"coordinateTransformations": scales, "axes": list("czyx")}
+    write_group(folder / "A/1/2", image, Style())
+    (plate,) = read_source(folder, settings)
+    assert plate.pixel_size_um == 0.325
+    assert plate.notes == ("1 of 3 fields: the pixel size has no unit",)
+
+
 @pytest.mark.parametrize(
     ("names", "sites"),
     [

@@ -10,7 +10,7 @@ from cellvim.errors import InputError
 from cellvim.ingest.readers.ome_zarr.fields import Field, Found, find_fields
 from cellvim.ingest.readers.ome_zarr.metadata import METADATA_FILES, PlateMetadata, plate_metadata
 from cellvim.ingest.readers.ome_zarr.naming import ChannelKeys, channel_names, key_channels, number_fields
-from cellvim.ingest.sources import MOST_FILES, Plane, SourcePlate, Wavelengths, some
+from cellvim.ingest.sources import MOST_FILES, Plane, SourcePlate, Wavelengths
 from cellvim.store import FieldKey, safe_name
 
 
@@ -141,13 +141,13 @@ def _planes(
 
 
 def _pixel_size(fields: Sequence[Field]) -> tuple[float | None, list[str]]:
-    found = Counter(
-        (entry.image.pixel_size_um, entry.image.pixel_size_note)
-        for entry in fields
-        if entry.image is not None
-    )
-    (size, note), count = found.most_common(1)[0]
-    if len(found) > 1:
-        others = some([other or reason for (other, reason) in found if (other, reason) != (size, note)])
-        return size, [f"{sum(found.values()) - count} fields have another pixel size than {size}: {others}"]
-    return size, [note] if note else []
+    """Side of a pixel, and a note where the fields disagree about it, or some do not say."""
+    images = [entry.image for entry in fields if entry.image is not None]
+    sizes = [image.pixel_size_um for image in images if image.pixel_size_um is not None]
+    reasons = [image.pixel_size_note for image in images if image.pixel_size_note is not None]
+    if not sizes:
+        return None, list(dict.fromkeys(reasons))[:1]
+    if max(sizes) > 1.001 * min(sizes):
+        named = ", ".join(f"{size:g}" for size in sorted(set(sizes))[:4])
+        return None, [f"the fields have several pixel sizes ({named} um): none is recorded"]
+    return sizes[0], [f"{len(reasons)} of {len(images)} fields: {reasons[0]}"] if reasons else []
