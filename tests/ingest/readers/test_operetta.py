@@ -202,6 +202,14 @@ def test_plate_plan_and_time(tmp_path: Path) -> None:
     assert plate.notes == ()
 
 
+def test_wells_of_columbus_are_not_guessed(tmp_path: Path) -> None:
+    """It numbers them in six digits, of which the first four and the last two are no place."""
+    plan = '<PlateID>P</PlateID><Well id="001001" /><Well id="016024" />'
+    write_index(tmp_path / "Index.xml", image("a.tiff"), plate=plan)
+    (plate,) = read(tmp_path)
+    assert (plate.declared_wells, plate.notes) == ((), ())
+
+
 def test_oddities_are_noted(tmp_path: Path) -> None:
     touch(tmp_path, "a.tiff", "b.tiff", "c.tiff", "d.tiff")
     plan = "<PlateID>P</PlateID><MeasurementStartTime>soon</MeasurementStartTime><Well id='9901' />"

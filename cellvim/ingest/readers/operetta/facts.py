@@ -75,7 +75,8 @@ def declared_wells_of(index: Index, notes: list[str]) -> tuple[str, ...]:
     wrong = []
     for text in index.declared:
         try:
-            wells[well_name(number_of(text[:-2]), number_of(text[-2:]))] = None
+            row, column = text[:2], text[2:] if len(text) == 4 else ""
+            wells[well_name(number_of(row), number_of(column))] = None
         except ValueError:
             wrong.append(text)
     # Columbus numbers its wells in a way of its own, with six digits.
