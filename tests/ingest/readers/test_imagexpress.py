@@ -246,6 +246,14 @@ def test_images_that_disagree_about_their_pixels_have_no_size(tmp_path: Path) ->
     assert plate.notes == ("the images name several pixel sizes (0.65, 1.3 um): none is recorded",)
 
 
+def test_a_calibration_that_is_switched_off_is_none(tmp_path: Path) -> None:
+    size = {"spatial_calibration_units": "um", "spatial_calibration_x": "1"}
+    for state, expected in (("on", 1.0), ("off", None)):
+        described = xml(spatial_calibration_state=state, **size)
+        touch(tmp_path / state, "P_A01_w1.tif", description=described)
+        assert read(tmp_path / state)[0].pixel_size_um == expected
+
+
 def test_a_channel_that_is_not_imaged_at_every_time_point_is_named(tmp_path: Path) -> None:
     touch(tmp_path, *(f"TimePoint_{t}/P_A01_w1.tif" for t in (1, 2, 3)), "TimePoint_3/P_A01_w2.tif")
     (plate,) = read(tmp_path)

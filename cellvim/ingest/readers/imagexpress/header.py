@@ -48,7 +48,8 @@ def read_plane_info(path: Path) -> PlaneInfo:
         return PlaneInfo()
     found = {name: html.unescape(value).strip() for name, value in _PROPERTY.findall(description)}
     x, y = _positive(found, "spatial-calibration-x"), _positive(found, "spatial-calibration-y")
-    is_known = found.get("spatial-calibration-units", "").lower() in _MICROMETRES
+    is_calibrated = found.get("spatial-calibration-state", "on").lower() != "off"
+    is_known = is_calibrated and found.get("spatial-calibration-units", "").lower() in _MICROMETRES
     return PlaneInfo(
         stain=found.get("image-name", "").removeprefix("Copy of ").strip(),
         pixel_size_um=(x, y or x) if is_known and x else None,
