@@ -338,6 +338,20 @@ def test_what_is_wrong_is_named(tmp_path: Path, xml: str, message: str | None) -
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        ("", r"all\.ome\.tif is said to hold 4,000,000 pages, in \d,\d+ bytes"),
+        ('<UUID FileName="lost.ome.tif">urn:uuid:b</UUID>', "4,000,000 planes in files that are not there"),
+    ],
+)
+def test_more_pages_than_a_file_can_hold(tmp_path: Path, inner: str, message: str) -> None:
+    image = image_xml(0, f"<TiffData>{inner}</TiffData>", sizes=(2, 2_000, 1_000))
+    write(tmp_path / "all.ome.tif", draw(1), ome(plate_xml({(0, 0): [(0, 0)]}), image))
+    with pytest.raises(InputError, match=message):
+        read(tmp_path)
+
+
 def test_more_elements_than_any_plate_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellvim.ingest.readers.ome_tiff.xml.MOST_ELEMENTS", 9)
     assert parse_ome(ome(image_xml(0, ONE)).encode(), "x").images

@@ -1,12 +1,21 @@
 """OME-TIFF plates: OME-XML in the first page, or in a companion file, of one file per plate, well, field or plane."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from cellvim.config import IngestSettings
 from cellvim.errors import InputError
 from cellvim.ingest.readers.locate import refuse_shared
-from cellvim.ingest.readers.ome_tiff.files import Holder, OmeFiles, collect, is_companion, starts_with_ome
+from cellvim.ingest.readers.ome_tiff.files import (
+    Holder,
+    OmeFiles,
+    collect,
+    file_of,
+    is_companion,
+    starts_with_ome,
+)
 from cellvim.ingest.readers.ome_tiff.plate import (
     OmeField,
     fields_of,
@@ -21,6 +30,9 @@ from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, some
 from cellvim.store import safe_name
 
 _GLANCES = 4
+# The directory of a page alone, with the four tags that it cannot do without.
+_PAGE_BYTES = 2 + 4 * 12 + 4
+_MOST_LOST = 500_000
 
 
 class OmeTiffReader:
@@ -70,6 +82,7 @@ def _plate(
     number_sites(fields)
     images = [field.image for field in fields if field.image is not None]
     channels = name_images_channels(images)
+    _refuse_impossible(fields, name)
     planes: list[Plane] = []
     for field in fields:
         planes += planes_of(field, channels)
@@ -105,6 +118,24 @@ def _plate(
             if not is_companion(field.holder.path)
         },
     )
+
+
+def _refuse_impossible(fields: Sequence[OmeField], name: str) -> None:
+    """Refuse more pages than files can hold before a plane is made of each: claiming millions takes one line."""
+    pages: Counter[Path] = Counter()
+    for field in fields:
+        for block in field.image.blocks if field.image else ():
+            pages[file_of(block, field.holder)] += block.count
+    lost = 0
+    for path, count in pages.items():
+        if not path.is_file():
+            lost += count
+        elif count * _PAGE_BYTES > (size := path.stat().st_size):
+            found = f"{path} is said to hold {count:,} pages, in {size:,} bytes"
+            raise InputError(found, hint="copy it again, or write the OME-TIFF again")
+    if lost > _MOST_LOST:
+        found = f"plate {name} names {lost:,} planes in files that are not there"
+        raise InputError(found, hint="copy all files of the plate")
 
 
 def _refuse_rivals(planes: Sequence[Plane], source: Source) -> None:
