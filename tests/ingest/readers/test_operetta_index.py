@@ -114,6 +114,17 @@ def test_an_index_takes_no_memory_but_for_its_images(tmp_path: Path) -> None:
     assert peak(1_500, 0) - peak(500, 0) < 1_000 * MOST_BYTES_PER_IMAGE
 
 
+def test_more_images_than_any_plate_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellvim.ingest.readers.operetta.index.MOST_FILES", 2)
+    image = "<Image><URL>a.tiff</URL><Row>1</Row><Col>1</Col><FieldID>1</FieldID></Image>"
+    path = tmp_path / "Index.xml"
+    path.write_text(f"<x>{image * 2}</x>")
+    assert len(parse_index(path).images) == 2
+    path.write_text(f"<x>{image * 3}</x>")
+    with pytest.raises(InputError, match="names more than 2 images"):
+        parse_index(path)
+
+
 def test_an_index_of_many_gigabytes_is_not_begun(tmp_path: Path) -> None:
     with (tmp_path / "Index.xml").open("wb") as file:
         file.truncate(3 << 30)

@@ -21,6 +21,7 @@ from defusedxml.ElementTree import XMLParser
 
 from cellvim.errors import InputError
 from cellvim.ingest.readers.xml_pieces import Pieces
+from cellvim.ingest.sources import MOST_FILES
 from cellvim.store import FieldKey, well_name
 
 MOST_INDEX_BYTES = 2 << 30
@@ -236,6 +237,9 @@ class _Collector:
     def _keep(self) -> None:
         values = self._values
         if self._record == "Image":
+            if len(self.index.images) >= MOST_FILES:
+                found = f"{self.index.path} names more than {MOST_FILES:,} images"
+                raise InputError(found, hint="ingest one measurement at a time")
             image = _image(values, self.index.path)
             self.index.images.append(image)
             _collect(self.index.own_facts, image.channel, values)
