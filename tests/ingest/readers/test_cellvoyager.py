@@ -315,8 +315,10 @@ def test_names_alone(tmp_path: Path) -> None:
         "My_plate_B03_T0002F004L01A02Z03C05.tif",
         "My_plate_AF48_T0002F001L01A01Z00C01.TIF",
         "SC_x.tif",
+        "odd.tif",
     )
     (plate,) = read(tmp_path)
+    assert "1 images have other names: odd.tif" in plate.notes
     assert plate.evidence.endswith("_T0002F001L01A01Z00C01.TIF, and no MeasurementData.mlf")
     assert plate.name == "My_plate"
     assert [(p.field, p.channel, p.z, p.t, p.is_projection) for p in plate.planes] == [

@@ -12,7 +12,7 @@ from cellvim.ingest.readers.cellvoyager.names import is_correction, is_named, na
 from cellvim.ingest.readers.cellvoyager.settings import Described, Detail, Protocol, describe
 from cellvim.ingest.readers.locate import refuse_shared
 from cellvim.ingest.readers.plate_names import tell_apart
-from cellvim.ingest.sources import Plane, Source, SourcePlate, natural, some
+from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, natural, some
 from cellvim.store import FieldKey, well_name
 
 _INDEX = "measurementdata.mlf"
@@ -41,8 +41,10 @@ class CellVoyagerReader:
             images = _share_out(home.files(), [index.parent for index in indexes])
             measurements = [_read_index(index, images[index.parent], home) for index in indexes]
         else:
+            others = [path.name for path in source.files() if not is_named(path) and not is_correction(path)]
+            notes = [f"{len(others)} images have other names: {some(others)}"] if others else []
             measurements = [
-                _Measurement(root, describe(root, source), list(planes), name=name)
+                _Measurement(root, describe(root, source), list(planes), list(notes), name=name)
                 for (root, name), planes in read_names(source).items()
             ]
         names = tell_apart([(one.root, one.own_name) for one in measurements])
@@ -138,6 +140,9 @@ def _read_index(index: Path, images: Sequence[Path], source: Source) -> _Measure
     for record in read_records(index):
         seen.add(record)
         if record.kind == "IMG":
+            if len(measurement.planes) >= MOST_FILES:
+                found = f"{index} names more than {MOST_FILES:,} images"
+                raise InputError(found, hint="ingest one measurement at a time")
             measurement.planes.append(_plane(record, locate, seen, index))
         elif record.row and record.column and (well := _well(record.row, record.column)):
             measurement.wells.setdefault(well)
