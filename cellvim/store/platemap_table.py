@@ -13,6 +13,8 @@ from cellvim.errors import InputError, NotFoundError
 from cellvim.store.numbers import as_amounts, as_numbers
 
 MOST_BYTES = 256 << 20
+# A hundred plates of 1536 wells are a sixth of it.
+MOST_ROWS = 1_000_000
 HINT = "a plate map needs one row per well, with a column `well` (B07) and one such as `perturbation`"
 
 # Names as they appear after lower-casing and dropping `Metadata_`, spaces and underscores; first hit wins.
@@ -42,6 +44,7 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         content = _bytes(path)
         if path.suffix.lower() == ".parquet":
+            _refuse_many_rows(content, path)
             table = _flat(pl.read_parquet(io.BytesIO(content)))
         else:
             text = _text(content)
@@ -104,6 +107,14 @@ def _bytes(path: Path) -> bytes:
         found = f"{path} holds more than {MOST_BYTES >> 20} MB"
         raise InputError(found, hint=HINT)
     return content
+
+
+def _refuse_many_rows(content: bytes, path: Path) -> None:
+    """Refuse a Parquet by its number of rows: equal rows by the million take no space until they are read."""
+    rows = pl.scan_parquet(io.BytesIO(content)).select(pl.len()).collect().item()
+    if rows > MOST_ROWS:
+        found = f"{path} holds {rows:,} rows"
+        raise InputError(found, hint=HINT)
 
 
 def _text(content: bytes) -> str:

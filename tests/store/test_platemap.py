@@ -287,3 +287,11 @@ def test_mutants_are_read_or_refused(tmp_path: Path, name: str) -> None:
             outcomes["refused"] += 1
     assert outcomes["refused"] > 30
     assert outcomes["read"] > (30 if name == "map.csv" else -1)
+
+
+def test_a_parquet_of_millions_of_equal_rows_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "map.parquet"
+    pl.select(well=pl.repeat("A01", 1_000_001, dtype=pl.String)).write_parquet(path)
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(InputError, match=r"map\.parquet holds 1,000,001 rows"):
+        read_platemap(path)
