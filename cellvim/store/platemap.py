@@ -164,11 +164,7 @@ def _one_map(table: pl.DataFrame, path: Path) -> pl.DataFrame:
 def _assigned_maps(
     assigned: Sequence[Assignment], path: Path, plates: Collection[str] | None
 ) -> pl.DataFrame:
-    wanted = [
-        each
-        for each in assigned
-        if plates is None or any(same_plate(each.barcode, plate) for plate in plates)
-    ]
+    wanted = _wanted(assigned, plates)
     if not wanted:
         raise no_such_plate(next(iter(plates or []), ""), [each.barcode for each in assigned])
     maps: dict[str, tuple[pl.DataFrame, Path]] = {}
