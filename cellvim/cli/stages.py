@@ -67,7 +67,9 @@ def ingest(
         IlluminationMethod,
         typer.Option(help="Learn it from the smoothed mean image, or by BaSiC (needs basicpy)."),
     ] = "mean",
-    workers: Annotated[int, typer.Option(min=1, help="Fields at a time.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Fields at a time.  [default: one per core, at most 8]")
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -95,7 +97,7 @@ def ingest(
             "sources": sources, "out": out, "platemap": platemap, "pattern": pattern, "plate": plate, "images": images,
             "source": source, "channels": channels, "drop_channels": drop_channels, "on_missing": on_missing,
             "z": int(z) if z.isdecimal() else z, "timepoint": timepoint, "codec": codec, "illumination": illumination,
-            "illumination_method": illumination_method, "workers": workers,
+            "illumination_method": illumination_method, **given(workers=workers),
             "dry_run": dry_run, "overwrite": overwrite,
         }
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,6 +18,13 @@ def _as_location(value: Any) -> Any:
 
 Location = Annotated[Path | str, BeforeValidator(_as_location)]
 """A path, or the URL of an object store such as ``s3://bucket/screen``."""
+
+
+def cores() -> int:
+    """Cores that this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cellvim.config.base import Location, Positive, Settings
+from cellvim.config.base import Location, Positive, Settings, cores
 
 Normalization = Literal["sphere", "mad", "standardize", "none"]
 SourceKind = Literal[
@@ -57,8 +57,8 @@ class IngestSettings(Settings):
     """Divide out each channel's uneven illumination: when pixels are read, or in the pixels that are stored."""
     illumination_method: IlluminationMethod = "mean"
     """How it is learned: from the smoothed mean image, or by BaSiC, for which `basicpy` must be installed."""
-    workers: Positive = 2
-    """Fields read and compressed at the same time."""
+    workers: Positive = Field(default_factory=lambda: min(8, cores()))
+    """Fields read and compressed at the same time; one per core, but at most 8, if absent."""
     overwrite: bool = False
     """Replace a plate that was made from other inputs or settings."""
     dry_run: bool = False
