@@ -159,6 +159,17 @@ def test_fields_that_disagree_about_their_pixels_have_no_size(tmp_path: Path) ->
     assert plate.notes == ("1 of 3 fields: the pixel size has no unit",)
 
 
+def test_a_coarse_level_is_never_taken_for_the_image(tmp_path: Path) -> None:
+    """The first level must be the finest; one that is not would be a plate of half the resolution."""
+    folder = write_plate(tmp_path / "P.zarr", {"A/1/0": random_5d(1, 1, 1)}, Style(has_pyramid=True))
+    described = folder / "A/1/0/.zattrs"
+    content = json.loads(described.read_text())
+    content["multiscales"][0]["datasets"].reverse()
+    described.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="levels out of order: of 2, number 2 has the smallest pixels"):
+        ingest_one(folder)
+
+
 @pytest.mark.parametrize(
     ("names", "sites"),
     [

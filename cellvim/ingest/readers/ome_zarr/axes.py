@@ -68,6 +68,13 @@ def pixel_size(
     return float(f"{width:.12g}"), None
 
 
+def finest_level(levels: Sequence[Mapping[str, Any]], axes: int) -> int:
+    """Number of the level with the smallest pixels, from 0; 0 as well where not every level says how large they are."""
+    widths = [math.prod(scale[-1] for scale in _scales(level, axes)) for level in levels]
+    is_said = all(any(_scales(level, axes)) for level in levels) and all(map(math.isfinite, widths))
+    return widths.index(min(widths)) if widths and is_said else 0
+
+
 def _scales(owner: Mapping[str, Any], axes: int) -> Iterator[list[float]]:
     for entry in map(as_mapping, as_list(owner.get("coordinateTransformations"))):
         scale = [as_number(value) for value in as_list(entry.get("scale"))]

@@ -14,7 +14,7 @@ from typing import Any
 
 from cellvim.errors import InputError
 from cellvim.ingest.images.zarr_layout import read_json_object
-from cellvim.ingest.readers.ome_zarr.axes import axes_of, pixel_size
+from cellvim.ingest.readers.ome_zarr.axes import axes_of, finest_level, pixel_size
 from cellvim.ingest.readers.ome_zarr.lenient import MOST_NAME_LENGTH, as_list, as_mapping, as_number, clean
 from cellvim.ingest.sources import Wavelengths
 
@@ -152,12 +152,17 @@ def image_metadata(folder: Path) -> ImageMetadata:
     """Read a field's group.
 
     Raises:
-        InputError: It is lost or damaged, its axes do not end in y and x, or a path leads out of it.
+        InputError: It is lost or damaged, its axes do not end in y and x, its first level is not the finest, or a
+            path leads out of it.
     """
     attributes = ome_attributes(folder)
     multiscale = as_mapping(next(iter(as_list(attributes.get("multiscales"))), None))
-    dataset = as_mapping(next(iter(as_list(multiscale.get("datasets"))), None))
+    levels = [as_mapping(level) for level in as_list(multiscale.get("datasets"))]
+    dataset = next(iter(levels), {})
     axes, units = axes_of(multiscale, folder)
+    if (finest := finest_level(levels, len(axes))) > 0:
+        what = f"lists its levels out of order: of {len(levels)}, number {finest + 1} has the smallest pixels"
+        raise _refuse(folder, what)
     size, note = pixel_size(multiscale, dataset, units)
     channels = [
         as_mapping(channel) for channel in as_list(as_mapping(attributes.get("omero")).get("channels"))
