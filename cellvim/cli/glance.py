@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from cellvim.store import well_name, well_position
+from cellvim.store.illumination import BAKED, ON_READ
 from cellvim.terminal import printable
 
 WIDTH = 80
@@ -26,6 +27,7 @@ _MEANINGS = {
 }
 # Behind the name of a row, and in the legend before a word.
 _MARK = re.compile(r"(?<=[#+fx.])[#+fx.]|(?<=\s)[#+fx.](?=[\s#+fx.]|$)")
+_CORRECTED = {ON_READ: "corrected on reading", BAKED: "corrected in the stored pixels"}
 _STYLES = {_COMPLETE: "green", _FEWER: "yellow", _FILLED: "magenta", _SKIPPED: "red", _NOTHING: "dim"}
 
 
@@ -45,7 +47,6 @@ def glance(facts: Mapping[str, Any]) -> list[str]:
     shapes = " and ".join(f"{width} x {height}" for height, width in facts["shapes_px"])
     size = facts["pixel_size_um"]
     fields = f"{facts['wells']:,} wells, {facts['fields']:,} fields of {shapes} px, {facts['dtype']}"
-    illumination = facts.get("illumination")
     entries = {
         "path": facts["path"],
         "source": facts.get("source") or "",
@@ -54,7 +55,7 @@ def glance(facts: Mapping[str, Any]) -> list[str]:
         "images": fields,
         "pixel size": f"{size:g} um" if size else "not known",
         "stored": _stored(facts),
-        "illumination": f"corrected: {illumination}" if illumination else "",
+        "illumination": _CORRECTED.get(str(facts.get("illumination")), ""),
         "plate map": _platemap(facts),
         "skipped": _several(f"{unit}: {reason}" for unit, reason in facts["skipped"].items()),
         "filled": _several(f"{field}: {', '.join(names)}" for field, names in facts["filled"].items()),

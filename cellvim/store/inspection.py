@@ -94,7 +94,7 @@ def _run_facts(reader: PlateReader) -> dict[str, Any]:
         facts = json.loads(reader.companion.read(RUN_FILE))["facts"]
     return {
         "codec": record["codec"],
-        "illumination": record.get("illumination"),
+        "illumination": (record.get("illumination") or {}).get("use"),
         "source": facts.get("source"),
         "acquired": facts.get("acquired"),
         "barcode": facts.get("barcode"),

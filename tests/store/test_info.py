@@ -179,3 +179,11 @@ def test_one_broken_plate_does_not_hide_the_others(
     assert capsys.readouterr().out.startswith("P2\n")
     with pytest.raises(InputError, match="is not finished"):
         info(paths[:1])
+
+
+@pytest.mark.parametrize(("use", "said"), [("on-read", "on reading"), ("baked", "in the stored pixels")])
+def test_corrected_illumination_is_told_in_words(use: str, said: str, tmp_path: Path) -> None:
+    folder = write_plate(tmp_path / "P.zarr", {"A/1/0": random_5d(1, 1, 1)}, Style())
+    found = describe_plate(ingest_one(folder, illumination=use).path)
+    assert found["illumination"] == use
+    assert f"  illumination  corrected {said}" in glance(found)
