@@ -91,7 +91,12 @@ def check_sources(settings: IngestSettings) -> tuple[list[Preflight], dict[str, 
             checks.append(check_plate(plate, settings))
     if not checks:
         raise next(iter(failed.values()))
-    return checks, {name: error.found for name, error in failed.items()}
+    reasons = {name: f"{error.found} ({error.hint})" for name, error in failed.items()}
+    if not settings.dry_run:
+        # Said at once, as the summary may be hours away.
+        for name, reason in reasons.items():
+            logger.warning("%s: %s", name, reason)
+    return checks, reasons
 
 
 @contextmanager
@@ -106,7 +111,6 @@ def _tolerated(name: str, failed: dict[str, InputError], settings: IngestSetting
         if settings.on_missing == "stop" and not settings.dry_run:
             raise
         failed[name] = error
-        logger.warning("%s: %s", name, error.found)
 
 
 def _refuse_same_names(plates: Sequence[SourcePlate]) -> None:
@@ -146,7 +150,7 @@ def refuse_problems(checks: Sequence[Preflight], settings: IngestSettings) -> di
         raise PreflightError(some([check.plate.name for check in bad]), lines, hint=hint)
     failed = {}
     for check in checks:
-        for line in (*check.notes, *check.problems):
+        for line in check.problems:
             logger.warning("%s: %s", check.plate.name, line)
         try:
             check.refuse_empty()

@@ -121,7 +121,9 @@ class IngestSummary:
             found = (
                 f"{len(bad)} of {len(self.plates) + len(self.failed)} plates would be refused: {some(bad)}"
             )
-            raise InputError(found, hint="repair the files, or go on with --on-missing skip-field (or fill)")
+            has_problems = any(plate.problems for plate in self.plates)
+            hint = "repair the files, or go on with --on-missing skip-field (or fill)"
+            raise InputError(found, hint=hint if has_problems else "what to do is said of each of them above")
         lost = [name for name in bad if name not in usable]
         if lost:
             found = (

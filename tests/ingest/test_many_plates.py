@@ -196,3 +196,18 @@ def test_thousands_of_channels_are_a_wrong_pattern(make_settings: MakeSettings, 
         (tmp_path / "images" / f"A01_{number:05d}.tif").write_bytes(b"")
     with pytest.raises(InputError, match="has 300 channels: 00000, 00001, 00002"):
         ingest_plates(make_settings(pattern="{well}_{channel}.tif"))
+
+
+def test_a_dry_run_says_of_each_plate_what_to_do_and_says_it_once(
+    write_images: WriteImages, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images("P")
+    for time in (1, 2):
+        write_images("Q", template=f"TimePoint_{time}/{{plate}}_{{well}}_s{{site}}_w{{channel}}.tif")
+    summary = ingest_plates(make_settings(dry_run=True))
+    reason = "plate Q has 2 time points: 1, 2 (choose one with --timepoint)"
+    assert str(summary).count(reason) == 1
+    assert "time points" not in caplog.text
+    with pytest.raises(InputError, match="1 of 2 plates would be refused: Q") as error:
+        summary.refuse_foreseen()
+    assert "said of each of them above" in error.value.hint
