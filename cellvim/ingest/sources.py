@@ -201,7 +201,15 @@ def _walk(folder: Path) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             if not entry.is_dir():
-                yield folder / entry.name
+                if _can_be_read(entry):
+                    yield folder / entry.name
             # Stores hold no vendor's images; links could lead round in circles.
             elif not entry.is_symlink() and not entry.name.endswith(".zarr"):
                 yield from _walk(folder / entry.name)
+
+
+def _can_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether a reader may open it: a pipe would let it wait. A link to nothing, or an odd image, others will name."""
+    return (
+        entry.is_file() or entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) or not Path(entry.path).exists()
+    )

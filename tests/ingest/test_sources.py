@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cellvim.config import IngestSettings
 from cellvim.errors import InputError
+from cellvim.ingest.readers.detect import read_source
 from cellvim.ingest.sources import Source, list_files, natural
 
 
@@ -46,3 +48,18 @@ def test_names_of_one_number_have_one_order() -> None:
     """Channels are ordered so: the order of a set, which differs from run to run, must not decide."""
     ordered = ["01", "1", "1a", "10", "w2", "w10"]
     assert all(sorted(names, key=natural) == ordered for names in itertools.permutations(ordered))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "name", ["load_data.csv", "Index.xml", "P.HTD", "MeasurementData.mlf", "P.companion.ome"]
+)
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "P_A01_s1_w1.tif")
+    os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / f"link.{name}").symlink_to(tmp_path / name)
+    (tmp_path / "lost.xml").symlink_to(tmp_path / "nowhere")
+    assert [path.name for path in list_files(tmp_path, None)] == ["P_A01_s1_w1.tif", "lost.xml", "pipe.tif"]
+    (plate,) = read_source(tmp_path, IngestSettings(sources=(tmp_path,), out=tmp_path / "out"))
+    assert plate.evidence == "ImageXpress: found names such as P_A01_s1_w1.tif"

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ MOST_DECODED_BYTES = 1 << 30
 # Where a chunk holds more than one plane, the others, as a rule the channels of a field, are asked for next.
 CACHE_BYTES = 96 << 20
 _OPEN_ARRAYS = 256
+_NO_ARRAY = "is no zarr array, or its metadata are lost"
 
 
 def array_layout(path: Path) -> ArrayLayout:
@@ -39,8 +41,9 @@ def array_layout(path: Path) -> ArrayLayout:
         described = metadata_path(path)
         stat = described.stat()
     except (OSError, ValueError) as error:
-        reason = "is no zarr array, or its metadata are lost"
-        raise DamagedImageError(reason) from error
+        raise DamagedImageError(_NO_ARRAY) from error
+    if not S_ISREG(stat.st_mode):
+        raise DamagedImageError(_NO_ARRAY)
     # A file that was replaced is another file: arrays are remembered, and sources may be repaired meanwhile.
     return _remembered_layout(described, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
 

@@ -1,6 +1,7 @@
 """Damaged and hostile OME-Zarr plates: found before a pixel is read, told apart from zeros, never a traceback."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -178,6 +179,14 @@ def test_zeros_are_no_plane(tmp_path: Path) -> None:
     write_array(tmp_path / "0", np.zeros((1, 40, 50), np.uint16), Style())
     with pytest.raises(DamagedImageError, match="every pixel is zero"):
         read_plane(ImagePart(tmp_path / "0", (0,)))
+
+
+def test_a_pipe_is_no_array(tmp_path: Path) -> None:
+    folder = write_plate(tmp_path / "P.zarr", {"A/1/0": random_5d(1, 1, 1)}, Style())
+    (folder / "A/1/0/0/.zarray").unlink()
+    os.mkfifo(folder / "A/1/0/0/.zarray")
+    with pytest.raises(InputError, match="is no zarr array, or its metadata are lost"):
+        ingest_one(folder)
 
 
 def test_a_repaired_array_is_read_anew(tmp_path: Path) -> None:
