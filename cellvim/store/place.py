@@ -277,7 +277,8 @@ class ObjectPlace:
         try:
             yield
         except (ValueError, RuntimeError) as error:
-            found = f"{self.location}/{name}: {str(error).splitlines()[0]}"
+            # What follows in brackets is the server's whole answer.
+            found = f"{self.location}/{name}: {str(error).splitlines()[0].partition(' [')[0]}"
             hint = "check the address, the credentials (AWS_ACCESS_KEY_ID ...) and the network"
             raise DiskError(found, hint=f"{hint}, then run the same command again: it resumes") from error
 
@@ -302,6 +303,9 @@ def _spec_of(url: str) -> dict[str, Any]:
     if spec["driver"] == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
         # A server of one's own has no regions to look up.
         spec |= {"endpoint": endpoint, "aws_region": os.environ.get("AWS_REGION", "us-east-1")}
+    if spec["driver"] == "s3" and "AWS_ACCESS_KEY_ID" in os.environ:
+        # Otherwise all other ways to get credentials are set up first, and complain aloud of files that are not there.
+        spec |= {"aws_credentials": {"type": "environment"}}
     return spec
 
 

@@ -178,3 +178,14 @@ def test_a_lock_of_somebody_else_stays(location: str) -> None:
         place.delete("lock")
         place.write("lock", b"theirs")
     assert place.read("lock") == b"theirs"
+
+
+def test_a_server_is_asked_without_noise(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in {"ENDPOINT_URL": s3_endpoint, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(DiskError, match=r"s3://nowhere/x/: NOT_FOUND: NoSuchBucket: [^\[]*$"):
+        open_place("s3://nowhere/x").names()
+    assert capfd.readouterr().err == ""
