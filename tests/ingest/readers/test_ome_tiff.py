@@ -268,6 +268,17 @@ def test_names_that_tell_more_than_well_and_field(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_of_one_name_are_plates_of_their_own(tmp_path: Path) -> None:
+    """No well is in both, so that nothing would look doubled if they became one."""
+    for name in ("A/images/B07_f1.ome.tif", "B/images/B08_f1.ome.tif"):
+        write(tmp_path / name, draw(2), ome(image_xml(0, "<TiffData/>"), uuid=f"urn:uuid:{name}"))
+    plates = read(tmp_path)
+    assert [(plate.name, {plane.field.well for plane in plate.planes}) for plate in plates] == [
+        ("A", {"B07"}),
+        ("B", {"B08"}),
+    ]
+
+
 def test_channels_are_known_by_name_where_their_numbers_differ(tmp_path: Path) -> None:
     for name, channels in (("a", ("DNA", "ER")), ("b", ("ER", "DNA"))):
         xml = image_xml(0, '<TiffData IFD="0" PlaneCount="2"/>', channels=channels, name="x")

@@ -9,7 +9,6 @@ from cellvim.config import IngestSettings
 from cellvim.errors import InputError
 from cellvim.ingest.readers.locate import refuse_shared
 from cellvim.ingest.readers.ome_tiff.files import (
-    Holder,
     OmeFiles,
     collect,
     file_of,
@@ -26,8 +25,8 @@ from cellvim.ingest.readers.ome_tiff.plate import (
 )
 from cellvim.ingest.readers.ome_tiff.xml import OmeImage
 from cellvim.ingest.readers.pattern_hint import suggest_pattern
+from cellvim.ingest.readers.plate_names import tell_apart
 from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, some
-from cellvim.store import safe_name
 
 _GLANCES = 4
 # The directory of a page alone, with the four tags that it cannot do without.
@@ -54,15 +53,21 @@ class OmeTiffReader:
             found = f"{source.path} holds no TIFF with OME-XML (images: {some([p.name for p in files.strangers])})"
             raise InputError(found, hint="describe the names with --pattern")
         evidence = self.recognise(source, settings) or f"OME-TIFF: found {files.holders[0].path.name}"
-        fields: dict[str, list[OmeField]] = {}
+        # By name; plates without one are told apart by their folders.
+        fields: dict[tuple[str, Path], list[OmeField]] = {}
         homeless: list[str] = []
         for holder in files.holders:
             own, without = fields_of(holder)
             homeless += without
             for name, found_fields in own.items():
-                fields.setdefault(name or _folder_name(holder), []).extend(found_fields)
+                key = (name, source.folder if name else holder.path.parent)
+                fields.setdefault(key, []).extend(found_fields)
         notes = _notes(files, homeless)
-        plates = [_plate(name, fields[name], source, evidence, notes) for name in sorted(fields)]
+        names = tell_apart([(folder, name or folder.resolve().name) for name, folder in fields])
+        plates = [
+            _plate(own or name, fields[own, folder], source, evidence, notes, safe=name)
+            for name, (own, folder) in sorted(zip(names, fields, strict=True))
+        ]
         plates = [plate for plate in plates if plate.planes]
         if not plates:
             found = f"the OME-XML of {files.holders[0].path} describes no planes in wells"
@@ -71,12 +76,8 @@ class OmeTiffReader:
         return plates
 
 
-def _folder_name(holder: Holder) -> str:
-    return holder.path.resolve().parent.name
-
-
 def _plate(
-    name: str, fields: Sequence[OmeField], source: Source, evidence: str, notes: Sequence[str]
+    name: str, fields: Sequence[OmeField], source: Source, evidence: str, notes: Sequence[str], *, safe: str
 ) -> SourcePlate:
     fields = without_twins(fields)
     number_sites(fields)
@@ -98,7 +99,7 @@ def _plate(
         [f"pixel sizes differ between images: {some(sorted(map(str, sizes)))}"] if len(sizes) > 1 else []
     )
     return SourcePlate(
-        name=safe_name(name),
+        name=safe,
         folder=source.folder,
         evidence=evidence,
         planes=tuple(planes),
