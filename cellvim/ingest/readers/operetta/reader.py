@@ -64,7 +64,8 @@ def _plate(measurement: Measurement, files: Sequence[Path], folder: Path) -> Sou
     index = parse_index(measurement.index)
     if not index.images:
         found = f"{measurement.index} names no images"
-        raise InputError(found, hint="export the measurement again, with its images")
+        hint = "export it again, with its images; if it is no index of Harmony's, name the reader with --source"
+        raise InputError(found, hint=hint)
     locate = Locator(measurement, folder, files)
     paths = [locate(image.url) for image in index.images]
     if not any(paths) and not measurement.index.resolve().is_relative_to(folder.resolve()):
