@@ -58,7 +58,7 @@ def verify(
     )
     broken = [name for name, result in verified.items() if result.problems]
     if broken:
-        found = f"{len(broken)} of {len(verified)} plates are damaged: {', '.join(broken)}"
+        found = f"{len(broken)} of {len(verified)} plates have problems: {', '.join(broken)}"
         raise SomeFailedError(
             found, hint="ingest again: what is unfinished is resumed, what is damaged needs --overwrite"
         )

@@ -19,7 +19,7 @@ INNER_CHUNK_PX = 256
 # The one file that holds a field's pixels, inside its array.
 SHARD = "c/0/0/0"
 # Files that systems leave anywhere, such as .DS_Store, are none.
-RECORD_NAME = re.compile(r"([A-Z]{1,2}\d\d)-(\d+)\.(?:json|histogram)")
+RECORD_FILE = re.compile(r"fields/([A-Z]{1,2}\d\d)-(\d+)\.(?:json|histogram)")
 # In a plate: any file of a field, and the metadata of a row or a well.
 FIELD_FILE = re.compile(r"(A[A-F]|[A-Z])/(\d\d)/(\d+)/")
 WELL_FILE = re.compile(r"(?:A[A-F]|[A-Z])(?:/\d\d)?/zarr\.json")

@@ -154,8 +154,7 @@ class PlateReader:
     @property
     def size_bytes(self) -> int:
         """Compressed size of all pixels."""
-        manifest = self.companion.names("fields/")
-        records = read_all(self.companion, [name for name in manifest if name.endswith(".json")])
+        records = read_all(self.companion, [layout.record_name(field) for field in self.fields])
         return sum(file.size_bytes for record in records for file in FieldRecord.from_bytes(record).files)
 
     @property

@@ -9,7 +9,7 @@ from cellvim.errors import InputError
 from cellvim.progress import progress_bar
 from cellvim.store.checksums import CHECKSUMS_FILE, sha256_of
 from cellvim.store.intensity import FIELDS_FILE
-from cellvim.store.layout import SHARD, companion_of
+from cellvim.store.layout import RECORD_FILE, SHARD, companion_of
 from cellvim.store.naming import FieldKey
 from cellvim.store.parallel import in_parallel
 from cellvim.store.place import Place, open_place
@@ -20,6 +20,7 @@ from cellvim.store.specification import check_metadata
 
 # Each reads one file and hashes it, so this many shards are in memory.
 _AT_ONCE = 4
+MOST_LINES = 20
 
 
 @dataclass
@@ -53,7 +54,10 @@ class Verification:
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         looked = f"{', '.join(parts) or 'metadata'}, {self.bytes_read:,} bytes read in {self.seconds:.1f} s"
         verdict = f"{len(self.problems)} problems" if self.problems else "intact" + " (sizes only)" * is_quick
-        return [*self.problems, f"{verdict}: {looked}", *(f"note: {note}" for note in self.notes)]
+        rest = len(self.problems) - MOST_LINES
+        more = [f"... and {rest:,} more problems: all of them with --json"] if rest > 0 else []
+        notes = [f"note: {note}" for note in self.notes]
+        return [*self.problems[:MOST_LINES], *more, f"{verdict}: {looked}", *notes]
 
 
 def verify_plate(location: Path | str, *, quick: bool = False) -> list[str]:
@@ -108,8 +112,12 @@ def _check_files(place: Place, found: Verification, *, quick: bool) -> None:
         found.bytes_read += size
         if problem:
             found.problems.append(f"{part.name}/{name} {problem}")
-    strangers = set(place.names()) - set(checksums[0][1])
-    found.problems += [f"{place.name}/{name} was not written by ingest" for name in sorted(strangers)]
+    others = set(place.names()) - set(checksums[0][1])
+    strangers = [(place, name) for name in sorted(others)]
+    # Beside the plate systems leave their files, but no records.
+    records = sorted(set(filter(RECORD_FILE.fullmatch, companion.names())) - set(checksums[1][1]))
+    strangers += [(companion, name) for name in records]
+    found.problems += [f"{part.name}/{name} was not written by ingest" for part, name in strangers]
     _check_run(companion, found)
 
 

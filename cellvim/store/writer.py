@@ -259,7 +259,7 @@ class PlateWriter:
 
     def _discard_others(self, fields: set[FieldKey]) -> None:
         """Remove fields that an earlier, unfinished run wrote and this one does not want."""
-        records = (layout.RECORD_NAME.fullmatch(name[7:]) for name in self.companion.names("fields/"))
+        records = map(layout.RECORD_FILE.fullmatch, self.companion.names("fields/"))
         names = self.place.names()
         groups = (layout.FIELD_FILE.match(name) for name in names)
         found = {FieldKey(record[1], int(record[2])) for record in records if record}

@@ -107,3 +107,11 @@ def test_a_plate_map_elsewhere_is_compared_while_it_is_there(
     shutil.rmtree(table.parent)
     found = compare(settings, images)
     assert (found.problems, found.notes) == ([], [f"{table} is not there to be compared"])
+
+
+def test_another_folder_is_one_problem(make_settings: MakeSettings, tmp_path: Path) -> None:
+    for well in ("A01", "A02"):
+        draw_image(tmp_path / "images" / f"P_{well}_s1_w1.tif")
+    ingest_plates(make_settings())
+    (problem,) = compare(make_settings(), tmp_path).problems
+    assert problem.startswith("sources cannot be compared: none of its 2 source files lies in ")

@@ -16,7 +16,8 @@ from cellvim.cli.glance import glance, plate_picture
 from cellvim.cli.looking import info
 from cellvim.errors import InputError, SomeFailedError
 from cellvim.ingest.checking.foreign import describe_any
-from cellvim.store import describe_plate, parse_well, well_name
+from cellvim.store import describe_plate, parse_well, verify_plate, well_name
+from cellvim.store.verification import Verification
 from tests.ingest.readers.foreign_plates import Style, ingest_one, name_images, random_5d, styles, write_plate
 
 
@@ -187,3 +188,22 @@ def test_corrected_illumination_is_told_in_words(use: str, said: str, tmp_path: 
     found = describe_plate(ingest_one(folder, illumination=use).path)
     assert found["illumination"] == use
     assert f"  illumination  corrected {said}" in glance(found)
+
+
+def test_files_beside_the_records_are_none_and_records_of_no_field_are_damage(make_plate: Any) -> None:
+    path = make_plate("P1").path
+    fields = path.with_name("P1.cellvim") / "fields"
+    for name in ("._B02-1.json", "notes.json"):
+        (fields / name).write_bytes(b"\xff")
+    found = describe_plate(path)
+    assert verify_plate(path) == []
+    (fields / "C09-7.json").write_text("{}")
+    assert describe_plate(path) == found
+    assert verify_plate(path) == ["P1.cellvim/fields/C09-7.json was not written by ingest"]
+
+
+def test_of_many_problems_a_person_sees_the_first() -> None:
+    lines = Verification(problems=[str(number) for number in range(1000)]).lines(is_quick=False)
+    assert lines[:20] == [str(number) for number in range(20)]
+    assert lines[20] == "... and 980 more problems: all of them with --json"
+    assert len(lines) == 22

@@ -364,7 +364,7 @@ def test_the_command_says_intact_or_fails(images: Path, capsys: pytest.CaptureFi
     assert lines[1].startswith("  intact: ")
     assert "2 fields, 4 source files" in lines[1]
     (plate.path / "A/01/zarr.json").unlink()
-    with pytest.raises(SomeFailedError, match="1 of 1 plates are damaged"):
+    with pytest.raises(SomeFailedError, match="1 of 1 plates have problems"):
         verify([plate.path.parent], as_json=True)
     (result,) = json.loads(capsys.readouterr().out).values()
     assert result["is_intact"] is False

@@ -41,7 +41,7 @@ def check_sources(location: Path | str, folder: Path, found: Verification, *, qu
         Names of all files in the manifest.
 
     Raises:
-        InputError: The manifest is lost or damaged.
+        InputError: The manifest is lost or damaged, or it speaks of another folder.
     """
     reader = PlateReader(location)
     manifest = load_table(reader.companion, MANIFEST_FILE)
@@ -64,6 +64,12 @@ def check_sources(location: Path | str, folder: Path, found: Verification, *, qu
         )
         return _problem(image, size_bytes, sha256, quick=quick)
 
+    if known and not any((folder / name).exists() for name, *_ in known):
+        found.sources += len(known)
+        message = (
+            f"none of its {len(known):,} source files lies in {folder}; is it the folder that was ingested?"
+        )
+        raise InputError(message, hint="name the folder that was ingested")
     checked = in_parallel(check, known, label=f"sources of {reader.name}", workers=_AT_ONCE)
     for (name, part, *_), problem in zip(known, checked, strict=True):
         found.sources += 1
