@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellvim.config import PRESETS, PretrainSettings, merge
+from cellvim.config import PRESETS, IngestSettings, PretrainSettings, merge
 from cellvim.errors import InputError, NotFoundError, UsageError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -77,3 +77,10 @@ def test_merging_nothing_changes_nothing_and_merging_itself_too(content: dict[st
 def test_hash_depends_on_values_only() -> None:
     assert PretrainSettings(seed=1).sha256() == PretrainSettings(seed=1).sha256()
     assert PretrainSettings(seed=1).sha256() != PretrainSettings(seed=2).sha256()
+
+
+@pytest.mark.parametrize("place", ["plates", "s3://bucket/plates"])
+def test_places_come_back_from_json_as_they_were(place: str) -> None:
+    settings = IngestSettings(sources=(Path("images"),), out=place)
+    assert settings.out == (place if "://" in place else Path(place))
+    assert IngestSettings.model_validate_json(settings.model_dump_json()) == settings

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cellvim.errors import InputError, NotFoundError, UsageError
 
 
-def _as_location(value: Any) -> Any:
+def _as_location(value: Path | str) -> Path | str:
     return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
-Location = Annotated[Path | str, BeforeValidator(_as_location)]
+Location = Annotated[str | Path, AfterValidator(_as_location)]
 """A path, or the URL of an object store such as ``s3://bucket/screen``."""
 
 
