@@ -15,8 +15,9 @@ from zarr.storage import MemoryStore
 
 from cellvim.errors import InputError
 from cellvim.store import layout
-from cellvim.store.place import NETWORK, LocalPlace, Place
-from cellvim.store.place import context as shared_context
+from cellvim.store.object_place import NETWORK
+from cellvim.store.object_place import context as shared_context
+from cellvim.store.place import LocalPlace, Place
 
 Codec = Literal["zstd", "lz4"]
 

@@ -64,7 +64,9 @@ def _plate(measurement: Measurement, files: Sequence[Path], folder: Path) -> Sou
     index = parse_index(measurement.index)
     if not index.images:
         found = f"{measurement.index} names no images"
-        hint = "export it again, with its images; if it is no index of Harmony's, name the reader with --source"
+        hint = (
+            "export it again, with its images; if it is no index of Harmony's, name the reader with --source"
+        )
         raise InputError(found, hint=hint)
     locate = Locator(measurement, folder, files)
     paths = [locate(image.url) for image in index.images]
