@@ -36,8 +36,8 @@ _SHUFFLES = {"zstd": blosc.BITSHUFFLE, "lz4": blosc.SHUFFLE}
 def encode_array(pixels: NDArray[np.unsignedinteger], *, codec: Codec) -> dict[str, bytes]:
     """Encode a field, axes (c, y, x), as the files of a zarr v3 array: name to content.
 
-    The bytes are those that zarr-python writes. It takes 1.4 times as long, in threads of its own; tensorstore takes
-    as long as this, and four times the memory, which it gives back late: a plate of 1,920 planes took 720 MB.
+    The chunks are those that zarr-python writes, which takes 1.4 times as long, in threads of its own. tensorstore
+    takes as long as this, but two threads that encode fields of 12 MB then hold 190 MB instead of 30.
     """
     channels, height, width = pixels.shape
     content = _metadata((channels, height, width), pixels.dtype.name, codec)
