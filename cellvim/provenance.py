@@ -85,6 +85,10 @@ def package_versions(names: Sequence[str] = RECORDED_PACKAGES) -> dict[str, str]
     return found
 
 
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -92,4 +96,4 @@ def sha256_of_file(path: Path) -> str:
 
 def sha256_of_json(content: Mapping[str, Any] | Sequence[Any]) -> str:
     """Hash of a JSON-able value that does not depend on key order."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -30,6 +30,7 @@ class ChannelPlan:
         problem: Why the channel cannot be used, for example a missing plane; None if it can.
         state: What kind of problem it is; ``complete`` if there is none.
         depths: The source's number of the z plane of each image; None where it does not count them.
+        is_projected: The instrument's own projection is taken, as too little of the stack is there.
     """
 
     channel: str
@@ -37,6 +38,7 @@ class ChannelPlan:
     problem: str | None = None
     state: State = "complete"
     depths: tuple[int | None, ...] = ()
+    is_projected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,6 @@ def plan_fields(plate: SourcePlate, settings: IngestSettings) -> list[FieldPlan]
         )
         for key, found in sorted(fields.items(), key=lambda pair: _position(pair[0]))
     ]
-
-
-def projected_channels(plate: SourcePlate, settings: IngestSettings) -> list[str]:
-    """Channels of which the instrument's own projection is taken, as too little of their stacks is there."""
-    planes = _at_timepoint(plate, settings.timepoint)
-    channels = sorted({plane.channel for plane in planes}, key=natural)
-    return [channel for channel in channels if _wanted_z(planes, channel, settings) == (_PROJECTION,)]
 
 
 def _position(key: FieldKey) -> tuple[int, int, int]:
@@ -151,6 +146,7 @@ def _plan_channel(channel: str, planes: Sequence[Plane], wanted: Sequence[Depth]
         channel,
         images=tuple(image for image, _ in pairs),
         depths=tuple(depth if isinstance(depth, int) else None for _, depth in pairs),
+        is_projected=tuple(wanted) == (_PROJECTION,),
     )
     missing = [depth for depth in wanted if not by_depth[depth]]
     if missing:

@@ -12,7 +12,7 @@ from cellvim.ingest.channels import drop_channels, name_channels
 from cellvim.ingest.headers import Finding, read_headers
 from cellvim.ingest.images import Header
 from cellvim.ingest.images.tiff import NOT_THERE
-from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields, projected_channels
+from cellvim.ingest.planes import STATES, ChannelPlan, FieldPlan, State, plan_fields
 from cellvim.ingest.problems import (
     describe_fewer_fields,
     describe_problems,
@@ -108,8 +108,9 @@ def check_plate(plate: SourcePlate, settings: IngestSettings) -> Preflight:
             *describe_repeated_stains(keys, plate.stains, stains),
             *describe_fewer_fields(plans),
             *(
-                f"{stains[key]}: the instrument's projection is taken"
-                for key in projected_channels(plate, settings)
+                f"{stains[part.channel]}: the instrument's projection is taken"
+                for part in plans[0].channels
+                if part.is_projected
             ),
         ),
         size_bytes=sum(header.size_bytes for header in headers.values() if isinstance(header, Header)),

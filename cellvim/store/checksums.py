@@ -1,15 +1,16 @@
 """Checksums of every file of a plate and of its companion, so that not one flipped bit stays hidden."""
 
-import hashlib
 from collections.abc import Mapping
 
 from cellvim.atomic import json_bytes
+from cellvim.provenance import sha256_of
 from cellvim.store.layout import companion_of
 from cellvim.store.place import Place, read_all
+from cellvim.store.signature import RUN_FILE
 
 CHECKSUMS_FILE = "checksums.json"
 # These change from run to run, or hold the checksums themselves.
-_NOT_CHECKED = frozenset({CHECKSUMS_FILE, "run.json", "lock"})
+_NOT_CHECKED = frozenset({CHECKSUMS_FILE, RUN_FILE, "lock"})
 
 
 def write_checksums(plate: Place, known: Mapping[str, str]) -> None:
@@ -27,7 +28,3 @@ def write_checksums(plate: Place, known: Mapping[str, str]) -> None:
     ]
     own = {name: sha256_of(content) for name, content in zip(names, read_all(companion, names), strict=True)}
     companion.write(CHECKSUMS_FILE, json_bytes({"companion": own, "plate": dict(known)}))
-
-
-def sha256_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

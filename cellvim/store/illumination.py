@@ -1,6 +1,5 @@
 """The flat-field of a plate: how bright each place of the image is lit, per channel, and pixels without it."""
 
-import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellvim.provenance import sha256_of
 from cellvim.store.place import Place
 from cellvim.store.records import damaged
 
@@ -47,7 +47,7 @@ class Illumination:
     def record(self) -> dict[str, str]:
         """For the plate's record, and so for the token of every field."""
         use = BAKED if self.is_baked else ON_READ
-        return {"use": use, "sha256": hashlib.sha256(self.content).hexdigest()}
+        return {"use": use, "sha256": sha256_of(self.content)}
 
 
 def flatten(pixels: Pixels, flat: FlatField) -> Pixels:
@@ -87,7 +87,7 @@ def load_flat(companion: Place, sha256: str) -> FlatField:
         flat = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise damaged(companion, ILLUMINATION_FILE, error) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if sha256_of(content) != sha256:
         raise damaged(companion, ILLUMINATION_FILE, ValueError("it differs from what was written"))
     is_usable = isinstance(flat, np.ndarray) and flat.ndim == 3 and flat.dtype == np.dtype("<f4")
     if not is_usable or not (np.isfinite(flat) & (flat > 0)).all():

@@ -1,6 +1,5 @@
 """From the histograms of every field to the percentiles of the plate and the moments of its fields."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from cellvim.errors import InputError
+from cellvim.provenance import sha256_of
 from cellvim.store.intensity import CLIP_KEYS, Counts, clipped_moments, percentiles_of, unpack_histograms
 from cellvim.store.layout import histogram_name
 from cellvim.store.place import Place
@@ -130,7 +130,7 @@ def _load(companion: Place, record: FieldRecord, channels: Sequence[str]) -> Cou
         content = companion.read(name)
     except OSError as error:
         raise damaged(companion, name, error) from error
-    if hashlib.sha256(content).hexdigest() != record.histogram_sha256:
+    if sha256_of(content) != record.histogram_sha256:
         found = f"{companion.location}/{name} differs from what was written"
         raise InputError(found, hint="run the same `cellvim ingest` again, it writes this field anew")
     return unpack_histograms(content, channels)

@@ -7,7 +7,8 @@ from typing import Any
 
 from cellvim.errors import InputError
 from cellvim.progress import progress_bar
-from cellvim.store.checksums import CHECKSUMS_FILE, sha256_of
+from cellvim.provenance import sha256_of
+from cellvim.store.checksums import CHECKSUMS_FILE
 from cellvim.store.intensity import FIELDS_FILE
 from cellvim.store.layout import RECORD_FILE, SHARD, companion_of
 from cellvim.store.naming import FieldKey

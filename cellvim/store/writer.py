@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from cellvim.atomic import json_bytes
 from cellvim.errors import OutputExistsError
+from cellvim.provenance import sha256_of
 from cellvim.store import layout
 from cellvim.store.arrays import Codec, encode_array
-from cellvim.store.checksums import sha256_of, write_checksums
+from cellvim.store.checksums import write_checksums
 from cellvim.store.illumination import ILLUMINATION_FILE, Illumination
 from cellvim.store.intensity import FIELDS_FILE, INTENSITY_FILE, histograms_of, pack_histograms
 from cellvim.store.naming import FieldKey

@@ -1,6 +1,5 @@
 """Are the files that a plate was made from still there, and unchanged?"""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,9 +12,9 @@ import polars as pl
 from cellvim.errors import InputError
 from cellvim.ingest.images import fingerprint, read_header
 from cellvim.ingest.images.tiff_tags import DamagedImageError, read_description
-from cellvim.ingest.readers.ome_tiff.xml import MOST_XML_BYTES
+from cellvim.ingest.readers.ome_tiff.xml import MOST_XML_BYTES, OME_XML_IN
 from cellvim.ingest.sources import ImagePart, list_files, some
-from cellvim.provenance import sha256_of_file
+from cellvim.provenance import sha256_of, sha256_of_file
 from cellvim.store import PlateReader
 from cellvim.store.parallel import in_parallel
 from cellvim.store.records import load_table
@@ -23,8 +22,6 @@ from cellvim.store.signature import RUN_FILE
 from cellvim.store.verification import Verification
 from cellvim.store.writer import MANIFEST_FILE
 
-# Before the name of a file whose first page says where its planes belong.
-OME_XML_IN = "OME-XML in "
 _AT_ONCE = 4
 
 
@@ -174,4 +171,4 @@ def _sha256(path: Path, *, is_embedded: bool) -> str:
             content = read_description(file, path.stat().st_size, MOST_XML_BYTES)
     except (DamagedImageError, OSError):
         return ""
-    return hashlib.sha256(content).hexdigest()
+    return sha256_of(content)

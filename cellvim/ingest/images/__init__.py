@@ -1,6 +1,5 @@
 """Images of every kind behind one pair of functions: what a plane's header says, and its pixels."""
 
-import hashlib
 import io
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from cellvim.ingest.images import tiff, zarr_arrays
 from cellvim.ingest.images.tiff import DamagedImageError, TiffHeader
 from cellvim.ingest.sources import IMAGE_SUFFIXES, ImagePart
+from cellvim.provenance import sha256_of
 from cellvim.store.records import plane_sha256
 
 
@@ -70,7 +70,7 @@ def read_plane(image: ImagePart) -> Content:
         return Content(pixels, pixels.nbytes, plane_sha256(pixels))
     content = _read_bytes(image)
     pixels = tiff.decode(io.BytesIO(content), len(content))
-    return Content(pixels, len(content), hashlib.sha256(content).hexdigest())
+    return Content(pixels, len(content), sha256_of(content))
 
 
 def fingerprint(image: ImagePart) -> tuple[int, str]:
@@ -83,7 +83,7 @@ def fingerprint(image: ImagePart) -> tuple[int, str]:
         pixels = _read_part(image)
         return pixels.nbytes, plane_sha256(pixels)
     content = _read_bytes(image)
-    return len(content), hashlib.sha256(content).hexdigest()
+    return len(content), sha256_of(content)
 
 
 def _read_part(image: ImagePart) -> NDArray[np.unsignedinteger]:

@@ -1,6 +1,5 @@
 """OME-XML where it lies: in the first page of a TIFF, or in a companion file beside several."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from cellvim.errors import InputError
 from cellvim.ingest.images.tiff_tags import DamagedImageError, read_description
 from cellvim.ingest.readers.ome_tiff.xml import MOST_XML_BYTES, Block, OmeDocument, OmeImage, parse_ome
 from cellvim.ingest.sources import Source
+from cellvim.provenance import sha256_of
 
 COMPANIONS = (".companion.ome", ".ome.xml")
 _GLANCE_BYTES = 4096
@@ -56,7 +56,7 @@ def collect(source: Source) -> OmeFiles:
         if content is None:
             found.strangers.append(path)
             continue
-        holder = Holder(path, parse_ome(content, str(path)), hashlib.sha256(content).hexdigest())
+        holder = Holder(path, parse_ome(content, str(path)), sha256_of(content))
         if holder.document.metadata_file:
             companion = _below(path, holder.document.metadata_file)
             if companion in known:

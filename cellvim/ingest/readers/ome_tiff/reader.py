@@ -23,7 +23,7 @@ from cellvim.ingest.readers.ome_tiff.plate import (
     planes_of,
     without_twins,
 )
-from cellvim.ingest.readers.ome_tiff.xml import OmeImage
+from cellvim.ingest.readers.ome_tiff.xml import OME_XML_IN, OmeImage
 from cellvim.ingest.readers.pattern_hint import suggest_pattern
 from cellvim.ingest.readers.plate_names import tell_apart
 from cellvim.ingest.sources import MOST_FILES, Plane, Source, SourcePlate, some
@@ -114,7 +114,7 @@ def _plate(
             sorted({field.holder.path for field in fields if is_companion(field.holder.path)})
         ),
         descriptions={
-            f"OME-XML in {field.holder.path}": field.holder.sha256
+            f"{OME_XML_IN}{field.holder.path}": field.holder.sha256
             for field in fields
             if not is_companion(field.holder.path)
         },

@@ -18,6 +18,8 @@ from cellvim.ingest.sources import MOST_FILES, Wavelengths
 from cellvim.store import well_name
 
 MOST_XML_BYTES = 64 << 20
+# In a run's record, before the name of a file whose first page says where its planes belong.
+OME_XML_IN = "OME-XML in "
 # With two or three elements for a plane, what fits into so many bytes has no more.
 MOST_ELEMENTS = 1_000_000
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4}
