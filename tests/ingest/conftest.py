@@ -1,5 +1,6 @@
 """Small vendor folders to ingest, and the settings for them."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellvim.cli import app
 from cellvim.config import IngestSettings
+from cellvim.terminal import run_to_exit_code
 
 WriteImages = Callable[..., Path]
 MakeSettings = Callable[..., IngestSettings]
@@ -85,3 +88,24 @@ def mutate() -> Callable[[bytes, int, Sequence[bytes]], bytes]:
         return bytes(changed)
 
     return change
+
+
+@pytest.fixture
+def ingest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `cellvim ingest tmp_path/SOURCE --out tmp_path/out`; gives exit code, stdout and stderr."""
+
+    def run(*flags: str, source: str | Path = "images") -> tuple[int, str, str]:
+        arguments = ["ingest", str(tmp_path / source), "--out", str(tmp_path / "out"), *flags]
+        monkeypatch.setattr(sys, "argv", ["cellvim", *arguments])
+        code = 0
+        try:
+            run_to_exit_code(app)
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return run

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellvim.cli import app
 from cellvim.config import IngestSettings
 from cellvim.errors import DiskError, InputError, KeyboardStop
 from cellvim.ingest import estimate as estimating
@@ -20,30 +18,10 @@ from cellvim.ingest import headers, ingest_plates
 from cellvim.ingest.planes import ChannelPlan, FieldPlan
 from cellvim.ingest.preflight_report import draw_plate
 from cellvim.store import FieldKey, well_name
-from cellvim.terminal import run_to_exit_code
 
 WriteImages = Callable[..., Path]
 MakeSettings = Callable[..., IngestSettings]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `cellvim ingest tmp_path/images --out tmp_path/out`; returns exit code, stdout and stderr."""
-
-    def ingest(*flags: str, source: str = "images") -> tuple[int, str, str]:
-        arguments = ["ingest", str(tmp_path / source), "--out", str(tmp_path / "out"), *flags]
-        monkeypatch.setattr(sys, "argv", ["cellvim", *arguments])
-        code = 0
-        try:
-            run_to_exit_code(app)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return ingest
 
 
 def spoil(folder: Path) -> None:
@@ -57,9 +35,9 @@ def spoil(folder: Path) -> None:
 WELLS = ("A01", "A02", "A03", "A04", "B12")
 
 
-def test_a_clean_plate(write_images: WriteImages, run: Run, tmp_path: Path) -> None:
+def test_a_clean_plate(write_images: WriteImages, ingest: Run, tmp_path: Path) -> None:
     folder = write_images(wells=WELLS)
-    code, out, err = run("--dry-run")
+    code, out, err = ingest("--dry-run")
     assert code == 0
     assert "error" not in err
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -80,9 +58,9 @@ def test_a_clean_plate(write_images: WriteImages, run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_every_kind_of_problem_is_counted_drawn_and_named(write_images: WriteImages, run: Run) -> None:
+def test_every_kind_of_problem_is_counted_drawn_and_named(write_images: WriteImages, ingest: Run) -> None:
     spoil(write_images(wells=WELLS))
-    code, out, err = run("--dry-run")
+    code, out, err = ingest("--dry-run")
     assert code == 3
     assert err.endswith(
         "error: 1 of 1 plates would be refused: P\n"
@@ -98,25 +76,25 @@ def test_every_kind_of_problem_is_counted_drawn_and_named(write_images: WriteIma
 
 
 def test_what_a_policy_is_said_to_do_is_what_it_does(
-    write_images: WriteImages, make_settings: MakeSettings, run: Run, tmp_path: Path
+    write_images: WriteImages, make_settings: MakeSettings, ingest: Run, tmp_path: Path
 ) -> None:
     folder = write_images(wells=WELLS)
     spoil(folder)
     # A field of which nothing is left.
     os.truncate(folder / "P_A02_s1_w1.tif", 100)
-    policies = json.loads(run("--dry-run", "--json")[1])["plates"][0]["policies"]
+    policies = json.loads(ingest("--dry-run", "--json")[1])["plates"][0]["policies"]
     for policy, foreseen in policies.items():
         (result,) = ingest_plates(make_settings(on_missing=policy, out=tmp_path / policy)).plates
         filled = sum(why.count(";") + 1 for why in result.filled.values())
         assert foreseen == {"fields_left_out": len(result.skipped), "planes_filled": filled}
     assert policies["fill"] == {"fields_left_out": 1, "planes_filled": 3}
-    assert run("--dry-run", "--on-missing", "fill")[0] == 0
+    assert ingest("--dry-run", "--on-missing", "fill")[0] == 0
 
 
-def test_json_is_one_object_with_every_field_and_file(write_images: WriteImages, run: Run) -> None:
+def test_json_is_one_object_with_every_field_and_file(write_images: WriteImages, ingest: Run) -> None:
     folder = write_images(wells=WELLS)
     spoil(folder)
-    code, out, _ = run("--dry-run", "--json")
+    code, out, _ = ingest("--dry-run", "--json")
     assert code == 3
     content = json.loads(out)
     assert content["is_dry_run"]
@@ -137,13 +115,13 @@ def test_json_is_one_object_with_every_field_and_file(write_images: WriteImages,
     assert plate["free_bytes"] > 0
 
 
-def test_lines_are_capped_on_screen_and_complete_in_json(write_images: WriteImages, run: Run) -> None:
+def test_lines_are_capped_on_screen_and_complete_in_json(write_images: WriteImages, ingest: Run) -> None:
     for path in list(write_images(wells=WELLS, sites=9).iterdir())[1:]:
         path.write_bytes(b"")
-    _, out, _ = run("--dry-run")
+    _, out, _ = ingest("--dry-run")
     assert out.count("problem: ") == 20
     assert "... and 69 more problem lines: all of them with --json" in out
-    assert len(json.loads(run("--dry-run", "--json")[1])["plates"][0]["problems"]) == 89
+    assert len(json.loads(ingest("--dry-run", "--json")[1])["plates"][0]["problems"]) == 89
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 12), (16, 24), (32, 48)])
@@ -159,23 +137,23 @@ def test_the_picture_has_every_well_and_fits_the_screen(rows: int, columns: int)
 
 
 def test_the_report_does_not_depend_on_workers(
-    write_images: WriteImages, run: Run, monkeypatch: pytest.MonkeyPatch
+    write_images: WriteImages, ingest: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(headers, "BATCH", 3)
     spoil(write_images(wells=WELLS))
     reports = []
     for workers in ("1", "8"):
-        (plate,) = json.loads(run("--dry-run", "--json", "--workers", workers)[1])["plates"]
+        (plate,) = json.loads(ingest("--dry-run", "--json", "--workers", workers)[1])["plates"]
         plate["estimate"] = plate["estimate"]["bytes_out"]
         plate.pop("free_bytes")
         reports.append(plate)
     assert reports[0] == reports[1]
 
 
-def test_names_from_strangers_do_not_steer_the_terminal(write_images: WriteImages, run: Run) -> None:
+def test_names_from_strangers_do_not_steer_the_terminal(write_images: WriteImages, ingest: Run) -> None:
     folder = write_images()
     (folder / "P.HTD").write_bytes(b'"HTSInfoFile", 1\r\n"WaveName1", "DAPI\x1b[2J\x07"\r\n')
-    _, out, _ = run("--dry-run")
+    _, out, _ = ingest("--dry-run")
     assert "\x1b" not in out
     assert "\x07" not in out
     assert "channel 1  DAPI [2J" in out
@@ -192,10 +170,10 @@ def test_the_estimate_is_near_what_is_written(write_images: WriteImages, make_se
         assert foreseen.report.guess.bytes_out == pytest.approx(written.bytes_out, rel=0.1)
 
 
-def test_damage_that_only_pixels_show_is_told_if_it_is_met(write_images: WriteImages, run: Run) -> None:
+def test_damage_that_only_pixels_show_is_told_if_it_is_met(write_images: WriteImages, ingest: Run) -> None:
     folder = write_images(wells=("A01",), sites=1)
     tifffile.imwrite(folder / "P_A01_s1_w2.tif", np.zeros((40, 50), np.uint16))
-    assert "note: found by trying it: P_A01_s1_w2.tif every pixel is zero" in run("--dry-run")[1]
+    assert "note: found by trying it: P_A01_s1_w2.tif every pixel is zero" in ingest("--dry-run")[1]
 
 
 def with_free_space(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -204,7 +182,7 @@ def with_free_space(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 
 def test_a_disk_that_is_clearly_too_small_is_refused_before_writing(
-    write_images: WriteImages, make_settings: MakeSettings, run: Run, monkeypatch: pytest.MonkeyPatch
+    write_images: WriteImages, make_settings: MakeSettings, ingest: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images()
     (foreseen,) = ingest_plates(make_settings(dry_run=True)).plates
@@ -216,7 +194,7 @@ def test_a_disk_that_is_clearly_too_small_is_refused_before_writing(
         ingest_plates(make_settings())
     assert caught.value.exit_code == 5
     assert not make_settings().out.exists()
-    code, out, _ = run("--dry-run")
+    code, out, _ = ingest("--dry-run")
     assert code == 0
     assert "TOO LITTLE" in out
     # An estimate may be wrong by as much: the disk itself has the last word.
@@ -234,7 +212,7 @@ def test_free_space_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
 
 
 def test_a_stop_by_the_keyboard_ends_a_dry_run_at_once(
-    write_images: WriteImages, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    write_images: WriteImages, ingest: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_images(wells=WELLS, sites=9)
     monkeypatch.setattr(headers, "BATCH", 1)
@@ -245,7 +223,7 @@ def test_a_stop_by_the_keyboard_ends_a_dry_run_at_once(
         raise KeyboardStop
 
     monkeypatch.setattr(headers, "_read_batch", stop)
-    code, out, err = run("--dry-run")
+    code, out, err = ingest("--dry-run")
     assert (code, out) == (130, "")
     assert "error: stopped by the keyboard" in err
     assert len(seen) < 90

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,12 @@ import polars as pl
 import pytest
 import tifffile
 
-from cellvim.cli import app
 from cellvim.store import FieldKey, PlateReader
-from cellvim.terminal import run_to_exit_code
 
 Answer = tuple[int, str, str]
 Ingest = Callable[..., Answer]
 FIRST, LAST = "9987_B02_s1_w1.TIF", "9987_B03_s2_w2.TIF"
 GUID = "66923EBB-9960-4952-8955-D1721D112EE2"
-
-
-@pytest.fixture
-def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ingest:
-    """Run `cellvim ingest tmp_path/images --out tmp_path/out`; returns exit code, stdout and stderr."""
-
-    def run(*flags: str, source: Path | None = None) -> Answer:
-        arguments = ["ingest", str(source or tmp_path / "images"), "--out", str(tmp_path / "out"), *flags]
-        monkeypatch.setattr(sys, "argv", ["cellvim", *arguments])
-        code = 0
-        try:
-            run_to_exit_code(app)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
