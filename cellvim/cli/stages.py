@@ -1,16 +1,14 @@
-"""The four stages: ingest, pretrain, embed, evaluate."""
+"""From images to an encoder: ingest and pretrain."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from cellvim.cli.app import app
-from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given, split_names
+from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given
 from cellvim.config import (
     Backbone,
-    EmbedSettings,
-    EvaluateSettings,
     IlluminationMethod,
     IlluminationMode,
     IngestSettings,
@@ -173,99 +171,3 @@ def pretrain(
     summary = run_pretraining(settings)
     if is_first_rank():
         show(summary, as_json=as_json)
-
-
-@app.command()
-def embed(
-    plates: Plates,
-    *,
-    model: Annotated[Path, typer.Option(help="Run folder of pretrain, or a model.safetensors file.")],
-    out: Annotated[Path, typer.Option(help="Parquet table to write.")],
-    level: Annotated[Literal["well", "field", "crop"], typer.Option(help="What a row stands for.")] = "well",
-    pool: Annotated[
-        Literal["channel", "all"], typer.Option(help="Average tokens per channel, or over everything.")
-    ] = "channel",
-    layers: Annotated[
-        str | None, typer.Option(help="Blocks to use, such as 3,5; the last if absent.")
-    ] = None,
-    tile_px: Annotated[
-        int | None, typer.Option(min=1, help="Side of a tile; the training crop if absent.")
-    ] = None,
-    intensity: Annotated[
-        bool, typer.Option("--intensity", help="Append each channel's mean and deviation.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per forward pass.")] = 16,
-    device: Device = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write one row of features per well.
-
-    **Examples**
-
-    `cellvim embed plates/ --model run --out embeddings.parquet`
-
-    `cellvim embed plates/BR00116991.ome.zarr --model run --out fields.parquet --level field`
-    """
-    from cellvim.embed import embed_plates, require_complete
-
-    settings = EmbedSettings.checked(
-        {
-            "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
-            "layers": split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
-            "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
-        }
-    )  # fmt: skip
-    summary = embed_plates(settings)
-    show(summary, as_json=as_json)
-    require_complete(summary)
-
-
-@app.command()
-def evaluate(
-    tables: Annotated[list[Path], typer.Argument(metavar="TABLE", help="Profile tables, ours or a peer's.")],
-    *,
-    out: Annotated[Path, typer.Option(help="Folder that receives report.html and metrics.json.")],
-    platemap: PlateMap = None,
-    perturbation: Annotated[
-        str | None, typer.Option(help="Column that says what was done to a well.")
-    ] = None,
-    control: Annotated[str | None, typer.Option(help="Negative controls, as COLUMN=VALUE.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column that probes predict; the perturbation if absent.")
-    ] = None,
-    normalize: Annotated[
-        Literal["sphere", "mad", "standardize", "none"],
-        typer.Option(help="Normalisation, fitted on controls only."),
-    ] = "sphere",
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Some of `activity,distinctiveness,replicate_retrieval,probe`.  [default: all]"),
-    ] = None,
-    null_size: Annotated[
-        int, typer.Option(min=1, help="Random rank lists behind each p-value; more reach smaller p.")
-    ] = 10000,
-    bootstraps: Annotated[int, typer.Option(min=1, help="Resamples behind each interval.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of null distributions and resampling.")] = 0,
-    title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Measure perturbation retrieval and linear probes, and write a report.
-
-    **Examples**
-
-    `cellvim evaluate embeddings.parquet --out report`
-
-    `cellvim evaluate ours.parquet cellprofiler.csv.gz --control Metadata_broad_sample=DMSO --normalize none --out report`
-    """
-    from cellvim.evaluate import evaluate_tables
-
-    content: dict[str, Any] = {
-        "tables": tables, "out": out, "platemap": platemap, "perturbation": perturbation, "control": control,
-        "label": label, "normalize": normalize, "seed": seed, "title": title, "overwrite": overwrite,
-        "null_size": null_size, "bootstraps": bootstraps,
-    }  # fmt: skip
-    if tasks is not None:
-        content["tasks"] = [task.strip() for task in tasks.replace(",", " ").split()]
-    show(evaluate_tables(EvaluateSettings.checked(content)), as_json=as_json)

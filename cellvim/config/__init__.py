@@ -5,18 +5,16 @@ attributes documented here.
 """
 
 from cellvim.config.base import Settings, merge
+from cellvim.config.embedding import EmbedSettings
+from cellvim.config.evaluation import TASK_NAMES, Average, EvaluateSettings, Normalization, TaskName
 from cellvim.config.model import PRESETS, Backbone, ModelSettings, Preset
 from cellvim.config.stages import (
     DemoSettings,
-    EmbedSettings,
-    EvaluateSettings,
     IlluminationMethod,
     IlluminationMode,
     ImportSettings,
     IngestSettings,
-    Normalization,
     SourceKind,
-    TaskName,
 )
 from cellvim.config.training import (
     AlignmentSettings,
@@ -30,7 +28,9 @@ from cellvim.config.training import (
 
 __all__ = [
     "PRESETS",
+    "TASK_NAMES",
     "AlignmentSettings",
+    "Average",
     "Backbone",
     "CropSettings",
     "DemoSettings",

@@ -1,4 +1,4 @@
-"""Settings of the other stages: ingest, embed, evaluate, demo."""
+"""Settings of ingest, of importing weights, and of the demo."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,6 @@ from pydantic import Field
 
 from cellvim.config.base import Location, Positive, Settings, cores
 
-Normalization = Literal["sphere", "mad", "standardize", "none"]
 SourceKind = Literal[
     "auto",
     "pattern",
@@ -21,7 +20,6 @@ SourceKind = Literal[
 ]
 IlluminationMode = Literal["none", "on-read", "baked"]
 IlluminationMethod = Literal["mean", "basic"]
-TaskName = Literal["activity", "distinctiveness", "replicate_retrieval", "probe"]
 
 
 class IngestSettings(Settings):
@@ -63,60 +61,6 @@ class IngestSettings(Settings):
     """Replace a plate that was made from other inputs or settings."""
     dry_run: bool = False
     """Report what would be written, and write nothing."""
-
-
-class EmbedSettings(Settings):
-    """`cellvim embed`: one row of features per well, field or crop."""
-
-    plates: Annotated[tuple[Location, ...], Field(min_length=1)]
-    """Plates, or folders of plates."""
-    model: Path
-    """Run folder of `cellvim pretrain`, or a model.safetensors file."""
-    out: Path
-    """Parquet table to write."""
-    level: Literal["well", "field", "crop"] = "well"
-    pool: Literal["channel", "all"] = "channel"
-    """Average tokens per channel and concatenate, or over everything."""
-    layers: tuple[int, ...] = ()
-    """Blocks whose output is used, from 0; several are concatenated; none means the final norm."""
-    tile_px: Positive | None = None
-    """Side of the tiles a field is cut into; the training crop if absent."""
-    has_intensity: bool = False
-    """Append the mean and standard deviation that normalisation removed, two numbers per channel."""
-    batch_size: Positive = 16
-    """Tiles per forward pass."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    overwrite: bool = False
-
-
-class EvaluateSettings(Settings):
-    """`cellvim evaluate`: how good are the profiles of one or more tables?"""
-
-    tables: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """Profile tables: Parquet or CSV, ours or a peer's."""
-    out: Path
-    """Folder that receives report.html, metrics.json and the tables behind them."""
-    platemap: Path | None = None
-    """Plate map joined by plate and well, for tables that carry none."""
-    perturbation: str | None = None
-    """Column that says what was done to a well; `Metadata_Perturbation` if absent."""
-    control: str | None = None
-    """Negative controls as ``COLUMN=VALUE``, for example ``Metadata_broad_sample=DMSO``."""
-    label: str | None = None
-    """Column that the probes predict; the perturbation if absent."""
-    normalize: Normalization = "sphere"
-    tasks: tuple[TaskName, ...] = ("activity", "distinctiveness", "replicate_retrieval", "probe")
-    null_size: Positive = 10000
-    """Random rank lists behind each p-value, where they cannot all be counted."""
-    bootstraps: Positive = 1000
-    """Resamples behind each interval."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    title: str | None = None
-    """Heading of the report."""
-    is_synthetic: bool = False
-    """Say on every page that the data are synthetic."""
-    overwrite: bool = False
-    """Replace results of other inputs or settings."""
 
 
 class ImportSettings(Settings):

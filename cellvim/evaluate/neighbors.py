@@ -6,7 +6,7 @@ from jaxtyping import Float, Float64, Int
 from numpy import ndarray
 
 from cellvim.evaluate.retrieval import BLOCK_ENTRIES, unit_rows
-from cellvim.evaluate.tasks import well_labels
+from cellvim.evaluate.screen import well_labels
 from cellvim.profiles import Profiles
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
 

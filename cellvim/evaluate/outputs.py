@@ -7,14 +7,13 @@ from pathlib import Path
 import polars as pl
 
 from cellvim.atomic import locked, read_json, write_parquet
-from cellvim.config import EvaluateSettings
+from cellvim.config import TASK_NAMES, EvaluateSettings, TaskName
 from cellvim.errors import OutputExistsError
-from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult
+from cellvim.evaluate.results import TaskResult
 from cellvim.provenance import sha256_of_json
 
 REPORT, METRICS, RUN = "report.html", "metrics.json", "run.json"
-TABLES = tuple(f"{task}{kind}.parquet" for task in RETRIEVAL_TASKS for kind in ("", "_wells"))
-OUTPUTS = (RUN, REPORT, METRICS, *TABLES)
+OUTPUTS = (RUN, REPORT, METRICS)
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def require_own_or_empty(settings: EvaluateSettings, token: str) -> None:
     Raises:
         OutputExistsError: Other results are in the folder.
     """
-    present = [name for name in OUTPUTS if (settings.out / name).exists()]
+    present = [path.name for path in own_files(settings.out)]
     if not present or settings.overwrite or recorded_token(settings.out / RUN) == token:
         return
     raise OutputExistsError(settings.out, why=f"holds {present[0]} of other inputs or settings")
@@ -63,28 +62,45 @@ def recorded_token(path: Path) -> str | None:
 
 def token_of(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:
     """Hash of everything that decides the results."""
-    content = settings.model_dump(mode="json", exclude={"out", "overwrite", "tables", "platemap"})
+    content = settings.model_dump(
+        mode="json", exclude={"out", "overwrite", "tables", "platemap", "relations"}
+    )
     return sha256_of_json({"settings": content, "inputs": dict(inputs)})
 
 
 def remove_old_results(out: Path) -> None:
     """Delete what an earlier run left, its record first: a folder without one is never taken for complete."""
-    for name in OUTPUTS:
-        (out / name).unlink(missing_ok=True)
+    for path in own_files(out):
+        path.unlink()
 
 
-def write_tables(out: Path, results: Mapping[str, Mapping[str, RetrievalResult]]) -> None:
-    """Write TASK.parquet and TASK_wells.parquet, the rows of all profile tables one after the other."""
-    for task in RETRIEVAL_TASKS:
-        found = {name: tasks[task] for name, tasks in results.items() if task in tasks}
-        if found:
-            write_stacked(out / f"{task}.parquet", {name: one.perturbations for name, one in found.items()})
-            write_stacked(out / f"{task}_wells.parquet", {name: one.wells for name, one in found.items()})
-
-
-def write_stacked(path: Path, tables: Mapping[str, pl.DataFrame]) -> None:
-    named = [
-        table.insert_column(0, pl.Series("table", [name] * table.height, pl.String))
-        for name, table in tables.items()
+def own_files(out: Path) -> list[Path]:
+    """What an evaluation has written into the folder, its record first."""
+    named = [out / name for name in OUTPUTS if (out / name).exists()]
+    return named + [
+        path
+        for task in TASK_NAMES
+        for path in (out / f"{task}.parquet", *sorted(out.glob(f"{task}_*.parquet")))
+        if path.exists()
     ]
-    write_parquet(path, pl.concat(named))
+
+
+def stacked_tables(results: Mapping[str, Mapping[TaskName, TaskResult]]) -> dict[str, pl.DataFrame]:
+    """Tables by the name of their file, without ending: the rows of all profile tables one after the other.
+
+    Args:
+        results: By name of the profile table, what each task found.
+    """
+    found: dict[str, list[pl.DataFrame]] = {}
+    for name, tasks in results.items():
+        for task, result in tasks.items():
+            for kind, table in result.tables.items():
+                named = pl.Series("table", [name] * table.height, pl.String)
+                stem = f"{task}_{kind}" if kind else task
+                found.setdefault(stem, []).append(table.clone().insert_column(0, named))
+    return {stem: pl.concat(tables, how="diagonal_relaxed") for stem, tables in found.items()}
+
+
+def write_tables(out: Path, tables: Mapping[str, pl.DataFrame]) -> None:
+    for stem, table in tables.items():
+        write_parquet(out / f"{stem}.parquet", table)

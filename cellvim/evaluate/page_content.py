@@ -10,11 +10,14 @@ from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from cellvim import __version__
-from cellvim.config import EvaluateSettings
+from cellvim.config import EvaluateSettings, TaskName
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
 from cellvim.evaluate.neighbors import montage_queries, nearest_wells
+from cellvim.evaluate.outputs import stacked_tables
 from cellvim.evaluate.report import ReportContent
-from cellvim.evaluate.tasks import RETRIEVAL_TASKS, SIGNIFICANT_Q, RetrievalResult, well_labels
+from cellvim.evaluate.results import TaskResult
+from cellvim.evaluate.retrieval_tasks import RETRIEVAL_TASKS, SIGNIFICANT_Q
+from cellvim.evaluate.screen import well_labels
 from cellvim.evaluate.thumbnails import read_thumbnails
 from cellvim.profiles.aggregate import FIELD_COUNT
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
@@ -27,7 +30,8 @@ PACKAGES = ("numpy", "polars", "scikit-learn", "umap-learn")
 KEYS = [PLATE, WELL]
 # Settings that a flag of the same name decides.
 FLAGS = (
-    "platemap", "perturbation", "control", "label", "normalize", "tasks", "null_size", "bootstraps", "seed", "title",
+    "platemap", "perturbation", "control", "label", "label_separator", "relations", "dose", "batch", "normalize",
+    "average", "consensus", "tasks", "different_position", "null_size", "bootstraps", "seed", "title",
 )  # fmt: skip
 
 
@@ -50,6 +54,7 @@ def page_content(
         thumbnails=read_thumbnails(first.raw.source, shown_wells(neighbors)),
         metrics=metrics,
         facts=facts_of(tables, settings, inputs),
+        tables_on_disk=stacked_tables({table.name: table.results for table in tables}),
     )
 
 
@@ -65,9 +70,9 @@ def wells_table(table: "EvaluatedTable", settings: EvaluateSettings) -> pl.DataF
         *columns_of("umap", missing if umap is None else umap),
         fields.cast(pl.Int64, strict=False).alias("n_fields"),
     )
-    if "activity" not in table.retrieval:
+    if not has_rows(table, "activity"):
         return placed.with_columns(pl.lit(None, dtype=pl.Float64).alias("activity_ap"))
-    scores = table.retrieval["activity"].wells.select(*KEYS, pl.col("ap").alias("activity_ap"))
+    scores = table.results["activity"].tables["wells"].select(*KEYS, pl.col("ap").alias("activity_ap"))
     return placed.join(scores, on=KEYS, how="left", maintain_order="left")
 
 
@@ -83,15 +88,19 @@ def perturbations_table(table: "EvaluatedTable") -> pl.DataFrame:
         pl.len().cast(pl.Int64).alias("replicates"), pl.col(PLATE).n_unique().cast(pl.Int64).alias("plates")
     )
     for task in RETRIEVAL_TASKS:
-        result = table.retrieval.get(task)
-        if result is not None and not result.perturbations.is_empty():
-            scores = result.perturbations.drop("replicates", "plates")
+        if has_rows(table, task):
+            scores = table.results[task].rows.drop("replicates", "plates")
             scores = scores.rename(
                 {name: f"{task}_{name}" for name in scores.columns if name != PERTURBATION}
             )
             rows = rows.join(scores, on=PERTURBATION, how="left")
     rows = rows.sort(PERTURBATION)
     return rows.insert_column(0, pl.Series("table", [table.name] * rows.height, pl.String))
+
+
+def has_rows(table: "EvaluatedTable", task: TaskName) -> bool:
+    """Whether a retrieval task was asked for and could judge anything."""
+    return task in table.results and not table.results[task].rows.is_empty()
 
 
 def shown_wells(neighbors: pl.DataFrame) -> pl.DataFrame:
@@ -108,7 +117,7 @@ def facts_of(
         "command": command_of(settings),
         "versions": {"cellvim": __version__, **package_versions(PACKAGES)},
         "settings": settings.model_dump(
-            mode="json", exclude={"out", "overwrite", "tables", "platemap", "title"}
+            mode="json", exclude={"out", "overwrite", "tables", "platemap", "relations", "title"}
         ),
         "inputs": dict(inputs),
         "counts": {
@@ -134,7 +143,7 @@ def command_of(settings: EvaluateSettings) -> str:
 
     There is none where two inputs share a file name, and for pages of synthetic data, which no flag asks for.
     """
-    inputs = [*settings.tables, *([settings.platemap] if settings.platemap else [])]
+    inputs = [*settings.tables, *(path for path in (settings.platemap, settings.relations) if path)]
     if len({path.name for path in inputs}) < len(inputs) or settings.is_synthetic:
         return ""
     words = ["cellvim", "evaluate", *(path.name for path in settings.tables)]
@@ -143,7 +152,7 @@ def command_of(settings: EvaluateSettings) -> str:
         value = getattr(settings, setting)
         if value != defaults[setting].default:
             text = ",".join(value) if isinstance(value, tuple) else getattr(value, "name", str(value))
-            words += [f"--{setting.replace('_', '-')}", text]
+            words += [f"--{setting.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join([*words, "--out", "report"])
 
 
@@ -151,17 +160,19 @@ def warnings_of(table: "EvaluatedTable") -> Iterator[str]:
     """What a reader must know before trusting a number."""
     for warning in table.normalized.warnings:
         yield f"{warning}."
-    for task, result in table.retrieval.items():
+    for task, result in table.results.items():
+        if task not in RETRIEVAL_TASKS:
+            continue
         if "reason" in result.metrics:
             yield f"{task}: not done, {result.metrics['reason']}."
         else:
             yield from reach_of(task, result)
 
 
-def reach_of(task: str, result: RetrievalResult) -> Iterator[str]:
+def reach_of(task: str, result: TaskResult) -> Iterator[str]:
     """Warn of perturbations that could not be found significant, however well their wells find each other."""
-    count = result.perturbations.height
-    smallest = result.perturbations["smallest_p"].to_numpy()
+    count = result.rows.height
+    smallest = result.rows["smallest_p"].to_numpy()
     beyond, alone = smallest >= SIGNIFICANT_Q, smallest * count >= SIGNIFICANT_Q
     if beyond.any():
         yield (

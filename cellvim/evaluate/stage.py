@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cellvim.atomic import write_json, write_text
-from cellvim.config import EvaluateSettings
+from cellvim.config import EvaluateSettings, TaskName
 from cellvim.errors import InputError
 from cellvim.evaluate.outputs import (
     METRICS,
@@ -16,11 +16,14 @@ from cellvim.evaluate.outputs import (
     output_folder,
     remove_old_results,
     require_own_or_empty,
+    stacked_tables,
     token_of,
     write_tables,
 )
+from cellvim.evaluate.results import TaskResult
+from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.summary import EvaluateSummary
-from cellvim.evaluate.tasks import RETRIEVAL_TASKS, RetrievalResult, run_retrieval
+from cellvim.evaluate.tasks import TASKS
 from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles, thumbnails_path
 from cellvim.profiles.schema import require_file, table_name
 from cellvim.provenance import Run, sha256_of_file
@@ -34,23 +37,25 @@ class EvaluatedTable:
 
     Args:
         name: Name of the table, unlike any other's.
-        raw: Wells before normalisation.
-        normalized: Wells after it.
-        retrieval: Result of each retrieval task.
-        probes: Metrics of the probes; None if they were not asked for.
+        screen: Its wells.
+        results: What each task found.
     """
 
     name: str
-    raw: Profiles
-    normalized: Profiles
-    retrieval: Mapping[str, RetrievalResult]
-    probes: dict[str, Any] | None
+    screen: Screen
+    results: Mapping[TaskName, TaskResult]
+
+    @property
+    def raw(self) -> Profiles:
+        """Wells before normalisation."""
+        return self.screen.raw
+
+    @property
+    def normalized(self) -> Profiles:
+        return self.screen.normalized
 
     @property
     def metrics(self) -> dict[str, Any]:
-        tasks = {task: result.metrics for task, result in self.retrieval.items()}
-        if self.probes is not None:
-            tasks["probe"] = self.probes
         return {
             "name": self.name,
             "wells": self.raw.metadata.height,
@@ -60,7 +65,7 @@ class EvaluatedTable:
             "features_used": len(self.normalized.feature_names),
             "notes": list(self.normalized.notes),
             "warnings": list(self.normalized.warnings),
-            "tasks": tasks,
+            "tasks": {task: result.metrics for task, result in self.results.items()},
         }
 
 
@@ -85,11 +90,12 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         require_own_or_empty(settings, run.facts["token"])
         tables = [evaluate_table(name, path, settings) for name, path in names.items()]
         metrics = collect_metrics(tables, settings)
+        stacked = stacked_tables({table.name: table.results for table in tables})
         page = rendered_page(tables, metrics, settings, run.inputs)
         # Nothing of an earlier run is touched before all that is to take its place has been made.
         remove_old_results(settings.out)
         write_json(settings.out / METRICS, metrics)
-        write_tables(settings.out, {table.name: table.retrieval for table in tables})
+        write_tables(settings.out, stacked)
         write_text(settings.out / REPORT, page)
         run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
         run.write(settings.out / RUN)
@@ -127,6 +133,8 @@ def input_files(settings: EvaluateSettings, names: Mapping[str, Path]) -> dict[s
     files = dict(names)
     if settings.platemap is not None:
         files["plate map"] = settings.platemap
+    if settings.relations is not None:
+        files["relations"] = settings.relations
     for path in files.values():
         require_file(path)
     pictures = thumbnails_path(settings.tables[0])
@@ -142,20 +150,15 @@ def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> Evaluat
         perturbation=settings.perturbation,
         control=settings.control,
     )
-    raw = warn_of_labels(aggregate(profiles))
+    raw = warn_of_labels(aggregate(profiles, settings.average))
     normalized = normalize(raw, settings.normalize)
-    retrieval: dict[str, RetrievalResult] = {}
-    for task in RETRIEVAL_TASKS:
+    screen = Screen(raw, normalized, settings)
+    results: dict[TaskName, TaskResult] = {}
+    for task, run in TASKS.items():
         if task in settings.tasks:
             logger.info("%s: %s", name, task)
-            retrieval[task] = run_retrieval(raw, normalized, task, settings)
-    probes = None
-    if "probe" in settings.tasks:
-        from cellvim.evaluate.probe import run_probes
-
-        logger.info("%s: probes", name)
-        probes = run_probes(normalized, settings)
-    return EvaluatedTable(name, raw, normalized, retrieval, probes)
+            results[task] = run(screen)
+    return EvaluatedTable(name, screen, results)
 
 
 def warn_of_labels(profiles: Profiles) -> Profiles:

@@ -1,17 +1,15 @@
 """From crops and fields to one profile per well."""
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float32, Int
 from numpy import ndarray
 
+from cellvim.config import Average
 from cellvim.errors import InputError
 from cellvim.profiles.schema import PLATE, SITE, WELL, Profiles, first_present
-
-Average = Literal["mean", "median"]
 
 FIELD_COUNT = "Metadata_FieldCount"
 # How fields of a well are told apart, in the order they are looked for.

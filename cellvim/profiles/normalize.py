@@ -1,7 +1,7 @@
 """Put wells of all plates on one scale, fitted on negative controls only.
 
 Whatever is fitted here never sees the treated wells. A control that took part in a fit is judged against treated
-wells only after a fit without it (`fitted_on`, see `evaluate.tasks.judging_spaces`). A feature that does not vary among the
+wells only after a fit without it (`fitted_on`, see `evaluate.retrieval_tasks.judging_spaces`). A feature that does not vary among the
 controls of some plate is dropped rather than divided by a small number.
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cellvim.config import EvaluateSettings
+from cellvim.config import EvaluateSettings, TaskName
 from cellvim.evaluate.probe import folds_of, labelled_wells, predict_held_out
 from cellvim.evaluate.stage import EvaluatedTable, evaluate_table
 from cellvim.profiles import Profiles, normalize, read_profiles
@@ -79,8 +79,8 @@ def evaluated_table(
     return evaluate_table(table.stem, table, settings)
 
 
-def _by_perturbation(evaluated: EvaluatedTable, task: str) -> dict[str, float]:
-    return dict(evaluated.retrieval[task].perturbations.select(PERTURBATION, "map").iter_rows())
+def _by_perturbation(evaluated: EvaluatedTable, task: TaskName) -> dict[str, float]:
+    return dict(evaluated.results[task].rows.select(PERTURBATION, "map").iter_rows())
 
 
 def _mean_by(names: np.ndarray, values: np.ndarray) -> dict[str, float]:

@@ -8,8 +8,9 @@ import pytest
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.retrieval import RetrievalTask, Space
+from cellvim.evaluate.retrieval_tasks import judging_spaces, run_retrieval
+from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.stage import evaluate_table
-from cellvim.evaluate.tasks import judging_spaces, run_retrieval
 from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles
 
 STORED_IN_FLOAT32 = 1e-9
@@ -33,8 +34,8 @@ def test_copairs_results_are_reproduced(folder: Path) -> None:
     table = folder / "SQ00015054_normalized_feature_select.csv.gz"
     theirs = pl.read_csv(folder / "SQ00015054_copairs055_activity_mAP.csv").sort("comp")
     settings = EvaluateSettings(tables=(table,), out=Path("o"), normalize="none", tasks=("activity",))
-    result = evaluate_table("lincs", table, settings).retrieval["activity"]
-    ours = result.perturbations
+    result = evaluate_table("lincs", table, settings).results["activity"]
+    ours = result.rows
 
     assert ours["Metadata_Perturbation"].to_list() == theirs["comp"].to_list()
     pairs = {"map": "mean_average_precision", "normalized_map": "mean_normalized_average_precision"}
@@ -58,7 +59,7 @@ def test_sphering_that_has_seen_the_controls_calls_inert_wells_active(
     def judge_in_one_space(raw: Profiles, normalized: Profiles, task: RetrievalTask, _: str) -> list[Space]:
         return list(judging_spaces(raw, normalized, task, "none"))
 
-    monkeypatch.setattr("cellvim.evaluate.tasks.judging_spaces", judge_in_one_space)
+    monkeypatch.setattr("cellvim.evaluate.retrieval_tasks.judging_spaces", judge_in_one_space)
     assert not is_honest(inert_p_values(plate, "sphere"))
 
 
@@ -96,4 +97,4 @@ def posing(plate: Profiles, seed: int, method: str) -> pl.DataFrame:
         tables=(plate.source,), out=Path("o"), normalize=method, null_size=2000, bootstraps=10
     )
     normalized = normalize(posed, method)
-    return run_retrieval(posed, normalized, "activity", settings).perturbations
+    return run_retrieval(Screen(posed, normalized, settings), "activity").rows

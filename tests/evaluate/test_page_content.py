@@ -82,14 +82,14 @@ def test_a_lone_hit_that_could_never_be_significant_is_warned_of(
 ) -> None:
     """p may reach 1/46 with three replicates and eight controls: enough for p, not for q among four."""
     settings, table = evaluated(make_screen(plates=1, replicates=3), write_screen, tmp_path)
-    metrics = table.retrieval["activity"].metrics
+    metrics = table.results["activity"].metrics
     assert (metrics["beyond_reach"], metrics["beyond_reach_alone"]) == (0, 4)
     warnings = page_content([table], collect_metrics([table], settings), settings, {}).facts["warnings"]
     assert "4 of 4 perturbations could not reach q < 0.05 if they alone did something" in warnings[0]
     assert "q is then 4 times p" in warnings[0]
 
     settings, table = evaluated(make_screen(plates=1, replicates=3, controls=30), write_screen, tmp_path)
-    assert table.retrieval["activity"].metrics["beyond_reach_alone"] == 0
+    assert table.results["activity"].metrics["beyond_reach_alone"] == 0
     assert page_content([table], collect_metrics([table], settings), settings, {}).facts["warnings"] == []
 
 
@@ -156,14 +156,22 @@ def test_the_command_decides_every_setting_or_is_not_printed() -> None:
         perturbation="drug",
         control="drug=DMSO 1 %",
         label="Moa",
+        label_separator=";",
+        relations=Path("d/pairs.csv"),
+        dose="uM",
+        batch="week",
         normalize="mad",
+        average="median",
+        consensus="median",
         tasks=("activity", "probe"),
+        different_position=True,
         null_size=77,
         bootstraps=33,
         seed=5,
         title='It\'s "mine"',
     )
     words = shlex.split(command_of(changed))
+    words.insert(words.index("--different-position") + 1, "True")
     given = dict(zip(words[4::2], words[5::2], strict=True))
     read = {
         flag.removeprefix("--").replace("-", "_"): value.split(",") if flag == "--tasks" else value
@@ -173,6 +181,7 @@ def test_the_command_decides_every_setting_or_is_not_printed() -> None:
     elsewhere = {
         "tables": (Path("x.parquet"), Path("y.csv")),
         "platemap": Path("map.csv"),
+        "relations": Path("pairs.csv"),
         "out": Path("report"),
     }
     assert again == changed.model_copy(update=elsewhere)

@@ -131,7 +131,7 @@ def test_shuffled_labels_are_not_significant(
         settings = EvaluateSettings(
             tables=(path,), out=tmp_path, normalize=method, tasks=RETRIEVAL, null_size=2000, bootstraps=10
         )
-        for result in evaluate_table("shuffled", path, settings).retrieval.values():
+        for result in evaluate_table("shuffled", path, settings).results.values():
             assert result.metrics["fraction_significant"]["value"] <= 0.05
 
 
@@ -143,9 +143,9 @@ def test_a_collapsed_table_is_at_the_bottom(
     flat = replace(profiles, features=np.full_like(profiles.features, 0.3))
     path = write_screen(flat, tmp_path / "flat.parquet")
     settings = EvaluateSettings(tables=(path,), out=tmp_path, normalize=method, tasks=RETRIEVAL, **QUICK)
-    for result in evaluate_table("flat", path, settings).retrieval.values():
+    for result in evaluate_table("flat", path, settings).results.values():
         assert result.metrics["fraction_significant"]["value"] == 0
-        assert (result.perturbations["normalized_map"] < 0).all()
+        assert (result.rows["normalized_map"] < 0).all()
 
 
 def test_several_tables_stand_side_by_side(

@@ -9,7 +9,8 @@ import pytest
 from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError
 from cellvim.evaluate.retrieval import RetrievalTask, Space
-from cellvim.evaluate.tasks import run_retrieval
+from cellvim.evaluate.retrieval_tasks import run_retrieval
+from cellvim.evaluate.screen import Screen
 from cellvim.profiles import Profiles, normalize
 
 FITTED = ("standardize", "mad", "sphere")
@@ -40,8 +41,8 @@ def p_values(raw: Profiles, method: str) -> np.ndarray:
     settings = EvaluateSettings(
         tables=(raw.source,), out=Path("o"), normalize=method, null_size=1000, bootstraps=10
     )
-    found = run_retrieval(raw, normalize(raw, method), "activity", settings)
-    return found.perturbations["p"].to_numpy()
+    found = run_retrieval(Screen(raw, normalize(raw, method), settings), "activity")
+    return found.rows["p"].to_numpy()
 
 
 @pytest.mark.parametrize("controls", [6, 8])
@@ -62,7 +63,7 @@ def test_a_fit_that_has_seen_the_controls_calls_white_noise_active(
         assert task == "activity"
         return [Space.whole(normalized.features)]
 
-    monkeypatch.setattr("cellvim.evaluate.tasks.judging_spaces", judge_in_one_space)
+    monkeypatch.setattr("cellvim.evaluate.retrieval_tasks.judging_spaces", judge_in_one_space)
     p = np.concatenate([p_values(white_noise(seed, controls=8), method) for seed in SEEDS])
     assert (p < 0.05).mean() > 0.1
 

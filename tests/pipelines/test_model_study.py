@@ -361,7 +361,7 @@ def test_chance_of_the_probe_is_what_shuffled_guesses_get() -> None:
 def test_lists_are_as_long_as_chance_takes_them_to_be(small: Study) -> None:
     found = evaluated_table(small.out / "runs" / "synthetic-default-71" / "tables" / "final.parquet")
     for metric, task in {"activity": "activity", "retrieval": "replicate_retrieval"}.items():
-        wells = found.retrieval[task].wells
+        wells = found.results[task].tables["wells"]
         sizes = set(wells.select("positives", "total").iter_rows())
         assert sizes == {candidates(TINY, metric)}
     counts = np.bincount(labelled_wells(found.normalized, MECHANISM).label)

@@ -1,6 +1,7 @@
 """What a report is made of. The evaluate stage fills it; the page only lays it out."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -36,6 +37,8 @@ class ReportContent:
         thumbnails: `Metadata_Plate`, `Metadata_Well`, `png` (the bytes of a file), or None.
         metrics: What metrics.json holds.
         facts: Command, versions, settings, inputs with their sha256, counts, model cards, `warnings`.
+        tables_on_disk: What the Parquet files beside the page hold, by name without ending (`consistency`,
+            `dose_wells`); the first column, `table`, names the profile table.
     """
 
     title: str
@@ -46,6 +49,7 @@ class ReportContent:
     thumbnails: pl.DataFrame | None
     metrics: dict[str, Any]
     facts: dict[str, Any]
+    tables_on_disk: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
