@@ -99,11 +99,12 @@ class Screen:
 
     def only(self, rows: Int[ndarray, " kept"]) -> "Screen":
         """The same screen with some of its wells, in the given order."""
-        kept = [
-            replace(part, metadata=part.metadata[rows], features=part.features[rows])
-            for part in (self.raw, self.normalized)
-        ]
-        return Screen(kept[0], kept[1], self.settings)
+        return Screen(self.raw.only(rows), self.normalized.only(rows), self.settings)
+
+    def treated(self, *columns: pl.Series) -> Profiles:
+        """Normalised treated wells, with some columns of this screen (`compounds`, `batches`) added to their metadata."""
+        wells = replace(self.normalized, metadata=self.raw.metadata.with_columns(*columns))
+        return wells.only(np.flatnonzero(self.wells.is_treated))
 
 
 def first_telling(names: tuple[str, ...], metadata: pl.DataFrame) -> str | None:

@@ -2,16 +2,19 @@
 
 from cellvim.profiles.aggregate import aggregate
 from cellvim.profiles.annotate import annotate, require_column
+from cellvim.profiles.consensus import REPLICATES, consensus
 from cellvim.profiles.normalize import control_folds, normalize, plate_codes
 from cellvim.profiles.schema import PROVENANCE_KEY, Profiles, read_profiles, thumbnails_path
 from cellvim.profiles.sphere import Sphere, fit_sphere
 
 __all__ = [
     "PROVENANCE_KEY",
+    "REPLICATES",
     "Profiles",
     "Sphere",
     "aggregate",
     "annotate",
+    "consensus",
     "control_folds",
     "fit_sphere",
     "normalize",

@@ -55,7 +55,13 @@ def sorted_rows(profiles: Profiles, keys: list[str]) -> Profiles:
     )
     # AA01 comes after Z24: wells are sorted by the length of their name first.
     rows = order.sort(PLATE, "letters", *keys[1:], maintain_order=True)["row"].to_numpy()
-    return replace(profiles, metadata=profiles.metadata[rows], features=profiles.features[rows])
+    return profiles.only(rows)
+
+
+def sorted_by(profiles: Profiles, keys: list[str]) -> Profiles:
+    """Sort by some columns; rows that agree in them keep their order."""
+    order = profiles.metadata.with_row_index("row").sort(keys, maintain_order=True)
+    return profiles.only(order["row"].to_numpy())
 
 
 def average_rows(

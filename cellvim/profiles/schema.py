@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
 from cellvim.errors import InputError, NotFoundError
@@ -76,6 +76,10 @@ class Profiles:
     @property
     def plates(self) -> tuple[str, ...]:
         return tuple(self.metadata[PLATE].unique().sort())
+
+    def only(self, rows: Int[ndarray, " kept"]) -> "Profiles":
+        """Some of the rows, in the given order."""
+        return replace(self, metadata=self.metadata[rows], features=self.features[rows])
 
     def noting(self, note: str) -> "Profiles":
         """Add a note, and log it."""
