@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Integer
 from numpy import ndarray
 
 from cellvim.config import EvaluateSettings
@@ -97,7 +97,7 @@ class Screen:
         column = self.raw.metadata[self.dose_column].cast(pl.Float64, strict=False)
         return column.fill_null(float("nan")).to_numpy().copy()
 
-    def only(self, rows: Int[ndarray, " kept"]) -> "Screen":
+    def only(self, rows: Integer[ndarray, " kept"]) -> "Screen":
         """The same screen with some of its wells, in the given order."""
         return Screen(self.raw.only(rows), self.normalized.only(rows), self.settings)
 

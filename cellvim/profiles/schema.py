@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Integer
 from numpy import ndarray
 
 from cellvim.errors import InputError, NotFoundError
@@ -77,7 +77,7 @@ class Profiles:
     def plates(self) -> tuple[str, ...]:
         return tuple(self.metadata[PLATE].unique().sort())
 
-    def only(self, rows: Int[ndarray, " kept"]) -> "Profiles":
+    def only(self, rows: Integer[ndarray, " kept"]) -> "Profiles":
         """Some of the rows, in the given order."""
         return replace(self, metadata=self.metadata[rows], features=self.features[rows])
 
