@@ -8,6 +8,10 @@ function startHighlight() {
     name.textContent = chosen;
   });
   document.getElementById("highlight-clear").addEventListener("click", () => highlight.set(""));
+  document.addEventListener("click", (event) => {
+    const chooser = event.target.closest(".choose");
+    if (chooser) highlight.set(chooser.dataset.perturbation);
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && highlight.name) highlight.set("");
   });
@@ -23,6 +27,7 @@ async function start() {
   await startScores();
   await startMaps();
   await startPlates();
+  for (const [key, starter] of Object.entries(sectionStarters)) await starter?.(report.sections[key]);
   document.documentElement.dataset.ready = "yes";
 }
 
