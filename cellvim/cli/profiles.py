@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cellvim.cli.app import app
-from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, split_names
+from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given, split_names
 from cellvim.config import TASK_NAMES, Average, EmbedSettings, EvaluateSettings, Normalization
 from cellvim.terminal import show
 
@@ -32,6 +32,14 @@ def embed(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Tiles per forward pass.")] = 16,
     device: Device = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, each with plates of its own.  [default: one per GPU, else one]"),
+    ] = None,
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Fields each process reads ahead.  [default: cores, 2 to 8]")
+    ] = None,
+    anndata: Annotated[bool, typer.Option("--anndata", help="Also write NAME.h5ad beside the table.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +58,7 @@ def embed(
             "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
             "layers": split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
             "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
+            "anndata": anndata, **given(workers=workers, readers=readers),
         }
     )  # fmt: skip
     summary = embed_plates(settings)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cellvim.config.base import Location, Positive, Settings
+from cellvim.config.base import Location, Positive, Settings, cores
 
 
 class EmbedSettings(Settings):
@@ -29,4 +29,10 @@ class EmbedSettings(Settings):
     batch_size: Positive = 16
     """Tiles per forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Positive | None = None
+    """Processes, each with plates of its own; one per GPU if absent, else one."""
+    readers: Positive = Field(default_factory=lambda: min(8, max(2, cores())))
+    """Fields that each process reads at the same time, ahead of the encoder."""
+    anndata: bool = False
+    """Also write NAME.h5ad beside the table; needs the extra `anndata`."""
     overwrite: bool = False

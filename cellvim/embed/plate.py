@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cellvim.config import EmbedSettings
 from cellvim.dataset import normalize_pixels, prefetched
+from cellvim.embed.forward import encode_tiles
 from cellvim.embed.thumbnail import THUMBNAIL_PX, compose_thumbnail
 from cellvim.embed.tiling import tiles
 from cellvim.errors import InputError
@@ -120,7 +120,11 @@ def embed_plate(
     thumbnails: dict[str, bytes] = {}
     rows = Rows(plate.name, settings.level)
     needs_all = encoder.needs_all_channels
-    tiled_fields = prefetched(lambda key: tile_field(plate, key, tile_px, needs_all=needs_all), plate.fields)
+    tiled_fields = prefetched(
+        lambda key: tile_field(plate, key, tile_px, needs_all=needs_all),
+        plate.fields,
+        ahead=settings.readers,
+    )
     for group in _grouped(_readable(tiled_fields, left_out, plate.name), settings.batch_size):
         for tiled, encoded in zip(group, _encode(group, encoder, plate, settings), strict=True):
             advance()
@@ -202,20 +206,13 @@ def _can_stack(left: TiledField, right: TiledField) -> bool:
     return is_same_shape and bool((left.is_valid == right.is_valid).all())
 
 
-@torch.inference_mode()
 def _encode(
     group: Sequence[TiledField], encoder: ChannelEncoder, plate: PlateReader, settings: EmbedSettings
 ) -> list[Float[ndarray, "tile features"]]:
     """Features of each field's tiles; NaN for a channel that is not valid."""
     is_valid = group[0].is_valid
     channels = [channel for channel, valid in zip(plate.channels, is_valid, strict=True) if valid]
-    stacked = torch.from_numpy(np.concatenate([tiled.tiles for tiled in group]))
-    device = next(encoder.parameters()).device
-    parts = [
-        encoder.features(batch.to(device), channels, pool=settings.pool, layers=settings.layers).float().cpu()
-        for batch in stacked.split(settings.batch_size)
-    ]
-    encoded = torch.cat(parts).numpy()
+    encoded = encode_tiles(encoder, [tiled.tiles for tiled in group], channels, settings)
     if settings.pool == "channel" and not encoder.needs_all_channels:
         encoded = _spread_channels(encoded, is_valid)
     if settings.has_intensity:
