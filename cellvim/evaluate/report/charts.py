@@ -61,7 +61,7 @@ def score_chart() -> dict[str, Any]:
     name = line.mark_text(
         align="right", baseline="bottom", dx=-4, dy=-3, color=INK, fontSize=12, font=_FONT, aria=False
     ).encode(x=alt.value("width"), text="label:N")
-    return _specification(alt.layer(line, name, points), height=280)
+    return specification(alt.layer(line, name, points), height=280)
 
 
 def map_chart() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def map_chart() -> dict[str, Any]:
             tooltip="tooltip:N",
         )
     )
-    return _specification(chart, height=340)
+    return specification(chart, height=340)
 
 
 def plate_chart() -> dict[str, Any]:
@@ -118,10 +118,10 @@ def plate_chart() -> dict[str, Any]:
         text="glyph:N", color=alt.Color("ink:N", scale=None), tooltip="tooltip:N"
     )
     size = alt.param(name="glyphSize", value=11)
-    return _specification(alt.layer(outline, values, glyphs).add_params(size), height=200)
+    return specification(alt.layer(outline, values, glyphs).add_params(size), height=200)
 
 
-def _specification(chart: Any, *, height: int) -> dict[str, Any]:
+def specification(chart: Any, *, height: int) -> dict[str, Any]:
     """Size a chart to its box and give it the page's font and colours."""
     dressed = (
         chart.properties(width="container", height=height, background="transparent", padding=4)
