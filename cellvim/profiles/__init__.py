@@ -3,19 +3,22 @@
 from cellvim.profiles.aggregate import aggregate
 from cellvim.profiles.annotate import annotate, require_column
 from cellvim.profiles.consensus import REPLICATES, consensus
-from cellvim.profiles.normalize import control_folds, normalize, plate_codes
+from cellvim.profiles.fitted import FittedNormalization
+from cellvim.profiles.normalize import control_folds, fit_normalization, normalize, plate_codes
 from cellvim.profiles.schema import PROVENANCE_KEY, Profiles, read_profiles, thumbnails_path
 from cellvim.profiles.sphere import Sphere, fit_sphere
 
 __all__ = [
     "PROVENANCE_KEY",
     "REPLICATES",
+    "FittedNormalization",
     "Profiles",
     "Sphere",
     "aggregate",
     "annotate",
     "consensus",
     "control_folds",
+    "fit_normalization",
     "fit_sphere",
     "normalize",
     "plate_codes",

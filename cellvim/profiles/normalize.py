@@ -5,33 +5,87 @@ wells only after a fit without it (`fitted_on`, see `evaluate.retrieval_tasks.ju
 controls of some plate is dropped rather than divided by a small number.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 from numpy import ndarray
 
 from cellvim.config import Normalization
-from cellvim.errors import InputError
 from cellvim.folds import hash_of
+from cellvim.profiles.annotate import require_column
+from cellvim.profiles.fitted import FittedNormalization, group_codes, require_controls, rows_of_groups
+from cellvim.profiles.making import making_of
 from cellvim.profiles.schema import PLATE, WELL, Profiles
 from cellvim.profiles.sphere import fit_sphere
+from cellvim.profiles.steps import (
+    ALIGNMENT_RIDGE,
+    Alignment,
+    How,
+    Scaling,
+    Step,
+    centre_and_spread,
+    fit_axes,
+    is_spread,
+    maps_of_group,
+)
 
-# A standard deviation below this share of the largest control value is rounding of float32, not spread.
-SMALLEST_SPREAD = 1e-6
 # A spread needs two; each plate must be able to spare one more, for controls are judged after a fit without them.
 FEWEST_CONTROLS = 3
-# Makes the median absolute deviation of normal data their standard deviation.
-MAD_TO_DEVIATION = 1.4826
+# Of the controls' variance that the axes of ``pca`` explain together.
+PCA_SHARE = 0.99
+
+Controls = Float64[ndarray, "controls features"]
+Groups = Int[ndarray, " controls"]
+FitStep = Callable[[Controls, Groups], Step]
 
 
 def normalize(
-    profiles: Profiles, method: Normalization, *, fitted_on: Bool[ndarray, " wells"] | None = None
+    profiles: Profiles,
+    method: Normalization,
+    *,
+    fitted_on: Bool[ndarray, " wells"] | None = None,
+    batch: str | None = None,
 ) -> Profiles:
-    """Normalise every well by what is learned from controls.
+    """Normalise every well by what is learned from controls; see `fit_normalization` for the methods.
+
+    Args:
+        profiles: One row per well.
+        method: ``none`` leaves everything as it is.
+        fitted_on: Controls to learn from; all negative controls if absent.
+        batch: Column of batches, for ``tvn``; the plate if absent.
+
+    Raises:
+        InputError: A plate has fewer than three controls, or fewer than two in `fitted_on`; or there is no column
+            `batch`.
+    """
+    if method == "none":
+        return profiles
+    fit = fit_normalization(profiles, method, fitted_on=fitted_on, batch=batch)
+    return fit.apply(profiles, controls=fitted_on)
+
+
+def fit_normalization(
+    profiles: Profiles,
+    method: Normalization,
+    *,
+    fitted_on: Bool[ndarray, " wells"] | None = None,
+    batch: str | None = None,
+) -> FittedNormalization:
+    """Learn from the controls of a table how wells are normalised, its own and those of plates to come.
 
     ``standardize``: per plate, subtract the controls' mean, divide by their standard deviation.
     ``mad``: per plate, subtract the controls' median, divide by 1.4826 times their median absolute deviation.
     ``sphere``: whiten by the controls of all plates together (see `fit_sphere`), then ``standardize``.
-    ``none``: leave everything as it is.
+    ``tvn`` (typical variation normalisation): standardise by the controls of all plates, turn to their principal
+    axes, standardise per batch by its controls, and multiply by ``(C + 0.5 I)^(-1/2)``, where C is the covariance
+    of the batch's controls. All axes that the controls span are kept, at most one fewer than there are controls:
+    with fewer controls than features, whatever lies outside of the controls' own variation is lost.
+    ``pca``: ``standardize``, then project on the principal axes of all controls, the fewest that explain 99 % of
+    their variance. The axes are turned and not scaled: to divide by the deviation along each would blow up those
+    about which few controls say least, and ``sphere`` does that with a ridge. What is cut weighs little in a
+    cosine: the last 1 % is near-duplicates of features. It too loses what lies outside of the controls' variation.
 
     If no feature varies among controls, as when an encoder has collapsed, features are only centred: all
     wells then look alike, and retrieval puts them at the bottom.
@@ -40,31 +94,94 @@ def normalize(
         profiles: One row per well.
         method: See above.
         fitted_on: Controls to learn from; all negative controls if absent.
+        batch: Column of batches, for ``tvn``; the plate if absent. Other methods take each plate by itself.
 
     Raises:
-        InputError: A plate has fewer than three controls, or fewer than two in `fitted_on`.
+        InputError: A plate or batch has fewer than three controls, or fewer than two in `fitted_on`; or there is
+            no column `batch`.
+
+    Source:
+        Ando et al. 2017, "Improving phenotypic measurements in high-content imaging screens" (TVN), in the form
+        of EFAAR (Celik et al. 2024), except that deviations here divide by n - 1, as everywhere in this package.
     """
-    if method == "none":
-        return profiles
     controls = profiles.is_control if fitted_on is None else fitted_on
-    plate = plate_codes(profiles)
     fewest = FEWEST_CONTROLS if fitted_on is None else FEWEST_CONTROLS - 1
-    require_controls(profiles, plate, controls, fewest=fewest)
-    features = profiles.features.astype(np.float64)
-    kept = varies_on_every_plate(features, plate, controls, method)
-    if not kept.any():
-        flat = centred(features, plate, controls)
-        warning = "no feature varies among the negative controls: the profiles are only centred"
-        return profiles.with_features(flat, np.ones(kept.size, bool)).warning(warning)
-    if method == "sphere":
-        features[:, kept] = fit_sphere(features[controls][:, kept]).apply(features[:, kept])
-        kept &= varies_on_every_plate(features, plate, controls, method)
-    normalized = profiles.with_features(scaled(features[:, kept], plate, controls, method), kept)
-    dropped = int((~kept).sum())
-    if not dropped:
-        return normalized
-    warning = f"{dropped} of {kept.size} features dropped: they do not vary among the controls of some plate"
-    return normalized.warning(warning)
+    grouping = require_column(profiles, batch) if method == "tvn" and batch is not None else PLATE
+    for column in dict.fromkeys((PLATE, grouping)):
+        require_controls(profiles, column, controls, fewest=fewest)
+    own = profiles.features[controls].astype(np.float64)
+    kept = varies_in_every_group(
+        own, plate_codes(profiles)[controls], "mad" if method == "mad" else "standardize"
+    )
+    groups = group_codes(profiles, grouping)[controls]
+    steps = fitted_steps(method, own[:, kept], groups) if kept.any() else ()
+    is_collapsed = not steps
+    if is_collapsed:
+        kept, steps, grouping = (
+            np.ones(kept.size, bool),
+            (Scaling("centre", np.ones(kept.size, bool)),),
+            PLATE,
+        )
+    names = tuple(name for name, is_kept in zip(profiles.feature_names, kept, strict=True) if is_kept)
+    return FittedNormalization(
+        method=method,
+        grouping=grouping,
+        feature_names=names,
+        steps=steps,
+        controls=len(own),
+        making=making_of(profiles.provenance),
+    )
+
+
+def fitted_steps(method: Normalization, controls: Controls, groups: Groups) -> tuple[Step, ...]:
+    """Learn the steps one after the other, each from what the former made of the controls; none if nothing is left."""
+    steps: list[Step] = []
+    for fit_step in METHODS[method]:
+        step = fit_step(controls, groups)
+        if isinstance(step, Scaling) and not step.kept.any():
+            return ()
+        steps.append(step)
+        controls = mapped_by_group(step, controls, groups)
+    return tuple(steps)
+
+
+def mapped_by_group(step: Step, controls: Controls, groups: Groups) -> Float64[ndarray, "controls kept"]:
+    rows = rows_of_groups(groups)
+    parts = [maps_of_group((step,), controls[members])[0].apply(controls[members]) for members in rows]
+    mapped = np.empty((len(groups), parts[0].shape[1]))
+    for members, part in zip(rows, parts, strict=True):
+        mapped[members] = part
+    return mapped
+
+
+def fit_scaling(controls: Controls, groups: Groups, *, how: How) -> Scaling:
+    return Scaling(how, varies_in_every_group(controls, groups, how))
+
+
+def varies_in_every_group(controls: Controls, groups: Groups, how: How) -> Bool[ndarray, " features"]:
+    """True for features with spread among the controls of each group, by the measure that will divide them."""
+    varies = np.ones(controls.shape[1], bool)
+    for code in np.unique(groups):
+        own = controls[groups == code]
+        varies &= is_spread(own, centre_and_spread(own, how)[1])
+    return varies
+
+
+METHODS: Mapping[Normalization, tuple[FitStep, ...]] = {
+    "standardize": (partial(fit_scaling, how="standardize"),),
+    "mad": (partial(fit_scaling, how="mad"),),
+    "sphere": (lambda controls, _: fit_sphere(controls), partial(fit_scaling, how="standardize")),
+    "tvn": (
+        lambda controls, _: fit_axes(controls, share=1.0, is_standardized=False),
+        partial(fit_scaling, how="standardize"),
+        lambda *_: Alignment(ALIGNMENT_RIDGE),
+    ),
+    "pca": (
+        partial(fit_scaling, how="standardize"),
+        lambda controls, _: fit_axes(controls, share=PCA_SHARE, is_standardized=True),
+    ),
+}
+"""Steps of each method, in order: how each is learned from controls and the plate or batch of each control."""
 
 
 def control_folds(profiles: Profiles, folds: int) -> Int[ndarray, " wells"]:
@@ -84,79 +201,4 @@ def control_folds(profiles: Profiles, folds: int) -> Int[ndarray, " wells"]:
 
 
 def plate_codes(profiles: Profiles) -> Int[ndarray, " wells"]:
-    return np.unique(profiles.metadata[PLATE].to_numpy(), return_inverse=True)[1]
-
-
-def require_controls(
-    profiles: Profiles, plate: Int[ndarray, " wells"], controls: Bool[ndarray, " wells"], *, fewest: int
-) -> None:
-    if not controls.any():
-        found = (
-            f"{profiles.source} has no negative controls, which normalisation and activity are measured by"
-        )
-        hint = (
-            "mark them with --control COLUMN=VALUE or a --platemap; or pass --normalize none "
-            "--tasks distinctiveness,replicate_retrieval,probe"
-        )
-        raise InputError(found, hint=hint)
-    counts = np.bincount(plate, weights=controls)
-    poor = [name for name, count in zip(profiles.plates, counts, strict=True) if count < fewest]
-    if poor:
-        found = (
-            f"{profiles.source}: {len(poor)} plate(s) have fewer than {fewest} negative controls "
-            f"to normalise by, for example {poor[0]}"
-        )
-        raise InputError(
-            found, hint="mark more wells with --control, drop the plates, or pass --normalize none"
-        )
-
-
-def varies_on_every_plate(
-    features: Float64[ndarray, "wells features"],
-    plate: Int[ndarray, " wells"],
-    controls: Bool[ndarray, " wells"],
-    method: Normalization,
-) -> Bool[ndarray, " features"]:
-    """True for features with spread among the controls of each plate, by the measure that will divide them."""
-    varies = np.ones(features.shape[1], bool)
-    for code in np.unique(plate):
-        own = features[controls & (plate == code)]
-        varies &= centre_and_spread(own, method)[1] > SMALLEST_SPREAD * np.abs(own).max(axis=0)
-    return varies
-
-
-def centre_and_spread(
-    controls: Float64[ndarray, "controls features"], method: Normalization
-) -> tuple[Float64[ndarray, " features"], Float64[ndarray, " features"]]:
-    """Centre and spread of each feature: median and MAD for ``mad``, else mean and standard deviation."""
-    if method == "mad":
-        centre = np.median(controls, axis=0)
-        return centre, MAD_TO_DEVIATION * np.median(np.abs(controls - centre), axis=0)
-    return controls.mean(axis=0), controls.std(axis=0, ddof=1)
-
-
-def scaled(
-    features: Float64[ndarray, "wells features"],
-    plate: Int[ndarray, " wells"],
-    controls: Bool[ndarray, " wells"],
-    method: Normalization,
-) -> Float64[ndarray, "wells features"]:
-    """Per plate, subtract the controls' centre and divide by their spread."""
-    result = np.empty_like(features)
-    for code in np.unique(plate):
-        members = plate == code
-        centre, spread = centre_and_spread(features[members & controls], method)
-        result[members] = (features[members] - centre) / spread
-    return result
-
-
-def centred(
-    features: Float64[ndarray, "wells features"],
-    plate: Int[ndarray, " wells"],
-    controls: Bool[ndarray, " wells"],
-) -> Float[ndarray, "wells features"]:
-    result = np.empty_like(features)
-    for code in np.unique(plate):
-        members = plate == code
-        result[members] = features[members] - features[members & controls].mean(axis=0)
-    return result
+    return group_codes(profiles, PLATE)

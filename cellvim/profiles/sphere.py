@@ -7,6 +7,8 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 RIDGE = 1.0
+# Eigenvalues below this share of the largest are rounding: the controls do not vary along those axes.
+SMALLEST_EIGENVALUE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,39 @@ def fit_sphere(controls: Float64[ndarray, "controls features"], *, ridge: float 
         Kessy et al. 2018, "Optimal whitening and decorrelation" (ZCA-cor); Ando et al. 2017 (ridge on controls).
     """
     centre, spread = controls.mean(axis=0), controls.std(axis=0, ddof=1)
-    standardized = (controls - centre) / spread
-    degrees = len(controls) - 1
-    if len(controls) <= controls.shape[1]:
-        eigenvalues, left = np.linalg.eigh(standardized @ standardized.T / degrees)
-        is_spanned = eigenvalues > eigenvalues[-1] * 1e-10
-        eigenvalues, left = eigenvalues[is_spanned], left[:, is_spanned]
-        axes = left.T @ standardized / np.sqrt(eigenvalues * degrees)[:, None]
-    else:
-        eigenvalues, vectors = np.linalg.eigh(standardized.T @ standardized / degrees)
-        eigenvalues, axes = np.maximum(eigenvalues, 0), vectors.T
+    return whitening((controls - centre) / spread, centre, spread, ridge=ridge)
+
+
+def fit_alignment(controls: Float64[ndarray, "controls features"], *, ridge: float) -> Sphere:
+    """Fit ``(cov + ridge I)^(-1/2)`` to the covariance of controls that have mean 0 already."""
+    width = controls.shape[1]
+    return whitening(controls, np.zeros(width), np.ones(width), ridge=ridge)
+
+
+def whitening(
+    standardized: Float64[ndarray, "controls features"],
+    centre: Float64[ndarray, " features"],
+    spread: Float64[ndarray, " features"],
+    *,
+    ridge: float,
+) -> Sphere:
+    eigenvalues, axes = principal_axes(standardized)
     outer = 1 / np.sqrt(ridge) if ridge > 0 else 0.0
     return Sphere(centre, spread, axes, 1 / np.sqrt(eigenvalues + ridge), float(outer))
+
+
+def principal_axes(
+    centred: Float64[ndarray, "controls features"],
+) -> tuple[Float64[ndarray, " axes"], Float64[ndarray, "axes features"]]:
+    """Directions in which controls of mean 0 vary and their variance along each, smallest first.
+
+    With no more controls than features, only the directions that the controls span.
+    """
+    degrees = len(centred) - 1
+    if len(centred) > centred.shape[1]:
+        eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / degrees)
+        return np.maximum(eigenvalues, 0), np.ascontiguousarray(vectors.T)
+    eigenvalues, left = np.linalg.eigh(centred @ centred.T / degrees)
+    is_spanned = eigenvalues > eigenvalues[-1] * SMALLEST_EIGENVALUE
+    eigenvalues, left = eigenvalues[is_spanned], left[:, is_spanned]
+    return eigenvalues, left.T @ centred / np.sqrt(eigenvalues * degrees)[:, None]
