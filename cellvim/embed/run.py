@@ -1,44 +1,30 @@
 """The embedding stage: plates and a model in, one Parquet table out."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
-from cellvim.atomic import locked, read_json, remove_leftovers, write_json
+from cellvim import __version__
+from cellvim.atomic import read_json, write_json
 from cellvim.config import EmbedSettings
-from cellvim.embed.plate import EmbeddedPlate, embed_plate
-from cellvim.embed.writer import (
-    books,
-    identity_of_table,
-    read_part,
-    write_part,
-    write_table,
-    write_thumbnails,
-)
-from cellvim.errors import InputError, OutputExistsError, SomeFailedError, UsageError
-from cellvim.model import (
-    ChannelEncoder,
-    ModelCard,
-    choose_device,
-    compute_with,
-    explain_out_of_memory,
-    load_encoder,
-    name_kernels,
-    weights_sha256,
-)
-from cellvim.profiles import thumbnails_path
+from cellvim.embed.anndata import anndata_path, is_written, warn_of_stale, write_anndata
+from cellvim.embed.devices import Worker, embed_in_processes, plan_workers
+from cellvim.embed.forward import PRECISION
+from cellvim.embed.parts import Books, join_parts, lost_in, make_part, read_books
+from cellvim.embed.plan import Plan, opened_parts, plan_run
+from cellvim.embed.writer import read_metadata
+from cellvim.errors import InputError, LockedError, SomeFailedError
+from cellvim.model import compute_with, explain_out_of_memory
+from cellvim.profiles.schema import METADATA_PREFIX, PLATE, WELL
 from cellvim.progress import progress_bar
-from cellvim.provenance import Run, sha256_of_json
-from cellvim.store import PlateReader, find_plates
+from cellvim.provenance import Run
 
 logger = logging.getLogger(__name__)
-
-NOT_PART_OF_THE_RESULT = {"plates", "model", "out", "device", "overwrite"}
 
 
 @dataclass(frozen=True)
@@ -72,78 +58,32 @@ class EmbedSummary:
 
 
 def embed_plates(settings: EmbedSettings) -> EmbedSummary:
-    """Embed every well of some plates, one plate at a time.
+    """Embed every well of some plates; memory does not grow with their number.
 
-    A finished plate is kept beside the output until all are done, so that an interrupted run resumes there.
+    A finished plate is kept beside the output until all are done, so that an interrupted run goes on after it.
 
     Raises:
         InputError: Plates of one name, with different channels where features are kept per channel, or with
             stains that the model cannot know.
         OutputExistsError: The output was made from other plates, settings or weights.
+        UsageError: A GPU or an extra is asked for and not there.
     """
     run = Run("embed", settings)
-    device = choose_device(settings.device)
-    encoder, card = load_encoder(settings.model, device)
-    kernels = name_kernels(device, encoder.settings.state_size)
-    plates = open_plates(settings)
-    unknown_stains = _find_unknown_stains(plates, encoder, card)
-    identity = _identity(settings, plates, run)
-    if _is_done(settings, identity):
-        return _summarise(settings, [read_part(settings.out)], plates, was_done=True)
-    parts_folder = settings.out.parent / f"{settings.out.name}.parts"
-    with locked(parts_folder), explain_out_of_memory():
-        _keep_computing(parts_folder / "threads.json", kernels)
-        parts = [
-            _embed_or_reuse(plate, encoder, card, settings, parts_folder / f"{plate.name}.parquet", identity)
-            for plate in plates
-        ]
-        summary = _summarise(settings, parts, plates, was_done=False)
-        if not summary.rows:
-            reason = next(iter({**summary.failed, **summary.skipped}.values()))
-            found = f"none of the {summary.wells} wells could be embedded: {reason}"
-            raise InputError(found, hint="look at the plate with: cellvim info PLATE")
-        write_thumbnails(thumbnails_path(settings.out), parts)
-        run.counts = {
-            "wells": summary.wells,
-            "embedded": summary.embedded,
-            **{name: len(lost) for name, lost in books(parts).items()},
-        }
-        provenance = _provenance(settings, card, plates, run, identity) | {"unknown_stains": unknown_stains}
-        run.facts = {
-            **books(parts),
-            "model": provenance["model"],
-            "unknown_stains": unknown_stains,
-            "kernels": kernels,
-        }
-        run.write(settings.out.with_suffix(".run.json"))
-        write_table(settings.out, parts, provenance)
-        remove_leftovers(parts_folder)
-        for part in (*parts_folder.glob("*.parquet"), parts_folder / "threads.json"):
-            part.unlink()
-    with suppress(OSError):  # another process may have begun there since the lock was let go
-        parts_folder.rmdir()
-    return summary
-
-
-def open_plates(settings: EmbedSettings) -> list[PlateReader]:
-    """Open the plates, and refuse combinations that cannot share a table."""
-    plates = [PlateReader(path) for path in find_plates(settings.plates)]
-    names = [plate.name for plate in plates]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        found = f"{len(names)} plates, but two are named {doubled[0]}: their wells could not be told apart"
-        raise InputError(found, hint="ingest one of them again under another name with --plate")
-    first = plates[0]
-    for plate in plates[1:]:
-        keeps_channels = settings.pool == "channel" or settings.has_intensity
-        if keeps_channels and plate.channels != first.channels:
-            found = (
-                f"plate {plate.name} has channels {', '.join(plate.channels)}, "
-                f"{first.name} has {', '.join(first.channels)}: per-channel features would not line up"
-            )
-            hint = "pass --pool all without --intensity, or embed them into separate tables"
-            raise InputError(found, hint=hint)
-    return plates
+    plan = plan_run(settings)
+    run.inputs.update(plan.inputs)
+    if plan.is_done:
+        _finish(plan)
+        return _summarise(plan, was_done=True)
+    with opened_parts(plan), explain_out_of_memory():
+        workers = _plan_workers(plan)
+        _make_parts(plan, workers)
+        books = read_books(plan.parts)
+        _refuse_nothing(plan, books)
+        provenance = _provenance(plan, books)
+        _record(run, plan, workers, books)
+        join_parts(plan.parts, settings.out, provenance)
+        _write_anndata(plan)
+    return _summarise(plan, was_done=False)
 
 
 def require_complete(summary: EmbedSummary) -> None:
@@ -159,119 +99,125 @@ def require_complete(summary: EmbedSummary) -> None:
         raise SomeFailedError(found, hint=f"the other {summary.embedded} are in {summary.out}")
 
 
-def _find_unknown_stains(
-    plates: Sequence[PlateReader], encoder: ChannelEncoder, card: ModelCard
-) -> list[str]:
-    """Stains of the plates that the model has no row for; a warning names them.
-
-    Raises:
-        InputError: The model cannot be shown such stains.
-    """
-    for plate in plates:
-        encoder.arrange(plate.channels)
-    unknown = list(dict.fromkeys(name for plate in plates for name in encoder.unmatched(plate.channels)))
-    if unknown:
-        knows = f"the model knows {', '.join(card.channels)}"
-        if not card.is_unknown_trained:
-            found = f"{knows}, and never learned what any other stain is like: {', '.join(unknown)}"
-            raise InputError(found, hint="if only the names differ, ingest again with --channels")
-        logger.warning("%s; all others go by one name, `unknown`: %s", knows, ", ".join(unknown))
-    return unknown
+def _finish(plan: Plan) -> None:
+    """Do what a run that was killed after it had written the table left to do."""
+    _write_anndata(plan)
+    if plan.folder.exists():
+        # Held by another process, it is about to be removed.
+        with suppress(LockedError), opened_parts(plan):
+            logger.info("%s is done; removing the parts it was put together from", plan.settings.out)
 
 
-def _identity(settings: EmbedSettings, plates: Sequence[PlateReader], run: Run) -> str:
-    run.record_input(settings.model.name, weights_sha256(settings.model))
-    for plate in plates:
-        run.record_input(plate.place.name, plate.fingerprint)
-    relevant = settings.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
-    return sha256_of_json({"settings": relevant, "inputs": run.inputs})
-
-
-def _is_done(settings: EmbedSettings, identity: str) -> bool:
-    """Whether the very same table is there already.
-
-    Raises:
-        UsageError: The output is not named as a Parquet table.
-        OutputExistsError: Something else is there.
-    """
-    out = settings.out
-    if out.suffix != ".parquet":
-        found = f"--out {out} does not end in .parquet, the only format embed writes"
-        raise UsageError(found, hint="read it with pandas or polars, and write any other format from there")
-    if out.is_dir():
-        raise OutputExistsError(
-            out, why="is a folder", hint="--out names the table, such as embeddings.parquet"
-        )
-    if not out.exists() or settings.overwrite:
-        return False
-    if identity_of_table(out) == identity and thumbnails_path(out).exists():
-        return True
-    raise OutputExistsError(out, why="was made from other plates, settings or weights")
-
-
-def _keep_computing(record: Path, kernels: str) -> None:
-    """Use as many threads as before an interruption, and say if the kernels are others."""
+def _plan_workers(plan: Plan) -> list[Worker]:
+    """Workers with as many threads as before an interruption; a warning if the kernels are others."""
+    workers = plan_workers(plan.settings, plan.device, len(plan.plates))
+    record = plan.folder / "threads.json"
     before = read_json(record) if record.is_file() else {}
-    if before.get("kernels", kernels) != kernels:
+    if before.get("kernels", plan.kernels) != plan.kernels:
         was = before["kernels"]
         logger.warning(
-            "plates embedded before were computed with %s kernels, now %s: last bits differ", was, kernels
+            "plates embedded before were computed with %s kernels, now %s: last bits differ",
+            was,
+            plan.kernels,
         )
-    write_json(record, {"threads": compute_with(before.get("threads")), "kernels": kernels})
+    threads = before.get("threads", workers[0].threads)
+    write_json(record, {"threads": threads, "kernels": plan.kernels})
+    return [replace(worker, threads=threads) for worker in workers]
 
 
-def _embed_or_reuse(
-    plate: PlateReader,
-    encoder: ChannelEncoder,
-    card: ModelCard,
-    settings: EmbedSettings,
-    part: Path,
-    identity: str,
-) -> EmbeddedPlate:
-    if part.exists() and identity_of_table(part) == identity:
-        logger.info("plate %s is embedded already", plate.name)
-        return read_part(part)
-    with progress_bar(f"embed {plate.name}", total=len(plate.fields)) as advance:
-        embedded = embed_plate(
-            plate, encoder, settings, tile_px=settings.tile_px or card.crop_px, advance=advance
-        )
-    write_part(part, embedded, identity)
-    logger.info(
-        "plate %s: %d wells embedded, %d failed", plate.name, embedded.well_count, len(embedded.failed)
-    )
-    return embedded
+def _make_parts(plan: Plan, workers: list[Worker]) -> None:
+    missing = []
+    for part in plan.parts:
+        if part.is_done:
+            logger.info("plate %s is embedded already", part.plate.name)
+        else:
+            missing.append(part)
+    label = f"embed {missing[0].plate.name}" if len(missing) == 1 else f"embed {len(missing)} plates"
+    with progress_bar(label, total=sum(part.plate.fields for part in missing)) as advance:
+        if min(len(workers), len(missing)) > 1:
+            embed_in_processes(missing, workers[: len(missing)], plan.recipe, advance=advance)
+            return
+        compute_with(workers[0].threads)
+        encoder = plan.encoder.to(plan.device)
+        for part in missing:
+            make_part(part, encoder, plan.recipe, advance=advance)
 
 
-def _provenance(
-    settings: EmbedSettings, card: ModelCard, plates: Sequence[PlateReader], run: Run, identity: str
-) -> dict[str, Any]:
-    """What a table says about itself; a reader can tell whether two tables may be mixed."""
+def _refuse_nothing(plan: Plan, books: Books) -> None:
+    if not books.embedded:
+        reason = next(iter({**books.lost["failed"], **books.lost["skipped"]}.values()))
+        wells = sum(plate.wells for plate in plan.plates)
+        found = f"none of the {wells} wells could be embedded: {reason}"
+        raise InputError(found, hint="look at the plate with: cellvim info PLATE")
+
+
+def _provenance(plan: Plan, books: Books) -> dict[str, Any]:
+    """What a table says about itself; a reader can tell whether two tables may be mixed.
+
+    Nothing in it changes from one run to the next: times and machines are in run.json.
+    """
+    settings = plan.settings
     return {
-        "identity": identity,
-        "model": card.model_dump(mode="json"),
-        "model_sha256": run.inputs[settings.model.name],
+        "identity": plan.identity,
+        "cellvim": __version__,
+        "model": plan.card.model_dump(mode="json"),
+        "model_sha256": plan.model_sha256,
         "normalization": "clip to the plate's 0.1 and 99.9 percentiles, standardise per field and channel",
-        "plates": {plate.name: plate.fingerprint for plate in plates},
-        "channels": list(plates[0].channels),
+        "precision": PRECISION,
+        "kernels": list(books.kernels),
+        "plates": {plate.name: plate.fingerprint for plate in plan.plates},
+        "channels": list(plan.plates[0].channels),
         "level": settings.level,
         "pool": settings.pool,
         "layers": list(settings.layers),
-        "tile_px": settings.tile_px or card.crop_px,
+        "tile_px": plan.tile_px,
         "has_intensity": settings.has_intensity,
+        "settings": plan.relevant_settings,
+        "unknown_stains": plan.unknown_stains,
+        **books.lost,
     }
 
 
-def _summarise(
-    settings: EmbedSettings, parts: Sequence[EmbeddedPlate], plates: Sequence[PlateReader], *, was_done: bool
-) -> EmbedSummary:
-    table = pl.concat([part.table for part in parts], how="diagonal_relaxed")
-    wells = sum(len({*plate.wells, *plate.skipped}) for plate in plates)
+def _record(run: Run, plan: Plan, workers: list[Worker], books: Books) -> None:
+    """Write NAME.run.json: counts, and how long the encoder waited for pixels."""
+    run.counts = {
+        "wells": sum(plate.wells for plate in plan.plates),
+        "embedded": books.embedded,
+        **{name: len(lost) for name, lost in books.lost.items()},
+    }
+    run.facts = {
+        **books.lost,
+        "model": plan.card.model_dump(mode="json"),
+        "unknown_stains": plan.unknown_stains,
+        "kernels": list(books.kernels),
+        "workers": [asdict(worker) for worker in workers],
+        "seconds_per_plate": books.seconds / len(plan.plates),
+        "waiting_share": books.waiting_s / books.seconds,
+    }
+    run.write(plan.settings.out.with_suffix(".run.json"))
+
+
+def _write_anndata(plan: Plan) -> None:
+    out = plan.settings.out
+    path = anndata_path(out)
+    if not plan.settings.anndata:
+        warn_of_stale(path, plan.identity)
+    elif not is_written(path, plan.identity, overwrite=plan.settings.overwrite):
+        write_anndata(path, out)
+
+
+def _summarise(plan: Plan, *, was_done: bool) -> EmbedSummary:
+    """Say what is in the table, without reading its features."""
+    out = plan.settings.out
+    with pq.ParquetFile(out) as file:
+        rows, names = file.metadata.num_rows, file.schema_arrow.names
+    wells = pl.scan_parquet(out, glob=False).select(PLATE, WELL).unique().collect()
     return EmbedSummary(
-        out=settings.out,
-        rows=table.height,
-        features=sum(not name.startswith("Metadata_") for name in table.columns),
-        wells=wells,
-        embedded=table.select("Metadata_Plate", "Metadata_Well").n_unique(),
-        **books(parts),
+        out=out,
+        rows=rows,
+        features=sum(not name.startswith(METADATA_PREFIX) for name in names),
+        wells=sum(plate.wells for plate in plan.plates),
+        embedded=wells.height,
+        **lost_in([read_metadata(out)]),
         was_done=was_done,
     )

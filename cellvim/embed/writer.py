@@ -1,7 +1,7 @@
 """Tables on disk: Parquet with zstd, written whole or not at all, the same bytes for the same content."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +10,89 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cellvim.atomic import write_atomically
-from cellvim.embed.plate import EmbeddedPlate
-from cellvim.profiles import PROVENANCE_KEY, thumbnails_path
+from cellvim.profiles import PROVENANCE_KEY
+from cellvim.profiles.schema import METADATA_PREFIX
+
+MOST_ROWS = 16_384
+"""Rows of a group: what is in memory at once while tables are put together. A plate of wells or fields is one group."""
 
 
-def write_table(path: Path, parts: Sequence[EmbeddedPlate], provenance: dict[str, Any]) -> None:
-    """Write all plates' rows as one table that says how it was made."""
-    table = pl.concat([part.table for part in parts], how="diagonal_relaxed")
-    _write_parquet(path, table, {**provenance, **books(parts)})
+def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, Any]) -> None:
+    """Write a table that says what it is, as JSON under the key `cellvim`."""
+    _write(path, table.schema, iter((table,)), metadata)
 
 
-def books(parts: Sequence[EmbeddedPlate]) -> dict[str, dict[str, str]]:
-    """What is not in the table, and why."""
-    return {
-        name: {where: why for part in parts for where, why in getattr(part, name).items()}
-        for name in ("failed", "skipped", "left_out")
-    }
+def join_tables(path: Path, parts: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+    """Write the rows of several tables as one, group of rows by group of rows, in the order of the parts.
 
+    It has every column that some part has: metadata first, then features; null where a part does not know.
 
-def write_thumbnails(path: Path, parts: Sequence[EmbeddedPlate]) -> None:
-    _write_parquet(path, pl.concat([part.thumbnails for part in parts]), {})
-
-
-def write_part(path: Path, embedded: EmbeddedPlate, identity: str) -> None:
-    """Keep a finished plate; the thumbnails first, as the part's presence says that it is complete."""
-    _write_parquet(thumbnails_path(path), embedded.thumbnails, {})
-    _write_parquet(path, embedded.table, {"identity": identity, **books([embedded])})
-
-
-def read_part(path: Path) -> EmbeddedPlate:
-    """Read a part, or a finished table, back."""
-    stored = read_metadata(path)
-    return EmbeddedPlate(
-        pl.read_parquet(path),
-        pl.read_parquet(thumbnails_path(path)),
-        failed=stored.get("failed", {}),
-        skipped=stored.get("skipped", {}),
-        left_out=stored.get("left_out", {}),
-    )
+    Args:
+        path: Table to write.
+        parts: Tables to read; those without rows add nothing.
+        metadata: What the table says about itself.
+    """
+    filled = [part for part in parts if pq.read_metadata(part).num_rows] or list(parts[:1])
+    schema = _common_schema(filled)
+    blocks = (_fitted(block, schema) for part in filled for block in _blocks(part))
+    _write(path, schema, blocks, metadata)
 
 
 def identity_of_table(path: Path) -> str | None:
     """Hash of what a table was made from; None for a file that is not ours."""
     try:
         return read_metadata(path).get("identity")
-    except (pa.ArrowInvalid, ValueError):
+    except (pa.ArrowException, ValueError):
         return None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
+    """What a table says about itself; empty if it says nothing.
+
+    Raises:
+        ArrowInvalid: The file is not a Parquet table.
+    """
     stored = (pq.read_schema(path).metadata or {}).get(PROVENANCE_KEY, b"{}")
     return dict(json.loads(stored))
 
 
-def _write_parquet(path: Path, table: pl.DataFrame, metadata: dict[str, Any]) -> None:
-    arrow = table.to_arrow()
+def _common_schema(parts: Sequence[Path]) -> pl.Schema:
+    empty = [pl.DataFrame(schema=pl.read_parquet_schema(part)) for part in parts]
+    joined = pl.concat(empty, how="diagonal_relaxed").schema
+    # Sorting is stable: within metadata, and within features, the order of the parts stays.
+    ordered = sorted(joined, key=lambda name: not name.startswith(METADATA_PREFIX))
+    return pl.Schema({name: joined[name] for name in ordered})
+
+
+def _blocks(part: Path) -> Iterator[pl.DataFrame]:
+    with pq.ParquetFile(part) as file:
+        for group in range(file.num_row_groups):
+            block = pl.from_arrow(file.read_row_group(group))
+            assert isinstance(block, pl.DataFrame)  # noqa: S101 - of a table, not of an array
+            yield block
+
+
+def _fitted(block: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    columns = [
+        (pl.col(name) if name in block.columns else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in schema.items()
+    ]
+    return block.select(columns)
+
+
+def _write(
+    path: Path, schema: pl.Schema, blocks: Iterator[pl.DataFrame], metadata: Mapping[str, Any]
+) -> None:
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()
-    arrow = arrow.replace_schema_metadata({PROVENANCE_KEY: text})
-    write_atomically(path, lambda temporary: pq.write_table(arrow, temporary, compression="zstd"))
+    arrow = pl.DataFrame(schema=schema).to_arrow().schema.with_metadata({PROVENANCE_KEY: text})
+    # Features hardly ever repeat a value, and nobody filters by one: no dictionaries, no smallest and largest.
+    described = [name for name in schema if name.startswith(METADATA_PREFIX)]
+
+    def fill(temporary: Path) -> None:
+        with pq.ParquetWriter(
+            temporary, arrow, compression="zstd", use_dictionary=described, write_statistics=described
+        ) as writer:
+            for block in blocks:
+                writer.write_table(block.to_arrow().cast(arrow), row_group_size=MOST_ROWS)
+
+    write_atomically(path, fill)

@@ -206,13 +206,13 @@ def test_killed_run_resumes_at_the_next_plate(make_plate: Any, model: Path, tmp_
     script = f"""
 import os, sys
 from cellvim.config import EmbedSettings
-from cellvim.embed import embed_plates, run
-embed_plate = run.embed_plate
+from cellvim.embed import embed_plates, parts
+embed_plate = parts.embed_plate
 def embed_and_die(plate, *args, **kwargs):
     if plate.name == "P2":
         os.kill(os.getpid(), {int(signal.SIGKILL)})
     return embed_plate(plate, *args, **kwargs)
-run.embed_plate = embed_and_die
+parts.embed_plate = embed_and_die
 embed_plates(EmbedSettings.model_validate_json(sys.argv[1]))
 """
     killed = subprocess.run([sys.executable, "-c", script, broken.model_dump_json()], check=False)
