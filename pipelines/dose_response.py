@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.stats import rankdata, spearmanr
 
-from cellvim.evaluate.retrieval import average_precision, unit_rows
+from cellvim.evaluate.precision import average_precision
+from cellvim.evaluate.retrieval import unit_rows
 from cellvim.statistics import Estimate
 
 Fit = Callable[[Bool[ndarray, " well"]], Float[ndarray, "well feature"]]

@@ -1,42 +1,51 @@
-"""Perturbation retrieval: do the replicates of a perturbation find each other among other wells?"""
+"""Retrieval by cosine: does a well find those that belong with it, among those that do not?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from numpy import ndarray
 
-RetrievalTask = Literal["activity", "distinctiveness", "replicate_retrieval"]
+from cellvim.evaluate.precision import TIE_WIDTH, expected_average_precision, mean_precision, runs
 
-# Closer than this, two similarities are one: what rounding may part is a tie, and ties count as the worst order.
-TIE_WIDTH = 1e-12
 BLOCK_ENTRIES = 2**22
+"""Similarities held at once, whatever the number of wells: 32 MiB."""
 
 
 @dataclass(frozen=True)
-class WellLabels:
-    """What retrieval needs to know of each well, as integer codes.
+class Question:
+    """Whom should a unit find, and among whom? Units are wells, or perturbations with a profile of their own.
+
+    A unit asks once for each group that it is a member of: its perturbation, or each of its labels. Positives are
+    the other members that are not of its kin and differ from it in all of `apart`. Negatives are the candidates
+    of its arena outside all of its groups and its kin. All others are neither.
 
     Args:
-        plate: Code of the plate.
-        perturbation: Code of the perturbation; -1 where a well takes no part (empty, or not in the plate map).
-        is_control: Negative controls: never queries, never positives.
+        member: Unit of each membership, in any order, each pair of unit and group once.
+        group: Group of each membership.
+        kin: Code of each unit; a unit is of its own kin.
+        apart: More codes, one row each, that differ between a unit and its positives, such as the plate.
+        is_candidate: Units that can be negatives.
+        arena: Code of each unit, where its negatives lie, such as the plate.
     """
 
-    plate: Int[ndarray, " wells"]
-    perturbation: Int[ndarray, " wells"]
-    is_control: Bool[ndarray, " wells"]
+    member: Int[ndarray, " memberships"]
+    group: Int[ndarray, " memberships"]
+    kin: Int[ndarray, " units"]
+    apart: Int[ndarray, "codes units"]
+    is_candidate: Bool[ndarray, " units"]
+    arena: Int[ndarray, " units"]
 
-    @property
-    def takes_part(self) -> Bool[ndarray, " wells"]:
-        return np.asarray(self.perturbation >= 0)
-
-    @property
-    def is_treated(self) -> Bool[ndarray, " wells"]:
-        return np.asarray(self.takes_part & ~self.is_control)
+    def is_positive(
+        self, queries: Int[ndarray, " queries"], members: Int[ndarray, " members"]
+    ) -> Bool[ndarray, "queries members"]:
+        """Which members of a query's group are its positives."""
+        differs = self.kin[queries, None] != self.kin[members]
+        for codes in self.apart:
+            differs &= codes[queries, None] != codes[members]
+        return np.asarray(differs)
 
 
 @dataclass(frozen=True)
@@ -45,35 +54,42 @@ class Space:
 
     A control that took part in a fit sits closer to the middle than it would otherwise, and loses to every
     perturbation, active or not. So where the fit is flexible, each control is judged in a space that was
-    fitted without it: several spaces, each with the wells it may judge.
+    fitted without it: several spaces, each with the units it may judge.
 
     Args:
-        features: One row per well. A row of zeros is equally far from everything.
-        judged: Wells that count as negatives here; a positive's rank is counted over all spaces.
+        features: One row per unit. A row of zeros is equally far from everything.
+        judged: Units that count as negatives here; a positive's rank is counted over all spaces.
     """
 
-    features: Float[ndarray, "wells features"]
-    judged: Bool[ndarray, " wells"]
+    features: Float[ndarray, "units features"]
+    judged: Bool[ndarray, " units"]
 
     @classmethod
-    def whole(cls, features: Float[ndarray, "wells features"]) -> "Space":
-        """One space for all wells."""
+    def whole(cls, features: Float[ndarray, "units features"]) -> "Space":
+        """One space for all units."""
         return cls(features, np.ones(len(features), bool))
+
+    @cached_property
+    def rows(self) -> Float64[ndarray, "units features"]:
+        """Features in double precision, each row of length 1."""
+        return unit_rows(self.features.astype(np.float64))
 
 
 @dataclass(frozen=True)
 class QueryScores:
-    """Average precision of each query that has both a positive and a negative candidate.
+    """Average precision of each query that has both a positive and a negative, in the order of memberships.
 
     Args:
-        well: Row of the query, ascending.
+        unit: Who asked.
+        group: For which of its groups.
         average_precision: Value in (0, 1].
         positives: Number of positives P.
         total: Number of positives and negatives together.
         dropped: Number of queries left out, for want of a positive or a negative.
     """
 
-    well: Int[ndarray, " queries"]
+    unit: Int[ndarray, " queries"]
+    group: Int[ndarray, " queries"]
     average_precision: Float64[ndarray, " queries"]
     positives: Int[ndarray, " queries"]
     total: Int[ndarray, " queries"]
@@ -86,177 +102,169 @@ class QueryScores:
         return np.asarray((self.average_precision - chance) / (1 - chance))
 
 
-def score_queries(spaces: Sequence[Space], labels: WellLabels, task: RetrievalTask) -> QueryScores:
-    """Rank all candidates of every query by cosine similarity and take the average precision.
+def score_queries(spaces: Iterable[Space], question: Question) -> QueryScores:
+    """Rank positives and negatives of every query by cosine similarity and take the average precision.
 
-    ``activity``: same perturbation, against the negative controls of the same plate.
-    ``distinctiveness``: same perturbation, against other perturbations of the same plate (controls left out).
-    ``replicate_retrieval``: same perturbation on another plate, against every well of another perturbation,
-    controls included. The query itself is never a candidate.
-
-    Memory: one block of similarities at a time, whatever the number of wells.
+    Memory: a block of similarities and a block of positives at a time, and one space, if they come one by one.
 
     Args:
-        spaces: Where similarities are measured; usually one. See `Space` for why there may be several.
-        labels: What was done to each well, and where.
-        task: Which wells are positives, which negatives.
+        spaces: Where similarities are measured, usually one; iterated once per block of positives.
+        question: Who asks, whom they should find, and among whom.
     """
-    units = [Space(unit_rows(space.features.astype(np.float64)), space.judged) for space in spaces]
-    queries = np.flatnonzero(labels.is_treated)
-    values = np.full(queries.size, np.nan)
-    positives, negatives = np.zeros(queries.size, np.int64), np.zeros(queries.size, np.int64)
-    for at in blocks(labels.plate[queries], width=labels.plate.size):
-        pairs = positive_pairs(labels, queries[at], task)
-        columns, is_negative = negative_wells(labels, queries[at], task)
-        above = np.zeros(pairs.partner.size, np.int64)
-        for space in units:
-            is_judged = is_negative & space.judged[columns]
-            if is_judged.any():
-                above += count_above(space.features, queries[at], pairs, columns, is_judged)
-        positives[at] = np.bincount(pairs.query, minlength=at.size)
-        negatives[at] = is_negative.sum(axis=1)
-        values[at] = mean_precision(pairs.query, above, positives[at])
+    memberships = Memberships(question)
+    values = np.empty(question.member.size)
+    positives = np.empty(question.member.size, np.int64)
+    negatives = np.empty(question.member.size, np.int64)
+    for start, stop in memberships.portions():
+        portion = Portion(memberships, start, stop)
+        for space in spaces:
+            portion.rank(space)
+        at = memberships.order[start:stop]
+        values[at] = mean_precision(portion.above, portion.positives)
+        positives[at], negatives[at] = portion.positives, portion.negatives
     is_scored = (positives > 0) & (negatives > 0)
     return QueryScores(
-        well=queries[is_scored],
+        unit=question.member[is_scored],
+        group=question.group[is_scored],
         average_precision=values[is_scored],
         positives=positives[is_scored],
         total=(positives + negatives)[is_scored],
-        dropped=int(queries.size - is_scored.sum()),
+        dropped=int(is_scored.size - is_scored.sum()),
     )
 
 
-def unit_rows(features: Float[ndarray, "wells features"]) -> Float[ndarray, "wells features"]:
+class Memberships:
+    """The memberships of a question group after group, and indices from units to what is not their negative."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.order = np.lexsort((question.member, question.group))
+        self.unit, group = question.member[self.order], question.group[self.order]
+        self.first = np.searchsorted(group, group)
+        """Where the group of each membership begins; its `size` members follow each other."""
+        self.size = np.searchsorted(group, group, side="right") - self.first
+        self._by_unit = np.argsort(self.unit, kind="stable")
+        self._by_kin = np.argsort(question.kin, kind="stable")
+
+    def portions(self) -> Iterator[tuple[int, int]]:
+        """Cut memberships into runs of about `BLOCK_ENTRIES` pairs of a query and a member of its group."""
+        before = np.cumsum(self.size) - self.size
+        borders = np.flatnonzero(np.diff(before // BLOCK_ENTRIES)) + 1
+        starts = [0, *borders.tolist()]
+        yield from zip(starts, [*starts[1:], before.size], strict=True)
+
+    def related(
+        self, units: Int[ndarray, " asking"]
+    ) -> tuple[Int[ndarray, " pairs"], Int[ndarray, " pairs"]]:
+        """Pairs of a place in `units` and a unit of the same kin or of a common group; some come twice."""
+        kin, sorted_kin = self.question.kin[units], self.question.kin[self._by_kin]
+        kin_start = np.searchsorted(sorted_kin, kin)
+        kin_count = np.searchsorted(sorted_kin, kin, side="right") - kin_start
+        start = np.searchsorted(self.unit, units, sorter=self._by_unit)
+        count = np.searchsorted(self.unit, units, side="right", sorter=self._by_unit) - start
+        own = self._by_unit[runs(start, count)]
+        asking = np.repeat(np.arange(units.size), count)
+        return (
+            np.concatenate([np.repeat(np.arange(units.size), kin_count), np.repeat(asking, self.size[own])]),
+            np.concatenate(
+                [self._by_kin[runs(kin_start, kin_count)], self.unit[runs(self.first[own], self.size[own])]]
+            ),
+        )
+
+
+class Portion:
+    """A run of memberships while their positives are ranked.
+
+    Attributes:
+        positives: Number of positives of each membership.
+        negatives: Number of negatives met so far.
+        above: For each positive, membership after membership, the negatives at least as similar to the query.
+    """
+
+    def __init__(self, memberships: Memberships, start: int, stop: int) -> None:
+        self.memberships = memberships
+        self.unit = memberships.unit[start:stop]
+        self._groups = list(self._pairs(start, stop))
+        self.positives = np.concatenate([is_positive.sum(axis=1) for _, _, is_positive in self._groups])
+        self.negatives = np.zeros(self.unit.size, np.int64)
+        self.above = np.zeros(int(self.positives.sum()), np.int64)
+
+    def _pairs(
+        self, start: int, stop: int
+    ) -> Iterator[
+        tuple[Int[ndarray, " queries"], Int[ndarray, " members"], Bool[ndarray, "queries members"]]
+    ]:
+        """Queries and members of each group, and which of the members are positives."""
+        groups, begins = np.unique(self.memberships.first[start:stop], return_index=True)
+        ends = [*begins[1:].tolist(), self.unit.size]
+        for first, begin, end in zip(groups.tolist(), begins.tolist(), ends, strict=True):
+            queries = self.unit[begin:end]
+            members = self.memberships.unit[first : first + self.memberships.size[start + begin]]
+            yield queries, members, self.memberships.question.is_positive(queries, members)
+
+    def rank(self, space: Space) -> None:
+        """Count the negatives that a space judges, and those of them that rank before each positive."""
+        question, rows = self.memberships.question, space.rows
+        similarity = [
+            (rows[queries] @ rows[members].T)[is_positive] for queries, members, is_positive in self._groups
+        ]
+        lowest = np.concatenate(similarity) - TIE_WIDTH
+        arena = question.arena[self.unit]
+        for code in np.unique(arena):
+            pool = np.flatnonzero(question.is_candidate & space.judged & (question.arena == code))
+            if pool.size:
+                self._rank_among(pool, rows, np.flatnonzero(arena == code), lowest)
+
+    def _rank_among(
+        self,
+        pool: Int[ndarray, " pool"],
+        rows: Float64[ndarray, "units features"],
+        places: Int[ndarray, " places"],
+        lowest: Float64[ndarray, " pairs"],
+    ) -> None:
+        """Rank the positives of some memberships among the same candidates, a block of units at a time."""
+        begins = np.cumsum(self.positives) - self.positives
+        column = np.full(len(rows), -1)
+        column[pool] = np.arange(pool.size)
+        candidates = rows[pool].T
+        units, unit_of_place = np.unique(self.unit[places], return_inverse=True)
+        places = places[np.argsort(unit_of_place, kind="stable")]
+        unit_of_place = np.sort(unit_of_place)
+        height = max(1, BLOCK_ENTRIES // pool.size)
+        for start in range(0, units.size, height):
+            block = units[start : start + height]
+            similarity = rows[block] @ candidates
+            asking, related = self.memberships.related(block)
+            is_here = column[related] >= 0
+            similarity[asking[is_here], column[related[is_here]]] = -np.inf
+            similarity.sort(axis=1)
+            at = slice(*np.searchsorted(unit_of_place, [start, start + height]))
+            own, row = places[at], unit_of_place[at] - start
+            self.negatives[own] += np.isfinite(similarity).sum(axis=1)[row]
+            pairs = runs(begins[own], self.positives[own])
+            row_of_pair = np.repeat(row, self.positives[own])
+            self.above[pairs] += pool.size - smaller_in_row(similarity, row_of_pair, lowest[pairs])
+
+
+def smaller_in_row(
+    ascending: Float64[ndarray, "rows columns"],
+    row: Int[ndarray, " values"],
+    value: Float64[ndarray, " values"],
+) -> Int[ndarray, " values"]:
+    """How many entries of its row are smaller than each value: `searchsorted`, for all rows at once."""
+    low = np.zeros(value.size, np.int64)
+    high = np.full(value.size, ascending.shape[1])
+    flat, begin = ascending.ravel(), row * ascending.shape[1]
+    for _ in range(ascending.shape[1].bit_length()):
+        middle = (low + high) // 2
+        is_open = low < high
+        is_smaller = is_open & (flat[begin + np.minimum(middle, ascending.shape[1] - 1)] < value)
+        low = np.where(is_smaller, middle + 1, low)
+        high = np.where(is_open & ~is_smaller, middle, high)
+    return low
+
+
+def unit_rows(features: Float[ndarray, "units features"]) -> Float[ndarray, "units features"]:
     """Scale each row to length 1, so that a product of two rows is their cosine; zeros stay zeros."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.where(length > 0, length, 1).astype(features.dtype))
-
-
-def blocks(plate: Int[ndarray, " queries"], *, width: int) -> Iterator[Int[ndarray, " block"]]:
-    """Cut queries into blocks of one plate and at most `BLOCK_ENTRIES` similarities each."""
-    height = max(1, BLOCK_ENTRIES // width)
-    for code in np.unique(plate):
-        members = np.flatnonzero(plate == code)
-        for start in range(0, members.size, height):
-            yield members[start : start + height]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Positives of a block: `query` is a position in the block, ascending; `partner` is a well."""
-
-    query: Int[ndarray, " pairs"]
-    partner: Int[ndarray, " pairs"]
-
-
-def positive_pairs(labels: WellLabels, queries: Int[ndarray, " queries"], task: RetrievalTask) -> Pairs:
-    """Pair each query with every other treated well of its perturbation that the task allows."""
-    treated = np.flatnonzero(labels.is_treated)
-    treated = treated[np.argsort(labels.perturbation[treated], kind="stable")]
-    codes, wanted = labels.perturbation[treated], labels.perturbation[queries]
-    starts = np.searchsorted(codes, wanted)
-    counts = np.searchsorted(codes, wanted, side="right") - starts
-    query = np.repeat(np.arange(queries.size), counts)
-    nth = np.arange(query.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    partner = treated[np.repeat(starts, counts) + nth]
-    is_allowed = partner != queries[query]
-    if task == "replicate_retrieval":
-        is_allowed &= labels.plate[partner] != labels.plate[queries[query]]
-    return Pairs(query[is_allowed], partner[is_allowed])
-
-
-def negative_wells(
-    labels: WellLabels, queries: Int[ndarray, " queries"], task: RetrievalTask
-) -> tuple[Int[ndarray, " columns"], Bool[ndarray, "queries columns"]]:
-    """Wells that are negatives of some query of a plate's block, and of which."""
-    is_same_plate = labels.plate == labels.plate[queries[0]]
-    takes_part = {
-        "activity": labels.is_control & is_same_plate,
-        "distinctiveness": labels.is_treated & is_same_plate,
-        "replicate_retrieval": labels.is_treated | labels.is_control,
-    }
-    columns = np.flatnonzero(takes_part[task])
-    is_other = labels.perturbation[queries, None] != labels.perturbation[columns]
-    return columns, is_other | labels.is_control[columns]
-
-
-def count_above(
-    unit: Float[ndarray, "wells features"],
-    queries: Int[ndarray, " queries"],
-    pairs: Pairs,
-    columns: Int[ndarray, " columns"],
-    is_negative: Bool[ndarray, "queries columns"],
-) -> Int[ndarray, " pairs"]:
-    """Count, for each positive, the negatives at least as similar to the query."""
-    found = pair_similarity(unit, queries[pairs.query], pairs.partner) - TIE_WIDTH
-    similarity = unit[queries] @ unit[columns].T
-    similarity[~is_negative] = -np.inf
-    similarity.sort(axis=1)
-    above = np.empty(found.size, np.int64)
-    borders = np.searchsorted(pairs.query, np.arange(queries.size + 1))
-    for row, (start, stop) in enumerate(pairwise(borders)):
-        above[start:stop] = columns.size - np.searchsorted(similarity[row], found[start:stop])
-    return above
-
-
-def pair_similarity(
-    unit: Float[ndarray, "wells features"], left: Int[ndarray, " pairs"], right: Int[ndarray, " pairs"]
-) -> Float[ndarray, " pairs"]:
-    """Cosine of each pair, a bounded number of pairs at a time."""
-    found = np.empty(left.size, unit.dtype)
-    step = max(1, BLOCK_ENTRIES // unit.shape[1])
-    for start in range(0, left.size, step):
-        at = slice(start, start + step)
-        found[at] = np.einsum("pf,pf->p", unit[left[at]], unit[right[at]])
-    return found
-
-
-def mean_precision(
-    query: Int[ndarray, " pairs"], above: Int[ndarray, " pairs"], positives: Int[ndarray, " queries"]
-) -> Float64[ndarray, " queries"]:
-    """Average over a query's positives of k / rank, the k-th positive ranking after k - 1 others; NaN if none."""
-    ordered = above[np.lexsort((above, query))]
-    nth = np.arange(query.size) - np.repeat(np.cumsum(positives) - positives, positives) + 1
-    sums = np.bincount(query, weights=nth / (nth + ordered), minlength=positives.size)
-    return np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
-
-
-def average_precision(similarity: Float[ndarray, " wells"], relevant: Bool[ndarray, " wells"]) -> float:
-    """Mean precision at the rank of each relevant candidate, most similar first: what `score_queries` is judged by.
-
-    Ties count as the worst order (relevant last), so a collapsed embedding cannot score well by luck.
-
-    Args:
-        similarity: Cosine similarity of every candidate well to the query well, in [-1, 1].
-        relevant: True where the candidate shares the query's perturbation.
-
-    Returns:
-        Value in (0, 1]; 1 when every relevant candidate outranks every other.
-
-    Raises:
-        ValueError: No candidate is relevant, so the score is undefined.
-
-    Source:
-        Kalinin et al. 2025, "A versatile information retrieval framework" (copairs).
-    """
-    if not relevant.any():
-        msg = "average precision is undefined without a relevant candidate"
-        raise ValueError(msg)
-    others = np.sort(similarity[~relevant])
-    above = others.size - np.searchsorted(others, similarity[relevant] - TIE_WIDTH)
-    query = np.zeros(above.size, np.int64)
-    return float(mean_precision(query, above, np.array([above.size]))[0])
-
-
-def expected_average_precision(
-    positives: Int[ndarray, " queries"], total: Int[ndarray, " queries"]
-) -> Float64[ndarray, " queries"]:
-    """Average precision that a random order has on average, for M positives among L candidates.
-
-    Source:
-        Bestgen 2015, "Exact expected average precision of the random baseline"; the form used by copairs.
-    """
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, total.max(initial=1) + 1))])
-    sum_of_inverses = harmonic[total]
-    share = (positives - 1) / np.maximum(total - 1, 1)
-    return np.asarray((share * (total - sum_of_inverses) + sum_of_inverses) / total)

@@ -1,21 +1,21 @@
 """Retrieval tasks on one table: from profiles to a table per perturbation, a table per well and the headline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int
+from numpy import ndarray
 
 from cellvim.config import EvaluateSettings, Normalization
 from cellvim.errors import InputError
+from cellvim.evaluate.precision import expected_average_precision
+from cellvim.evaluate.questions import RetrievalTask, replicates
 from cellvim.evaluate.results import TaskResult
-from cellvim.evaluate.retrieval import (
-    QueryScores,
-    RetrievalTask,
-    Space,
-    expected_average_precision,
-    score_queries,
-)
+from cellvim.evaluate.retrieval import QueryScores, Space, score_queries
 from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.significance import NullDistributions, benjamini_hochberg
 from cellvim.profiles import Profiles, control_folds, normalize
@@ -67,12 +67,22 @@ def run_retrieval(screen: Screen, task: RetrievalTask) -> TaskResult:
         hint = "mark them with --control COLUMN=VALUE or a --platemap, or leave activity out of --tasks"
         raise InputError(found, hint=hint)
     spaces = judging_spaces(raw, screen.normalized, task, settings.normalize)
-    scores = score_queries(spaces, screen.wells, task)
+    position = codes_of(raw.metadata[WELL]) if settings.different_position else None
+    scores = score_queries(spaces, replicates(screen.wells, task, position=position))
     wells = wells_table(raw, scores)
     nulls = NullDistributions(null_size=settings.null_size, seed=settings.seed)
     perturbations = perturbations_table(wells, nulls)
-    metrics = headline(task, perturbations, scores, settings) | {"control_folds": max(1, len(spaces))}
-    return TaskResult(task, metrics, {"": perturbations, "wells": wells})
+    counts = {
+        "perturbations": perturbations.height,
+        "queries": scores.unit.size,
+        "queries_without_candidates": scores.dropped,
+        "control_folds": len(spaces),
+    }
+    if perturbations.is_empty():
+        return TaskResult(task, counts | {"reason": REASONS[task]}, {"": perturbations, "wells": wells})
+    return TaskResult(
+        task, counts | headline(task, perturbations, scores, settings), {"": perturbations, "wells": wells}
+    )
 
 
 def judging_spaces(
@@ -88,58 +98,89 @@ def judging_spaces(
     """
     if task != "activity" or method == "none":
         return [Space.whole(normalized.features)]
-    fold = control_folds(raw, CONTROL_FOLDS)
-    return [
-        Space(normalize(raw, method, fitted_on=(fold >= 0) & (fold != held_out)).features, fold == held_out)
-        for held_out in np.unique(fold[fold >= 0])
-    ]
+    return UnseenControls(raw, method)
+
+
+@dataclass(frozen=True, eq=False)
+class UnseenControls(Sequence[Space]):
+    """One space per fold of controls, fitted to the other folds; made whenever it is asked for, and not kept."""
+
+    raw: Profiles
+    method: Normalization
+
+    @cached_property
+    def fold(self) -> Int[ndarray, " wells"]:
+        return control_folds(self.raw, CONTROL_FOLDS)
+
+    def __len__(self) -> int:
+        return int(self.fold.max()) + 1
+
+    def __getitem__(self, held_out: Any) -> Any:
+        if held_out not in range(len(self)):
+            raise IndexError(held_out)
+        seen = (self.fold >= 0) & (self.fold != held_out)
+        return Space(normalize(self.raw, self.method, fitted_on=seen).features, self.fold == held_out)
+
+
+def codes_of(names: pl.Series) -> Int[ndarray, " wells"]:
+    """Number the different names from 0, in their order."""
+    return np.asarray(names.rank("dense").to_numpy(), np.int64) - 1
 
 
 def wells_table(profiles: Profiles, scores: QueryScores) -> pl.DataFrame:
-    return (
-        profiles.metadata[scores.well]
-        .select(PLATE, WELL, PERTURBATION)
-        .with_columns(
-            pl.Series("ap", scores.average_precision, pl.Float64),
-            pl.Series("normalized_ap", scores.normalized, pl.Float64),
-            pl.Series("positives", scores.positives, pl.Int64),
-            pl.Series("total", scores.total, pl.Int64),
-        )
-    )
+    return profiles.metadata[scores.unit].select(PLATE, WELL, PERTURBATION).hstack(score_columns(scores))
+
+
+def score_columns(scores: QueryScores) -> list[pl.Series]:
+    return [
+        pl.Series("ap", scores.average_precision, pl.Float64),
+        pl.Series("normalized_ap", scores.normalized, pl.Float64),
+        pl.Series("positives", scores.positives, pl.Int64),
+        pl.Series("total", scores.total, pl.Int64),
+    ]
 
 
 def perturbations_table(wells: pl.DataFrame, nulls: NullDistributions) -> pl.DataFrame:
     """Average over the wells of each perturbation, with p and q values; sorted by name."""
-    rows = []
-    for (name,), own in sorted(wells.group_by([PERTURBATION], maintain_order=True)):
-        strength = float(own["ap"].to_numpy().mean())
-        found = nulls.test(strength, own["positives"].to_numpy(), own["total"].to_numpy())
-        normalized = float(own["normalized_ap"].to_numpy().mean())
-        rows.append(
-            (name, own.height, own[PLATE].n_unique(), strength, normalized, found.p, found.smallest_p)
-        )
-    schema = {PERTURBATION: pl.String, "replicates": pl.Int64, "plates": pl.Int64}
-    schema |= dict.fromkeys(("map", "normalized_map", "p", "smallest_p"), pl.Float64)
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    q = benjamini_hochberg(table["p"].to_numpy())
-    return table.insert_column(table.columns.index("p") + 1, pl.Series("q", q, pl.Float64))
+    counts = {"replicates": pl.len(), "plates": pl.col(PLATE).n_unique()}
+    return averaged_groups(wells, PERTURBATION, counts, nulls)
+
+
+def averaged_groups(
+    queries: pl.DataFrame, by: str, counts: Mapping[str, pl.Expr], nulls: NullDistributions
+) -> pl.DataFrame:
+    """Average over the queries of each group, with p and q values; sorted by the name of the group.
+
+    Args:
+        queries: Rows with `score_columns`.
+        by: Column of the groups.
+        counts: More columns of the result, as aggregates.
+        nulls: What a mean is compared with.
+    """
+    aggregates = [expression.cast(pl.Int64).alias(name) for name, expression in counts.items()]
+    groups = queries.group_by(by).agg(aggregates).sort(by)
+    code = codes_of(queries[by])
+    values = {name: queries[name].to_numpy() for name in ("ap", "normalized_ap", "positives", "total")}
+    found = nulls.test(code, values["ap"], values["positives"], values["total"])
+    normalized = np.bincount(code, weights=values["normalized_ap"]) / np.maximum(np.bincount(code), 1)
+    scores = {
+        "map": found.mean,
+        "normalized_map": normalized,
+        "p": found.p,
+        "q": benjamini_hochberg(found.p),
+        "smallest_p": found.smallest_p,
+    }
+    return groups.hstack([pl.Series(name, value, pl.Float64) for name, value in scores.items()])
 
 
 def headline(
-    task: str, perturbations: pl.DataFrame, scores: QueryScores, settings: EvaluateSettings
+    task: str, groups: pl.DataFrame, scores: QueryScores, settings: EvaluateSettings
 ) -> dict[str, Any]:
-    """Numbers of metrics.json: counts, means over perturbations with intervals, and what p can reach."""
-    counts = {
-        "perturbations": perturbations.height,
-        "queries": int(scores.well.size),
-        "queries_without_candidates": scores.dropped,
-    }
-    if perturbations.is_empty():
-        return counts | {"reason": REASONS[task]}
+    """Numbers of metrics.json: means over groups with intervals, and what p can reach."""
     columns = {
-        "mean_map": perturbations["map"],
-        "mean_normalized_map": perturbations["normalized_map"],
-        "fraction_significant": (perturbations["q"] < SIGNIFICANT_Q).cast(pl.Float64),
+        "mean_map": groups["map"],
+        "mean_normalized_map": groups["normalized_map"],
+        "fraction_significant": (groups["q"] < SIGNIFICANT_Q).cast(pl.Float64),
     }
     estimates = {
         name: mean_with_interval(
@@ -147,16 +188,11 @@ def headline(
         ).as_metric()
         for name, values in columns.items()
     }
-    chance = expected_average_precision(scores.positives, scores.total)
-    smallest = perturbations["smallest_p"]
-    return (
-        counts
-        | estimates
-        | {
-            "chance_map": float(chance.mean()),
-            "smallest_p": float(smallest.min()),  # type: ignore[arg-type]
-            "beyond_reach": int((smallest >= SIGNIFICANT_Q).sum()),
-            # q of the only perturbation that does anything is p times the number of perturbations.
-            "beyond_reach_alone": int((smallest * perturbations.height >= SIGNIFICANT_Q).sum()),
-        }
-    )
+    smallest = groups["smallest_p"].to_numpy()
+    return estimates | {
+        "chance_map": float(expected_average_precision(scores.positives, scores.total).mean()),
+        "smallest_p": float(smallest.min()),
+        "beyond_reach": int((smallest >= SIGNIFICANT_Q).sum()),
+        # q of the only group that does anything is p times the number of groups.
+        "beyond_reach_alone": int((smallest * groups.height >= SIGNIFICANT_Q).sum()),
+    }

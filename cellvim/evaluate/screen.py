@@ -10,7 +10,7 @@ from jaxtyping import Float64, Integer
 from numpy import ndarray
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.retrieval import WellLabels
+from cellvim.evaluate.questions import WellLabels
 from cellvim.profiles import Profiles, plate_codes, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, first_present
 from cellvim.store import name_compounds

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from cellvim.config import TaskName
+from cellvim.evaluate.consistency import consistency
 from cellvim.evaluate.results import TaskResult
 from cellvim.evaluate.retrieval_tasks import activity, distinctiveness, replicate_retrieval
 from cellvim.evaluate.screen import Screen
@@ -21,5 +22,6 @@ TASKS: Mapping[TaskName, Task] = {
     "activity": activity,
     "distinctiveness": distinctiveness,
     "replicate_retrieval": replicate_retrieval,
+    "consistency": consistency,
     "probe": probe,
 }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cellvim.evaluate.retrieval import expected_average_precision
+from cellvim.evaluate.precision import expected_average_precision
 from pipelines.model_study.plates import INERT, JUDGED_REPLICATES, STRENGTHS, SyntheticSize, list_compounds
 
 

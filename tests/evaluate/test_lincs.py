@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.retrieval import RetrievalTask, Space
+from cellvim.evaluate.questions import RetrievalTask
+from cellvim.evaluate.retrieval import Space
 from cellvim.evaluate.retrieval_tasks import judging_spaces, run_retrieval
 from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.stage import evaluate_table

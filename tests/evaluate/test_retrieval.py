@@ -9,13 +9,9 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
 from cellvim.evaluate import retrieval
-from cellvim.evaluate.retrieval import (
-    Space,
-    WellLabels,
-    average_precision,
-    expected_average_precision,
-    score_queries,
-)
+from cellvim.evaluate.precision import average_precision, expected_average_precision
+from cellvim.evaluate.questions import WellLabels, replicates
+from cellvim.evaluate.retrieval import QueryScores, Space, score_queries
 
 TASKS = ("activity", "distinctiveness", "replicate_retrieval")
 EXACT = 1e-12
@@ -34,6 +30,10 @@ def random_screen(seed: int, *, wells: int = 48, features: int = 6) -> tuple[np.
     perturbation = rng.integers(-1, 7, wells)
     labels = WellLabels(rng.integers(0, 3, wells), perturbation, perturbation == 0)
     return rng.normal(size=(wells, features)).astype(np.float32), labels
+
+
+def score(features: np.ndarray, labels: WellLabels, task: str) -> QueryScores:
+    return score_queries([Space.whole(features)], replicates(labels, task))
 
 
 def by_definition(features: np.ndarray, labels: WellLabels, task: str) -> dict[int, tuple[float, int, int]]:
@@ -86,8 +86,8 @@ def test_every_query_scores_as_the_reference_says_ties_included(seed: int) -> No
     labels = random_screen(seed)[1]
     features = np.random.default_rng(seed).integers(-1, 2, (48, 3)) * np.array([0.1, 0.7, 1.3])
     unit = retrieval.unit_rows(features)
-    scores = score_queries([Space.whole(features)], labels, "activity")
-    for query, found in zip(scores.well, scores.average_precision, strict=True):
+    scores = score(features, labels, "activity")
+    for query, found in zip(scores.unit, scores.average_precision, strict=True):
         relevant = labels.is_treated & (labels.perturbation == labels.perturbation[query])
         asked = relevant | (labels.is_control & (labels.plate == labels.plate[query]))
         asked[query] = False
@@ -110,21 +110,21 @@ def test_no_relevant_candidate_is_an_error() -> None:
 @given(seed=st.integers(0, 2**31))
 def test_every_task_is_its_definition(task: str, seed: int) -> None:
     features, labels = random_screen(seed)
-    scores = score_queries([Space.whole(features)], labels, task)
+    scores = score(features, labels, task)
     expected = by_definition(features, labels, task)
 
-    assert scores.well.tolist() == sorted(expected)
+    assert scores.unit.tolist() == sorted(expected)
     found = zip(scores.average_precision, scores.positives, scores.total, strict=True)
-    np.testing.assert_allclose(list(found), [expected[well] for well in scores.well], atol=EXACT)
+    np.testing.assert_allclose(list(found), [expected[well] for well in scores.unit], atol=EXACT)
     assert scores.dropped == int(labels.is_treated.sum()) - len(expected)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_blocks_do_not_change_the_result(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = random_screen(1)
-    whole = score_queries([Space.whole(features)], labels, task)
+    whole = score(features, labels, task)
     monkeypatch.setattr(retrieval, "BLOCK_ENTRIES", 100)
-    cut = score_queries([Space.whole(features)], labels, task)
+    cut = score(features, labels, task)
     np.testing.assert_array_equal(whole.average_precision, cut.average_precision)
 
 
@@ -135,11 +135,11 @@ def test_names_and_order_of_wells_mean_nothing(task: str, seed: int, data: st.Da
     order = np.array(data.draw(st.permutations(range(len(features)))))
     renamed = np.array([-1, *data.draw(st.permutations(range(7)))])
     other = WellLabels(labels.plate[order], renamed[labels.perturbation[order] + 1], labels.is_control[order])
-    before = score_queries([Space.whole(features)], labels, task)
-    after = score_queries([Space.whole(features[order])], other, task)
+    before = score(features, labels, task)
+    after = score(features[order], other, task)
 
-    places = {well: place for place, well in enumerate(order[after.well])}
-    matched = [after.average_precision[places[well]] for well in before.well]
+    places = {well: place for place, well in enumerate(order[after.unit])}
+    matched = [after.average_precision[places[well]] for well in before.unit]
     np.testing.assert_allclose(matched, before.average_precision, atol=EXACT)
 
 
@@ -147,8 +147,8 @@ def test_names_and_order_of_wells_mean_nothing(task: str, seed: int, data: st.Da
 def test_rotating_and_scaling_all_wells_means_nothing(seed: int) -> None:
     features, labels = random_screen(seed)
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0]
-    before = score_queries([Space.whole(features.astype(np.float64))], labels, "activity")
-    after = score_queries([Space.whole(features @ rotation * 7)], labels, "activity")
+    before = score(features.astype(np.float64), labels, "activity")
+    after = score(features @ rotation * 7, labels, "activity")
     np.testing.assert_allclose(after.average_precision, before.average_precision, atol=EXACT)
 
 
@@ -158,7 +158,7 @@ def test_a_copy_of_every_treated_well_is_found_first(seed: int) -> None:
     features, labels = random_screen(seed)
     twice = np.concatenate([np.arange(48), np.flatnonzero(labels.is_treated)])
     doubled = WellLabels(labels.plate[twice], labels.perturbation[twice], labels.is_control[twice])
-    scores = score_queries([Space.whole(features[twice])], doubled, "activity")
+    scores = score(features[twice], doubled, "activity")
     assert (scores.average_precision >= 1 / scores.positives - EXACT).all()
 
 
@@ -168,7 +168,7 @@ def test_equal_embeddings_score_at_the_bottom(task: str, value: float) -> None:
     """Also where the two products that measure positives and negatives round differently."""
     labels = random_screen(5)[1]
     features = np.full((48, 37), value, np.float32) * np.linspace(1, 2, 37, dtype=np.float32)
-    scores = score_queries([Space.whole(features)], labels, task)
+    scores = score(features, labels, task)
     worst = [
         np.mean([k / (n - p + k) for k in range(1, p + 1)])
         for p, n in zip(scores.positives, scores.total, strict=True)
@@ -182,7 +182,7 @@ def test_wells_alike_up_to_their_length_tie() -> None:
     direction = np.random.default_rng(0).normal(size=101)
     features = np.stack([direction + 1, direction, direction / 3, direction * 7])
     labels = WellLabels(np.zeros(4, int), np.array([1, 1, 0, 0]), np.array([False, False, True, True]))
-    scores = score_queries([Space.whole(features)], labels, "activity")
+    scores = score(features, labels, "activity")
     assert scores.average_precision.tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
@@ -190,8 +190,8 @@ def test_each_control_is_judged_in_its_own_space() -> None:
     """With the same features in every space, splitting the controls over spaces changes nothing."""
     features, labels = random_screen(2)
     parts = [Space(features, np.arange(48) % 3 == part) for part in range(3)]
-    whole = score_queries([Space.whole(features)], labels, "activity")
-    split = score_queries(parts, labels, "activity")
+    whole = score(features, labels, "activity")
+    split = score_queries(parts, replicates(labels, "activity"))
     np.testing.assert_allclose(split.average_precision, whole.average_precision, atol=EXACT)
 
 
@@ -220,9 +220,9 @@ def test_agrees_with_copairs_on_tie_free_tables(task: str, rules: dict[str, list
     labels = WellLabels(labels.plate[part], labels.perturbation[part], labels.is_control[part])
     table = pd.DataFrame({"plate": labels.plate, "pert": labels.perturbation, "control": labels.is_control})
     theirs = copairs_average_precision(table, features, pos_sameby=["pert"], progress_bar=False, **rules)
-    ours = score_queries([Space.whole(features)], labels, task)
+    ours = score(features, labels, task)
 
-    expected = theirs.loc[ours.well]
+    expected = theirs.loc[ours.unit]
     np.testing.assert_allclose(ours.average_precision, expected["average_precision"], atol=1e-9)
     np.testing.assert_allclose(ours.normalized, expected["normalized_average_precision"], atol=1e-9)
     np.testing.assert_array_equal(ours.positives, expected["n_pos_pairs"])

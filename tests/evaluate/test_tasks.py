@@ -8,7 +8,8 @@ import pytest
 
 from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError
-from cellvim.evaluate.retrieval import RetrievalTask, Space
+from cellvim.evaluate.questions import RetrievalTask
+from cellvim.evaluate.retrieval import Space
 from cellvim.evaluate.retrieval_tasks import run_retrieval
 from cellvim.evaluate.screen import Screen
 from cellvim.profiles import Profiles, normalize
