@@ -17,16 +17,42 @@ def embed(
     *,
     model: Annotated[Path, typer.Option(help="Run folder of pretrain, or a model.safetensors file.")],
     out: Annotated[Path, typer.Option(help="Parquet table to write.")],
-    level: Annotated[Literal["well", "field", "crop"], typer.Option(help="What a row stands for.")] = "well",
+    level: Annotated[
+        Literal["well", "field", "crop", "object"], typer.Option(help="What a row stands for.")
+    ] = "well",
     pool: Annotated[
         Literal["channel", "all"], typer.Option(help="Average tokens per channel, or over everything.")
     ] = "channel",
     layers: Annotated[
         str | None, typer.Option(help="Blocks to use, such as 3,5; the last if absent.")
     ] = None,
+    each_layer: Annotated[
+        bool,
+        typer.Option(
+            "--each-layer", help="One table per block, NAME.block02.parquet; of all if none is named."
+        ),
+    ] = False,
     tile_px: Annotated[
         int | None, typer.Option(min=1, help="Side of a tile; the training crop if absent.")
     ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a tile by which neighbours overlap at least.")
+    ] = 0.0,
+    min_content: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave out tiles of which less than this share is brighter than the plate's background, such as 0.02.",
+        ),
+    ] = 0.0,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Label images, PLATE/WELL_SITE.tif: crops around their objects replace the tiles."),
+    ] = None,
+    object_background: Annotated[
+        Literal["keep", "zero"], typer.Option(help="Show what lies around an object, or not.")
+    ] = "keep",
     intensity: Annotated[
         bool, typer.Option("--intensity", help="Append each channel's mean and deviation.")
     ] = False,
@@ -39,7 +65,9 @@ def embed(
     readers: Annotated[
         int | None, typer.Option(min=1, help="Fields each process reads ahead.  [default: cores, 2 to 8]")
     ] = None,
-    anndata: Annotated[bool, typer.Option("--anndata", help="Also write NAME.h5ad beside the table.")] = False,
+    anndata: Annotated[
+        bool, typer.Option("--anndata", help="Also write NAME.h5ad beside the table.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -50,13 +78,17 @@ def embed(
     `cellvim embed plates/ --model run --out embeddings.parquet`
 
     `cellvim embed plates/BR00116991.ome.zarr --model run --out fields.parquet --level field`
+
+    `cellvim embed plates/ --model run --out cells.parquet --level object --masks nuclei/`
     """
     from cellvim.embed import embed_plates, require_complete
 
     settings = EmbedSettings.checked(
         {
             "plates": plates, "model": model, "out": out, "level": level, "pool": pool,
-            "layers": split_names(layers), "tile_px": tile_px, "has_intensity": intensity,
+            "layers": split_names(layers), "each_layer": each_layer, "tile_px": tile_px, "overlap": overlap,
+            "min_content": min_content, "masks": masks, "object_background": object_background,
+            "has_intensity": intensity,
             "batch_size": batch_size, "device": device or "auto", "overwrite": overwrite,
             "anndata": anndata, **given(workers=workers, readers=readers),
         }

@@ -1,11 +1,9 @@
-"""The forward pass of tiles: into the device's memory, through the encoder, and back."""
+"""The forward pass of a batch of tiles."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from numpy import ndarray
+from jaxtyping import Float
 from torch import Tensor
 
 from cellvim.config import EmbedSettings
@@ -19,38 +17,27 @@ then compared, and bfloat16 (8 bits) or TF32 (10 bits) on some of them would loo
 @torch.inference_mode()
 def encode_tiles(
     encoder: ChannelEncoder,
-    fields: Sequence[Float[ndarray, "_ c y x"]],
+    images: Float[Tensor, "tile c y x"],
     channels: Sequence[str],
     settings: EmbedSettings,
-) -> Float32[ndarray, "tile features"]:
-    """Features of the tiles of some fields, one row per tile.
-
-    On a GPU, copying and computing are handed over batch after batch without waiting for the one before; the only
-    wait is for the result of all.
+    layers: tuple[int, ...],
+) -> Float[Tensor, "tile features"]:
+    """Features of some tiles, on their device; nothing here waits for it.
 
     Args:
         encoder: Model in evaluation mode.
-        fields: Tiles of each field, all of one size.
+        images: Standardised pixels.
         channels: Stains of the tiles.
-        settings: Pooling, blocks, tiles per forward pass.
+        settings: Pooling.
+        layers: Blocks whose outputs are concatenated; the final norm if empty.
     """
-    device = next(encoder.parameters()).device
-    staged = _stage(fields, device)
     # cuDNN's convolutions round to TF32 unless told not to.
     with torch.backends.cudnn.flags(allow_tf32=False):
-        parts = [
-            encoder.features(
-                batch.to(device, non_blocking=True), channels, pool=settings.pool, layers=settings.layers
-            ).float()
-            for batch in staged.split(settings.batch_size)
-        ]
-        encoded: Float32[ndarray, "tile features"] = torch.cat(parts).cpu().numpy()
-    return encoded
+        return encoder.features(images, channels, pool=settings.pool, layers=layers).float()
 
 
-def _stage(fields: Sequence[Float[ndarray, "_ c y x"]], device: torch.device) -> Float[Tensor, "tile c y x"]:
-    """All tiles in one piece of memory, from which a GPU can fetch them by itself where there is one."""
-    count = sum(len(tiles) for tiles in fields)
-    staged = torch.empty((count, *fields[0].shape[1:]), dtype=torch.float32, pin_memory=device.type == "cuda")
-    np.concatenate(fields, out=staged.numpy())
-    return staged
+def to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Hand pixels over; a GPU fetches them by itself, while it computes what came before."""
+    if device.type != "cuda":
+        return pixels.to(device)
+    return pixels.pin_memory().to(device, non_blocking=True)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from cellvim.embed.plate import tile_field
+from cellvim.embed.cutting import Cutting
+from cellvim.embed.fields import tile_field
 from cellvim.model import Mask, MaskedAutoencoder
 from cellvim.store import PlateReader
 
@@ -98,7 +99,7 @@ def _tiles(readers: Sequence[PlateReader], crop_px: int) -> Iterator[tuple[Float
     for plate in readers:
         names = _perturbations(plate)
         for key in plate.fields:
-            tiled = tile_field(plate, key, crop_px, needs_all=True)
+            tiled = tile_field(plate, key, Cutting(crop_px), needs_all=True)
             for image in tiled.tiles:
                 yield image, names[key.well]
 
