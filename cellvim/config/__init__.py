@@ -6,7 +6,14 @@ attributes documented here.
 
 from cellvim.config.base import Settings, merge
 from cellvim.config.embedding import EmbedSettings
-from cellvim.config.evaluation import TASK_NAMES, Average, EvaluateSettings, Normalization, TaskName
+from cellvim.config.evaluation import (
+    TASK_NAMES,
+    Average,
+    EvaluateSettings,
+    Normalization,
+    NormalizeSettings,
+    TaskName,
+)
 from cellvim.config.model import PRESETS, Backbone, ModelSettings, Preset
 from cellvim.config.stages import (
     DemoSettings,
@@ -44,6 +51,7 @@ __all__ = [
     "MaskingSettings",
     "ModelSettings",
     "Normalization",
+    "NormalizeSettings",
     "OptimizerSettings",
     "Preset",
     "PretrainSettings",

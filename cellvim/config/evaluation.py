@@ -1,9 +1,9 @@
 """Settings of `cellvim evaluate` and `cellvim normalize`."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cellvim.config.base import Positive, Settings
 
@@ -68,3 +68,42 @@ class EvaluateSettings(Settings):
     """Say on every page that the data are synthetic."""
     overwrite: bool = False
     """Replace results of other inputs or settings."""
+
+
+class NormalizeSettings(Settings):
+    """`cellvim normalize`: from profile tables to one table of normalised wells, or perturbations."""
+
+    tables: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Profile tables, or folders of them, that were made alike; they become one table."""
+    out: Path
+    """Parquet table to write."""
+    normalize: Normalization | None = None
+    """If absent, the method of `fitted`, or else ``sphere``."""
+    average: Average = "mean"
+    """From crops, fields or cells to wells, and from wells to perturbations."""
+    is_consensus: bool = False
+    """One row per perturbation instead of per well."""
+    platemap: Path | None = None
+    """Plate map joined by plate and well, for tables that carry none."""
+    perturbation: str | None = None
+    """Column that says what was done to a well; `Metadata_Perturbation` if absent."""
+    control: str | None = None
+    """Negative controls as ``COLUMN=VALUE``, for example ``Metadata_broad_sample=DMSO``."""
+    batch: str | None = None
+    """Column of batches, for `tvn`; found by its usual names, else the plate is the batch."""
+    save: Path | None = None
+    """File that keeps what was fitted, for plates to come."""
+    fitted: Path | None = None
+    """File that an earlier run kept: nothing is fitted anew but each plate's own centre and spread."""
+    overwrite: bool = False
+    """Replace what other inputs or settings made."""
+
+    @model_validator(mode="after")
+    def _what_is_fitted_elsewhere_is_not_fitted_here(self) -> Self:
+        if self.fitted is not None and (self.save is not None or self.batch is not None):
+            msg = "with --fitted nothing is fitted that --save could keep or that --batch is about"
+            raise ValueError(msg)
+        if self.normalize == "none" and (self.save is not None or self.fitted is not None):
+            msg = "none fits nothing: leave out --save and --fitted"
+            raise ValueError(msg)
+        return self

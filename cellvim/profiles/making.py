@@ -5,7 +5,17 @@ from typing import Any
 
 # What a table's provenance says about its own plates and run, which differs between tables of one making.
 OWN_FACTS = frozenset(
-    {"identity", "plates", "failed", "skipped", "left_out", "unknown_stains", "inputs", "fitted_on"}
+    {
+        "identity",
+        "plates",
+        "failed",
+        "skipped",
+        "left_out",
+        "unknown_stains",
+        "inputs",
+        "fitted_on",
+        "warnings",
+    }
 )
 # The card of a model holds much; its weights' hash, which is compared, says as much.
 MODEL_CARD = "model"
