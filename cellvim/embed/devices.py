@@ -13,6 +13,7 @@ from logging.handlers import QueueHandler
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -159,10 +160,10 @@ def _take(kind: str, payload: Any, advance: Advance) -> None:
 
 
 class _Line(QueueHandler):
-    """A worker's end of the line to the parent; log records go through it, too."""
+    """A worker's end of the line to the parent; log records go through it, too, and through no queue."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(queue=None)
+        super().__init__(SimpleQueue())
         self.connection = connection
         self._turn = threading.Lock()
 

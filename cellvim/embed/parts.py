@@ -2,13 +2,16 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cellvim.config import EmbedSettings
 from cellvim.dataset import measured_waiting
+from cellvim.embed.blocks import table_of_block
 from cellvim.embed.inputs import PlateFacts
 from cellvim.embed.plate import EmbeddedPlate, embed_plate
 from cellvim.embed.writer import identity_of_table, join_tables, read_metadata, write_table
@@ -65,6 +68,8 @@ class Books:
     """Wells that have a row."""
     lost: Mapping[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in BOOKS})
     """What is not in the table, and why: `failed`, `skipped`, `left_out`."""
+    tallies: Mapping[str, int] = field(default_factory=dict)
+    """Tiles or objects, and how many of them were dropped."""
     kernels: tuple[str, ...] = ()
     seconds: float = 0.0
     waiting_s: float = 0.0
@@ -103,6 +108,7 @@ def read_books(parts: Sequence[Part]) -> Books:
     return Books(
         embedded=sum(each["embedded"] for each in stored),
         lost=lost_in(stored),
+        tallies=dict(sum((Counter(each["tallies"]) for each in stored), Counter())),
         kernels=tuple(sorted({each["kernels"] for each in stored})),
         seconds=sum(each["seconds"] for each in stored),
         waiting_s=sum(each["waiting_s"] for each in stored),
@@ -116,14 +122,24 @@ def lost_in(stored: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     }
 
 
-def join_parts(parts: Sequence[Part], out: Path, provenance: Mapping[str, Any]) -> None:
-    """Write the rows of all parts as one table; the thumbnails first, as the table's presence says all is done."""
+def join_parts(
+    parts: Sequence[Part], out: Path, provenance: Mapping[str, Any], *, block: int | None = None
+) -> None:
+    """Write the rows of all parts as one table; the thumbnails first, as the table's presence says all is done.
+
+    Args:
+        parts: In the order of the table.
+        out: Table to write.
+        provenance: What it says about itself.
+        block: The block of the encoder whose features are wanted, where parts hold those of several.
+    """
     join_tables(thumbnails_path(out), [thumbnails_path(part.path) for part in parts], {})
-    join_tables(out, [part.path for part in parts], provenance)
+    take = (lambda table: table) if block is None else partial(table_of_block, block=block)
+    join_tables(out, [part.path for part in parts], provenance, take=take)
 
 
 def _write_part(part: Part, embedded: EmbeddedPlate, facts: Mapping[str, Any]) -> None:
     write_table(thumbnails_path(part.path), embedded.thumbnails, {})
-    books = {name: getattr(embedded, name) for name in BOOKS}
+    books = {name: getattr(embedded, name) for name in (*BOOKS, "tallies")}
     metadata = {"identity": part.identity, "embedded": embedded.well_count, **books, **facts}
     write_table(part.path, embedded.table, metadata)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from cellvim.atomic import TEMPORARY_MARK, locked, remove_leftovers
 from cellvim.config import EmbedSettings
 from cellvim.embed.anndata import anndata_path, is_written, require_anndata
+from cellvim.embed.blocks import block_path, chosen_blocks
+from cellvim.embed.cutting import describe
 from cellvim.embed.inputs import PlateFacts, find_unknown_stains, list_plates
 from cellvim.embed.parts import Part, Recipe
 from cellvim.embed.writer import identity_of_table
@@ -28,9 +31,38 @@ from cellvim.profiles import thumbnails_path
 from cellvim.provenance import sha256_of_json
 
 NOT_PART_OF_THE_RESULT = {
-    *("plates", "model", "out", "overwrite"),
-    *("device", "workers", "readers", "anndata"),
+    *("plates", "model", "masks"),  # their content is
+    *("out", "overwrite", "anndata"),
+    *("device", "workers", "readers"),
 }
+
+
+@dataclass(frozen=True)
+class Output:
+    """A table to write.
+
+    Attributes:
+        path: Where.
+        identity: Hash of all that decides what it holds.
+        block: Block of the encoder that it is of; None if all that the settings name are in one table.
+    """
+
+    path: Path
+    identity: str
+    block: int | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this very table is there already.
+
+        Raises:
+            OutputExistsError: Something else is there.
+        """
+        if not self.path.exists():
+            return False
+        if identity_of_table(self.path) == self.identity:
+            return thumbnails_path(self.path).exists()
+        raise OutputExistsError(self.path, why="was made from other plates, settings or weights")
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,7 @@ class Plan:
         kernels: What computes.
         plates: In the order of the table.
         unknown_stains: Stains that the model has no row for.
+        cutting: How fields become tiles or crops around objects, with the hash of their label images.
     """
 
     settings: EmbedSettings
@@ -56,6 +89,7 @@ class Plan:
     kernels: str
     plates: list[PlateFacts]
     unknown_stains: list[str]
+    cutting: dict[str, Any]
 
     @property
     def relevant_settings(self) -> dict[str, Any]:
@@ -68,8 +102,17 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """Hash of all that decides what the table holds."""
-        return sha256_of_json({"settings": self.relevant_settings, "inputs": self.inputs})
+        """Hash of all that decides what the tables hold."""
+        content = {"settings": self.relevant_settings, "cutting": self.cutting, "inputs": self.inputs}
+        return sha256_of_json(content)
+
+    @cached_property
+    def outputs(self) -> list[Output]:
+        out, identity = self.settings.out, self.identity
+        return [
+            Output(block_path(out, block), sha256_of_json({"run": identity, "block": block}), block)
+            for block in chosen_blocks(self.settings, len(self.encoder.blocks))
+        ] or [Output(out, identity)]
 
     @property
     def tile_px(self) -> int:
@@ -84,29 +127,33 @@ class Plan:
         """Where finished plates wait for the others."""
         return self.settings.out.parent / f"{self.settings.out.name}.parts"
 
-    @property
+    @cached_property
     def parts(self) -> list[Part]:
         """One per plate. What it is made from has nothing to do with the other plates, which may come and go."""
         recipe = {"settings": self.relevant_settings, "model": self.model_sha256}
-        identities = [sha256_of_json({**recipe, "plate": plate.fingerprint}) for plate in self.plates]
         return [
-            Part(plate, self.folder / f"{plate.name}.parquet", identity)
-            for plate, identity in zip(self.plates, identities, strict=True)
+            Part(
+                plate,
+                self.folder / f"{plate.name}.parquet",
+                sha256_of_json(
+                    {**recipe, "plate": plate.fingerprint, "cutting": describe(self.settings, (plate.name,))}
+                ),
+            )
+            for plate in self.plates
         ]
 
     @property
     def is_done(self) -> bool:
-        """Whether the very same table is there already.
+        """Whether the very same tables are there already.
 
         Raises:
             OutputExistsError: Something else is there.
         """
-        out = self.settings.out
-        if not out.exists() or self.settings.overwrite:
+        if self.settings.overwrite:
             return False
-        if identity_of_table(out) == self.identity and thumbnails_path(out).exists():
-            return True
-        raise OutputExistsError(out, why="was made from other plates, settings or weights")
+        # Every one is looked at, whatever the first one says.
+        are_there = [output.is_there for output in self.outputs]
+        return all(are_there)
 
 
 def plan_run(settings: EmbedSettings) -> Plan:
@@ -126,9 +173,12 @@ def plan_run(settings: EmbedSettings) -> Plan:
     kernels = name_kernels(device, encoder.settings.state_size)
     plates = list_plates(settings)
     unknown = find_unknown_stains(plates, encoder, card)
-    plan = Plan(settings, device, encoder, card, weights_sha256(settings.model), kernels, plates, unknown)
+    cutting = describe(settings, [plate.name for plate in plates])
+    sha256 = weights_sha256(settings.model)
+    plan = Plan(settings, device, encoder, card, sha256, kernels, plates, unknown, cutting)
     if settings.anndata:
-        is_written(anndata_path(settings.out), plan.identity, overwrite=settings.overwrite)
+        for output in plan.outputs:
+            is_written(anndata_path(output.path), output.identity, overwrite=settings.overwrite)
     return plan
 
 
@@ -142,14 +192,19 @@ def opened_parts(plan: Plan) -> Iterator[None]:
     out = plan.settings.out
     with locked(plan.folder):
         remove_leftovers(plan.folder)
-        for name in (out, thumbnails_path(out), anndata_path(out), out.with_suffix(".run.json")):
-            for leftover in out.parent.glob(f"{TEMPORARY_MARK}*-{escape(name.name)}"):
+        for file in [*_files(plan), out.with_suffix(".run.json")]:
+            for leftover in out.parent.glob(f"{TEMPORARY_MARK}*-{escape(file.name)}"):
                 leftover.unlink(missing_ok=True)
         yield
         for part in (*plan.folder.glob("*.parquet"), plan.folder / "threads.json"):
             part.unlink(missing_ok=True)
     with suppress(OSError):  # another process may have begun there since the lock was let go
         plan.folder.rmdir()
+
+
+def _files(plan: Plan) -> Iterator[Path]:
+    for output in plan.outputs:
+        yield from (output.path, thumbnails_path(output.path), anndata_path(output.path))
 
 
 def _refuse_other_formats(out: Path) -> None:

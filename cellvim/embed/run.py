@@ -16,7 +16,7 @@ from cellvim.embed.anndata import anndata_path, is_written, warn_of_stale, write
 from cellvim.embed.devices import Worker, embed_in_processes, plan_workers
 from cellvim.embed.forward import PRECISION
 from cellvim.embed.parts import Books, join_parts, lost_in, make_part, read_books
-from cellvim.embed.plan import Plan, opened_parts, plan_run
+from cellvim.embed.plan import Output, Plan, opened_parts, plan_run
 from cellvim.embed.writer import read_metadata
 from cellvim.errors import InputError, LockedError, SomeFailedError
 from cellvim.model import compute_with, explain_out_of_memory
@@ -32,6 +32,8 @@ class EmbedSummary:
     """Wells in = embedded + failed + skipped, always."""
 
     out: Path
+    tables: tuple[Path, ...]
+    """`out`, or one table per block."""
     rows: int
     features: int
     wells: int
@@ -45,13 +47,14 @@ class EmbedSummary:
     was_done: bool
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
+        return {**asdict(self), "out": str(self.out), "tables": [str(table) for table in self.tables]}
 
     def __str__(self) -> str:
         state = "already done" if self.was_done else "done"
         counts = f"{self.wells} wells = {self.embedded} embedded + {len(self.failed)} failed"
         counts += f" + {len(self.skipped)} skipped at ingest" if self.skipped else ""
-        lines = [f"{self.out}  {self.rows} rows x {self.features} features  {counts}  {state}"]
+        size = f"{self.rows} rows x {self.features} features"
+        lines = [f"{table}  {size}  {counts}  {state}" for table in self.tables]
         named = {"failed": self.failed, "skipped at ingest": self.skipped, "field left out": self.left_out}
         lines += [f"  {what}: {where}: {why}" for what, lost in named.items() for where, why in lost.items()]
         return "\n".join(lines)
@@ -79,10 +82,10 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         _make_parts(plan, workers)
         books = read_books(plan.parts)
         _refuse_nothing(plan, books)
-        provenance = _provenance(plan, books)
         _record(run, plan, workers, books)
-        join_parts(plan.parts, settings.out, provenance)
-        _write_anndata(plan)
+        for output in plan.outputs:
+            join_parts(plan.parts, output.path, _provenance(plan, output, books), block=output.block)
+            _write_anndata(plan, output)
     return _summarise(plan, was_done=False)
 
 
@@ -101,7 +104,8 @@ def require_complete(summary: EmbedSummary) -> None:
 
 def _finish(plan: Plan) -> None:
     """Do what a run that was killed after it had written the table left to do."""
-    _write_anndata(plan)
+    for output in plan.outputs:
+        _write_anndata(plan, output)
     if plan.folder.exists():
         # Held by another process, it is about to be removed.
         with suppress(LockedError), opened_parts(plan):
@@ -151,14 +155,14 @@ def _refuse_nothing(plan: Plan, books: Books) -> None:
         raise InputError(found, hint="look at the plate with: cellvim info PLATE")
 
 
-def _provenance(plan: Plan, books: Books) -> dict[str, Any]:
+def _provenance(plan: Plan, output: Output, books: Books) -> dict[str, Any]:
     """What a table says about itself; a reader can tell whether two tables may be mixed.
 
     Nothing in it changes from one run to the next: times and machines are in run.json.
     """
     settings = plan.settings
     return {
-        "identity": plan.identity,
+        "identity": output.identity,
         "cellvim": __version__,
         "model": plan.card.model_dump(mode="json"),
         "model_sha256": plan.model_sha256,
@@ -169,10 +173,12 @@ def _provenance(plan: Plan, books: Books) -> dict[str, Any]:
         "channels": list(plan.plates[0].channels),
         "level": settings.level,
         "pool": settings.pool,
-        "layers": list(settings.layers),
+        "layers": list(settings.layers) if output.block is None else [output.block],
         "tile_px": plan.tile_px,
         "has_intensity": settings.has_intensity,
-        "settings": plan.relevant_settings,
+        "cutting": plan.cutting,
+        "batch_size": settings.batch_size,
+        "tallies": books.tallies,
         "unknown_stains": plan.unknown_stains,
         **books.lost,
     }
@@ -184,6 +190,7 @@ def _record(run: Run, plan: Plan, workers: list[Worker], books: Books) -> None:
         "wells": sum(plate.wells for plate in plan.plates),
         "embedded": books.embedded,
         **{name: len(lost) for name, lost in books.lost.items()},
+        **books.tallies,
     }
     run.facts = {
         **books.lost,
@@ -197,23 +204,23 @@ def _record(run: Run, plan: Plan, workers: list[Worker], books: Books) -> None:
     run.write(plan.settings.out.with_suffix(".run.json"))
 
 
-def _write_anndata(plan: Plan) -> None:
-    out = plan.settings.out
-    path = anndata_path(out)
+def _write_anndata(plan: Plan, output: Output) -> None:
+    path = anndata_path(output.path)
     if not plan.settings.anndata:
-        warn_of_stale(path, plan.identity)
-    elif not is_written(path, plan.identity, overwrite=plan.settings.overwrite):
-        write_anndata(path, out)
+        warn_of_stale(path, output.identity)
+    elif not is_written(path, output.identity, overwrite=plan.settings.overwrite):
+        write_anndata(path, output.path)
 
 
 def _summarise(plan: Plan, *, was_done: bool) -> EmbedSummary:
-    """Say what is in the table, without reading its features."""
-    out = plan.settings.out
+    """Say what is in the table, or in the first of several, without reading its features."""
+    out = plan.outputs[0].path
     with pq.ParquetFile(out) as file:
         rows, names = file.metadata.num_rows, file.schema_arrow.names
     wells = pl.scan_parquet(out, glob=False).select(PLATE, WELL).unique().collect()
     return EmbedSummary(
-        out=out,
+        out=plan.settings.out,
+        tables=tuple(output.path for output in plan.outputs),
         rows=rows,
         features=sum(not name.startswith(METADATA_PREFIX) for name in names),
         wells=sum(plate.wells for plate in plan.plates),

@@ -1,7 +1,7 @@
 """Tables on disk: Parquet with zstd, written whole or not at all, the same bytes for the same content."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, Any]) ->
     _write(path, table.schema, iter((table,)), metadata)
 
 
-def join_tables(path: Path, parts: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+def join_tables(
+    path: Path,
+    parts: Sequence[Path],
+    metadata: Mapping[str, Any],
+    *,
+    take: Callable[[pl.DataFrame], pl.DataFrame] = lambda table: table,
+) -> None:
     """Write the rows of several tables as one, group of rows by group of rows, in the order of the parts.
 
     It has every column that some part has: metadata first, then features; null where a part does not know.
@@ -31,10 +37,11 @@ def join_tables(path: Path, parts: Sequence[Path], metadata: Mapping[str, Any]) 
         path: Table to write.
         parts: Tables to read; those without rows add nothing.
         metadata: What the table says about itself.
+        take: Chooses and names the columns wanted of a part.
     """
     filled = [part for part in parts if pq.read_metadata(part).num_rows] or list(parts[:1])
-    schema = _common_schema(filled)
-    blocks = (_fitted(block, schema) for part in filled for block in _blocks(part))
+    schema = _common_schema([take(pl.DataFrame(schema=pl.read_parquet_schema(part))) for part in filled])
+    blocks = (_fitted(take(block), schema) for part in filled for block in _blocks(part))
     _write(path, schema, blocks, metadata)
 
 
@@ -56,9 +63,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return dict(json.loads(stored))
 
 
-def _common_schema(parts: Sequence[Path]) -> pl.Schema:
-    empty = [pl.DataFrame(schema=pl.read_parquet_schema(part)) for part in parts]
-    joined = pl.concat(empty, how="diagonal_relaxed").schema
+def _common_schema(tables: Sequence[pl.DataFrame]) -> pl.Schema:
+    joined = pl.concat(tables, how="diagonal_relaxed").schema
     # Sorting is stable: within metadata, and within features, the order of the parts stays.
     ordered = sorted(joined, key=lambda name: not name.startswith(METADATA_PREFIX))
     return pl.Schema({name: joined[name] for name in ordered})
