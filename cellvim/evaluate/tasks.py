@@ -11,6 +11,13 @@ from cellvim.evaluate.screen import Screen
 Task = Callable[[Screen], TaskResult]
 
 
+def dose(screen: Screen) -> TaskResult:
+    """Follow profiles along the dose; scipy loads only if that is asked for."""
+    from cellvim.evaluate.dose import dose as follow
+
+    return follow(screen)
+
+
 def probe(screen: Screen) -> TaskResult:
     """Train and judge linear probes; scikit-learn loads only if they are asked for."""
     from cellvim.evaluate.probe import run_probes
@@ -23,5 +30,6 @@ TASKS: Mapping[TaskName, Task] = {
     "distinctiveness": distinctiveness,
     "replicate_retrieval": replicate_retrieval,
     "consistency": consistency,
+    "dose": dose,
     "probe": probe,
 }
