@@ -24,7 +24,15 @@ from cellvim.evaluate.results import TaskResult
 from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.summary import EvaluateSummary
 from cellvim.evaluate.tasks import TASKS
-from cellvim.profiles import Profiles, aggregate, annotate, normalize, read_profiles, thumbnails_path
+from cellvim.profiles import (
+    Profiles,
+    aggregate,
+    annotate,
+    normalize,
+    read_profiles,
+    table_files,
+    thumbnails_files,
+)
 from cellvim.profiles.schema import require_file, table_name
 from cellvim.provenance import Run, sha256_of_file
 
@@ -130,15 +138,20 @@ def input_files(settings: EvaluateSettings, names: Mapping[str, Path]) -> dict[s
     Raises:
         NotFoundError: A table or the plate map is not there.
     """
-    files = dict(names)
+    files = {
+        f"{name}/{file.name}" if path.is_dir() else name: file
+        for name, path in names.items()
+        for file in table_files(path)
+    }
     if settings.platemap is not None:
         files["plate map"] = settings.platemap
     if settings.relations is not None:
         files["relations"] = settings.relations
     for path in files.values():
         require_file(path)
-    pictures = thumbnails_path(settings.tables[0])
-    return files | ({"thumbnails": pictures} if pictures.is_file() else {})
+    pictures = thumbnails_files(settings.tables[0])
+    is_folder = settings.tables[0].is_dir()
+    return files | {f"thumbnails/{path.name}" if is_folder else "thumbnails": path for path in pictures}
 
 
 def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> EvaluatedTable:
@@ -150,7 +163,7 @@ def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> Evaluat
         perturbation=settings.perturbation,
         control=settings.control,
     )
-    raw = warn_of_labels(aggregate(profiles, settings.average))
+    raw = warn_of_labels(warn_of_seen_controls(aggregate(profiles, settings.average), settings))
     normalized = normalize(raw, settings.normalize)
     screen = Screen(raw, normalized, settings)
     results: dict[TaskName, TaskResult] = {}
@@ -172,6 +185,22 @@ def warn_of_labels(profiles: Profiles) -> Profiles:
     )
     return profiles.warning(
         f"the model learned from labels ({card.get('objective')}: {card['labels_used']}); {trained}"
+    )
+
+
+def warn_of_seen_controls(profiles: Profiles, settings: EvaluateSettings) -> Profiles:
+    """Say so where a table was normalised by the very controls that activity is to be judged by."""
+    done = profiles.provenance.get("normalized")
+    if (
+        "activity" not in settings.tasks
+        or not isinstance(done, Mapping)
+        or done.get("method") in (None, "none")
+    ):
+        return profiles
+    return profiles.warning(
+        f"this table has been normalised ({done['method']}) by the controls that activity is judged by: they lie "
+        "closer to the centre than wells that were not used, so activity is too optimistic; "
+        "evaluate the table that it was made from instead"
     )
 
 

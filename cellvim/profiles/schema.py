@@ -124,8 +124,8 @@ def require_file(path: Path) -> None:
 
 def thumbnails_files(table: Path) -> list[Path]:
     """Pictures that lie beside a table, or beside the tables of a folder; only those that are there."""
-    paths = [thumbnails_path(file) for file in table_files(table)]
-    return [path for path in paths if path.is_file()]
+    files = table_files(table) if table.is_dir() else [table]
+    return [path for path in map(thumbnails_path, files) if path.is_file()]
 
 
 def thumbnails_path(table: Path) -> Path:
