@@ -25,6 +25,23 @@ To add one, write these and put it into `SECTIONS`:
 """
 
 from cellvim.evaluate.report.section import Section
+from cellvim.evaluate.report.sections.batch_or_biology import SECTION as BATCH_OR_BIOLOGY
+from cellvim.evaluate.report.sections.confusion import SECTION as CONFUSION
+from cellvim.evaluate.report.sections.dose_overview import SECTION as DOSE_OVERVIEW
+from cellvim.evaluate.report.sections.label_groups import SECTION as LABEL_GROUPS
+from cellvim.evaluate.report.sections.not_done import SECTION as NOT_DONE
+from cellvim.evaluate.report.sections.paired_comparison import SECTION as PAIRED_COMPARISON
+from cellvim.evaluate.report.sections.relationships import SECTION as RELATIONSHIPS
+from cellvim.evaluate.report.sections.replicates import SECTION as REPLICATES
 
-SECTIONS: tuple[Section, ...] = ()
+SECTIONS: tuple[Section, ...] = (
+    PAIRED_COMPARISON,
+    DOSE_OVERVIEW,
+    REPLICATES,
+    LABEL_GROUPS,
+    RELATIONSHIPS,
+    BATCH_OR_BIOLOGY,
+    CONFUSION,
+    NOT_DONE,
+)
 """In the order of the page, within what they follow."""

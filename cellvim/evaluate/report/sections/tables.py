@@ -1,0 +1,32 @@
+"""Tables of sections: columns that say how their values are to be read, and rows of plain values."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+Kind = Literal[
+    "text",  # any text
+    "choose",  # a perturbation: a button that follows it through the page
+    "choose_as",  # [text, perturbation]: a button that follows the perturbation under another name
+    "choose_many",  # perturbations
+    "score",
+    "signed",
+    "whole",
+    "percent",
+    "probability",
+    "number",  # three digits, whatever the size
+    "check",  # true or false
+    "estimate",  # {value, low, high}
+    "share",  # {value, low, high}, in percent
+]
+TEXTS = ("text", "choose", "choose_as", "choose_many")
+
+
+def table(columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Describe a table for the template and the script.
+
+    Args:
+        columns: Heading and kind of each.
+        rows: Plain values, in the order of the columns.
+    """
+    described = [{"label": label, "kind": kind, "is_text": kind in TEXTS} for label, kind in columns]
+    return {"columns": described, "rows": [list(row) for row in rows]}
