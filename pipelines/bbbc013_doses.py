@@ -10,16 +10,13 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cellvim.atomic import write_parquet
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.dose.axis import is_positive, places_on_axis
+from cellvim.evaluate.screen import Screen
 from cellvim.profiles import Profiles, normalize, read_profiles
-from pipelines.dose_response import (
-    axis_scores,
-    bootstrap,
-    group_precision,
-    permutation_p,
-    separation,
-    spearman,
-    z_prime,
-)
+from cellvim.statistics import z_prime
+from cellvim.statistics.permutation import permutation_p, spearman
+from pipelines.dose_response import bootstrap, group_precision, separation
 
 SEED = 0
 HIGHEST_DOSES = 3
@@ -30,26 +27,28 @@ def dose_response(table: Path) -> dict[str, Any]:
     """Measure the trend with dose of each compound, and the separation of the plate's controls.
 
     The score of a well is its place on the axis from untreated (0) to positive control (1) wells, in the features
-    that `evaluate` uses: sphered and standardised on untreated wells. Controls take no part in the trend.
+    that `evaluate` uses: sphered and standardised on untreated wells. Controls are placed without themselves (see
+    `places_on_axis`), and take no part in the trend.
 
     Returns:
         ``z_prime``, ``separation`` and ``high_dose_map`` (high doses among all wells) and, by compound, ``spearman`` with interval and one-sided p, and the ``curve`` of mean scores.
     """
     profiles = read_profiles(table)
-    is_negative = profiles.is_control
-    is_positive = (profiles.metadata["Metadata_ControlType"] == "poscon").fill_null(value=False).to_numpy()
+    settings = EvaluateSettings(tables=(table,), out=table.parent, normalize="sphere")
+    screen = Screen(profiles, normalize(profiles, settings.normalize), settings)
+    is_negative, is_best = profiles.is_control, is_positive(screen)
 
     def fit(fitted_on: ndarray) -> Float[ndarray, "well feature"]:
         return normalize(profiles, "sphere", fitted_on=fitted_on).features.astype(np.float64)
 
-    scores = axis_scores(fit, is_negative=is_negative, is_positive=is_positive)
-    apart = separation(fit, is_negative=is_negative, is_positive=is_positive, seed=SEED)
+    scores = places_on_axis(screen)
+    apart = separation(fit, is_negative=is_negative, is_positive=is_best, seed=SEED)
     treated = profiles.metadata["Metadata_ControlType"].is_null().to_numpy()
     compounds = profiles.metadata.filter(treated)["Metadata_Compound"].unique(maintain_order=True)
     return {
-        "z_prime": bootstrap(z_prime, scores[is_negative], scores[is_positive], seed=SEED).as_metric(),
+        "z_prime": bootstrap(z_prime, scores[is_negative], scores[is_best], seed=SEED).as_metric(),
         "separation": apart.as_metric(),
-        "high_dose_map": group_precision(fit(is_negative), is_positive | is_high_dose(profiles)),
+        "high_dose_map": group_precision(fit(is_negative), is_best | is_high_dose(profiles)),
         "compounds": {name: _trend(profiles, scores, treated, name) for name in compounds},
     }
 

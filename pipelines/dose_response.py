@@ -1,11 +1,10 @@
-"""Does a profile move with the dose, and are the plate's controls apart? One score per well answers both."""
+"""How far apart are controls in all features, and do wells of a group find each other? What `evaluate` does not say."""
 
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.stats import rankdata, spearmanr
 
 from cellvim.evaluate.precision import average_precision
 from cellvim.evaluate.retrieval import unit_rows
@@ -13,28 +12,6 @@ from cellvim.statistics import Estimate
 
 Fit = Callable[[Bool[ndarray, " well"]], Float[ndarray, "well feature"]]
 """From the negative controls to learn from, to the features of all wells on the scale learned."""
-
-
-def axis_scores(
-    fit: Fit, *, is_negative: Bool[ndarray, " well"], is_positive: Bool[ndarray, " well"]
-) -> Float[ndarray, " well"]:
-    """Place every well on the axis from negative (0) to positive controls (1).
-
-    A control's own place is found on the axis, and with the normalisation, of the *other* controls. With more
-    features than controls, an axis that has seen a well puts it on the right side whatever the images show.
-
-    Raises:
-        ValueError: Fewer than two controls of a kind.
-    """
-    if is_negative.sum() < 2 or is_positive.sum() < 2:
-        msg = "an axis needs at least two negative and two positive controls"
-        raise ValueError(msg)
-    scores = _along_axis(fit(is_negative), is_negative, is_positive)
-    for well in np.flatnonzero(is_negative | is_positive):
-        others = np.arange(scores.size) != well
-        negative, positive = is_negative & others, is_positive & others
-        scores[well] = _along_axis(fit(negative), negative, positive)[well]
-    return scores
 
 
 def separation(
@@ -81,40 +58,6 @@ def member_precisions(
     return np.array(values)
 
 
-def z_prime(negative: Float[ndarray, " n"], positive: Float[ndarray, " p"]) -> float:
-    """Separation of two groups of controls: ``1 - 3 (sd + sd) / |difference of means|``; above 0.5 is an excellent assay.
-
-    Source:
-        Zhang, Chung, Oldenburg 1999, "A simple statistical parameter for use in evaluation and validation of
-        high throughput screening assays".
-    """
-    distance = abs(float(positive.mean() - negative.mean()))
-    spread = float(positive.std(ddof=1) + negative.std(ddof=1))
-    return 1 - 3 * spread / distance if distance else float("-inf")
-
-
-def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
-    """Rank correlation; ties share their mean rank. NaN if either side is constant."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(spearmanr(x, y).statistic)
-
-
-def permutation_p(
-    x: Float[ndarray, " n"], y: Float[ndarray, " n"], *, seed: int, permutations: int = 10000
-) -> float:
-    """One-sided p-value that `y` rises with `x`: how often a shuffled `y` correlates as well or better."""
-    generator = np.random.default_rng(seed)
-    observed = spearman(x, y)
-    ranks_x, ranks_y = rankdata(x), rankdata(y)
-    shuffled = generator.permuted(np.tile(ranks_y, (permutations, 1)), axis=1)
-    centered = ranks_x - ranks_x.mean()
-    spread = np.sqrt((centered**2).sum() * ((ranks_y - ranks_y.mean()) ** 2).sum())
-    null = shuffled @ centered / spread
-    # Rounding must not let a tie with the observed value count as smaller.
-    return float((1 + (null >= observed - 1e-12).sum()) / (1 + permutations))
-
-
 def bootstrap(
     statistic: Callable[..., float], *groups: Float[ndarray, "n ..."], seed: int, resamples: int = 1000
 ) -> Estimate:
@@ -127,14 +70,3 @@ def bootstrap(
     for k in range(resamples):
         drawn[k] = statistic(*(group[generator.integers(len(group), size=len(group))] for group in groups))
     return Estimate.from_resamples(statistic(*groups), drawn[np.isfinite(drawn)])
-
-
-def _along_axis(
-    features: Float[ndarray, "well feature"],
-    is_negative: Bool[ndarray, " well"],
-    is_positive: Bool[ndarray, " well"],
-) -> Float[ndarray, " well"]:
-    origin = features[is_negative].mean(0)
-    axis = features[is_positive].mean(0) - origin
-    length = float(axis @ axis)
-    return np.asarray((features - origin) @ axis / (length or 1.0))
