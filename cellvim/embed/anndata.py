@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -78,7 +79,7 @@ def write_anndata(path: Path, table: Path) -> None:
     features = [name for name in pq.read_schema(table).names if not name.startswith(METADATA_PREFIX)]
     obs = _obs(pl.scan_parquet(table, glob=False).select(pl.col(f"^{METADATA_PREFIX}.*$")).collect())
     about = json.dumps(read_metadata(table), sort_keys=True, ensure_ascii=False)
-    described = AnnData(obs=obs, var=pd.DataFrame(index=pd.Index(features)), uns={KEY: about})
+    described = AnnData(obs=obs, var=pd.DataFrame(index=pd.Index(features, dtype=object)), uns={KEY: about})
 
     def fill(temporary: Path) -> None:
         described.write_h5ad(temporary)
@@ -114,7 +115,7 @@ def _obs(metadata: pl.DataFrame) -> "pd.DataFrame":
             free += "_"
         names[name] = free
     columns = {free: _column(metadata[name]) for name, free in names.items()}
-    return pd.DataFrame(columns, index=pd.Index(_row_names(metadata)))
+    return pd.DataFrame(columns, index=pd.Index(_row_names(metadata), dtype=object))
 
 
 def _column(values: pl.Series) -> Any:
@@ -124,7 +125,9 @@ def _column(values: pl.Series) -> Any:
     if is_plain and not values.dtype.is_decimal():
         return values.to_numpy()
     text = values.cast(pl.String)
-    return pd.Categorical(text.to_list(), categories=text.drop_nulls().unique().sort().to_list())
+    # Of objects, as AnnData does not write pandas' newer kinds of text.
+    categories = pd.Index(text.drop_nulls().unique().sort().to_list(), dtype=object)
+    return pd.Categorical(np.array(text.to_list(), dtype=object), categories=categories)
 
 
 def _row_names(metadata: pl.DataFrame) -> list[str]:
