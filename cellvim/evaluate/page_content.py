@@ -18,6 +18,7 @@ from cellvim.evaluate.report import ReportContent
 from cellvim.evaluate.results import TaskResult
 from cellvim.evaluate.retrieval_tasks import RETRIEVAL_TASKS, SIGNIFICANT_Q
 from cellvim.evaluate.screen import well_labels
+from cellvim.evaluate.similar import control_distance, similar_perturbations
 from cellvim.evaluate.thumbnails import read_thumbnails
 from cellvim.profiles.aggregate import FIELD_COUNT
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "polars", "scikit-learn", "umap-learn")
 KEYS = [PLATE, WELL]
+FIRST_PICTURES = 4
 # Settings that a flag of the same name decides.
 FLAGS = (
     "platemap", "perturbation", "control", "label", "label_separator", "relations", "dose", "batch", "normalize",
@@ -51,10 +53,11 @@ def page_content(
         wells=wells,
         perturbations=pl.concat([perturbations_table(table) for table in tables], how="diagonal"),
         neighbors=neighbors,
-        thumbnails=read_thumbnails(first.raw.source, shown_wells(neighbors)),
+        thumbnails=read_thumbnails(first.raw.source, wells_to_picture(neighbors, wells)),
         metrics=metrics,
         facts=facts_of(tables, settings, inputs),
         tables_on_disk=stacked_tables({table.name: table.results for table in tables}),
+        similar=similar_perturbations(first.screen, settings.consensus),
     )
 
 
@@ -69,6 +72,7 @@ def wells_table(table: "EvaluatedTable", settings: EvaluateSettings) -> pl.DataF
         *columns_of("pca", pca),
         *columns_of("umap", missing if umap is None else umap),
         fields.cast(pl.Int64, strict=False).alias("n_fields"),
+        pl.Series("control_distance", control_distance(table.normalized)).fill_nan(None),
     )
     if not has_rows(table, "activity"):
         return placed.with_columns(pl.lit(None, dtype=pl.Float64).alias("activity_ap"))
@@ -103,10 +107,23 @@ def has_rows(table: "EvaluatedTable", task: TaskName) -> bool:
     return task in table.results and not table.results[task].rows.is_empty()
 
 
-def shown_wells(neighbors: pl.DataFrame) -> pl.DataFrame:
-    """Wells that the montage shows."""
+def wells_to_picture(neighbors: pl.DataFrame, wells: pl.DataFrame) -> pl.DataFrame:
+    """All wells in the order in which their pictures are wanted, for there may be room for some only.
+
+    Wells of the montage come first, then four of each perturbation, the most active ones leading, then the others.
+    """
+    queries = neighbors.select(KEYS)
     found = neighbors.select(pl.col("neighbor_plate").alias(PLATE), pl.col("neighbor_well").alias(WELL))
-    return pl.concat([neighbors.select(KEYS), found]).unique()
+    strength = pl.col("activity_ap").mean().over(PERTURBATION).fill_null(-1.0).fill_nan(-1.0)
+    others = (
+        wells.with_columns(
+            strength.alias("strength"), pl.int_range(pl.len()).over(PERTURBATION).alias("number")
+        )
+        .with_columns(pl.col("number") // FIRST_PICTURES)
+        .sort("number", "strength", PERTURBATION, *KEYS, descending=[False, True, False, False, False])
+        .select(KEYS)
+    )
+    return pl.concat([queries, found, others]).unique(keep="first", maintain_order=True)
 
 
 def facts_of(
@@ -161,11 +178,7 @@ def warnings_of(table: "EvaluatedTable") -> Iterator[str]:
     for warning in table.normalized.warnings:
         yield f"{warning}."
     for task, result in table.results.items():
-        if task not in RETRIEVAL_TASKS:
-            continue
-        if "reason" in result.metrics:
-            yield f"{task}: not done, {result.metrics['reason']}."
-        else:
+        if task in RETRIEVAL_TASKS and "reason" not in result.metrics:
             yield from reach_of(task, result)
 
 

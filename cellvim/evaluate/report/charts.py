@@ -31,7 +31,12 @@ _AXIS = {
 
 def specifications() -> dict[str, Any]:
     """One specification per kind of chart, ready for JSON."""
-    return {"scores": score_chart(), "map": map_chart(), "plate": plate_chart()}
+    return {
+        "scores": score_chart(),
+        "map": map_chart(),
+        "plate": plate_chart(),
+        "dose_curve": dose_curve_chart(),
+    }
 
 
 def score_chart() -> dict[str, Any]:
@@ -42,10 +47,11 @@ def score_chart() -> dict[str, Any]:
     y = y.scale(domainMin=0)
     points = (
         alt.Chart(alt.NamedData("points"))
-        .mark_point(filled=True, strokeWidth=1.5, aria=False, size=75)
+        .mark_point(filled=True, strokeWidth=1.5, aria=False)
         .encode(
             x=x,
             y=y,
+            size=alt.Size("size:Q", scale=None),
             color=alt.Color("fill:N", scale=None),
             stroke=alt.Stroke("line:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
@@ -119,6 +125,36 @@ def plate_chart() -> dict[str, Any]:
     )
     size = alt.param(name="glyphSize", value=11)
     return specification(alt.layer(outline, values, glyphs).add_params(size), height=200)
+
+
+def dose_curve_chart() -> dict[str, Any]:
+    """Projection of the wells of one compound against their dose, with the controls' band and means per dose."""
+    x = alt.X("dose:Q", title="dose (logarithmic)", scale=alt.Scale(type="log"))
+    x = x.axis(tickCount=5, labelOverlap=True, grid=False)
+    y = alt.Y("projection:Q", title="place on the axis of effect").scale(zero=False)
+    band = (
+        alt.Chart(alt.NamedData("band"))
+        .mark_rect(color=INK, opacity=0.12, aria=False)
+        .encode(y="low:Q", y2="high:Q", tooltip="tooltip:N")
+    )
+    line = (
+        alt.Chart(alt.NamedData("means"))
+        .mark_line(color=INK, opacity=0.6, strokeWidth=1.5, aria=False)
+        .encode(x=x, y=y)
+    )
+    points = (
+        alt.Chart(alt.NamedData("points"))
+        .mark_point(filled=True, strokeWidth=1.5, size=60, aria=False)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("fill:N", scale=None),
+            stroke=alt.Stroke("line:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
+            tooltip="tooltip:N",
+        )
+    )
+    return specification(alt.layer(band, line, points), height=200)
 
 
 def specification(chart: Any, *, height: int) -> dict[str, Any]:

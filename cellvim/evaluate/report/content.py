@@ -19,6 +19,11 @@ TASK_QUESTIONS = {
 SIGNIFICANT_Q = 0.05
 
 
+def no_similar() -> pl.DataFrame:
+    texts = dict.fromkeys(("Metadata_Perturbation", "neighbor"), pl.String)
+    return pl.DataFrame(schema=texts | {"rank": pl.Int64, "similarity": pl.Float64})
+
+
 @dataclass(frozen=True)
 class ReportContent:
     """Everything that a page shows, as tables and plain values. Every name in it is untrusted text.
@@ -28,17 +33,20 @@ class ReportContent:
         is_synthetic: Whether the data are made up, which the page then says on every screen and sheet.
         wells: One row per well of the first table: `Metadata_Plate`, `Metadata_Well`,
             `Metadata_Perturbation`, `Metadata_ControlType` (nullable), `pca_1`, `pca_2`, `umap_1`, `umap_2`,
-            `activity_ap` (nullable), `n_fields` (nullable) and any other `Metadata_*`.
+            `activity_ap` (nullable), `n_fields` (nullable), `control_distance` (nullable; may be absent) and any
+            other `Metadata_*`.
         perturbations: One row per table and perturbation: `table`, `Metadata_Perturbation`, `replicates`,
             `plates`, and for each task present `{task}_map`, `{task}_normalized_map`, `{task}_p`,
             `{task}_q`, `{task}_smallest_p` (nullable).
         neighbors: Nearest wells of some query wells of the first table: `Metadata_Plate`, `Metadata_Well`
             (the query), `rank` from 1, `neighbor_plate`, `neighbor_well`, `similarity` (cosine).
-        thumbnails: `Metadata_Plate`, `Metadata_Well`, `png` (the bytes of a file), or None.
+        thumbnails: `Metadata_Plate`, `Metadata_Well`, `png` (the bytes of a PNG or JPEG file), or None.
         metrics: What metrics.json holds.
         facts: Command, versions, settings, inputs with their sha256, counts, model cards, `warnings`.
         tables_on_disk: What the Parquet files beside the page hold, by name without ending (`consistency`,
             `dose_wells`); the first column, `table`, names the profile table.
+        similar: The perturbations of the first table most like each: `Metadata_Perturbation`, `rank` from 1,
+            `neighbor`, `similarity` (cosine of consensus profiles).
     """
 
     title: str
@@ -50,6 +58,15 @@ class ReportContent:
     metrics: dict[str, Any]
     facts: dict[str, Any]
     tables_on_disk: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    similar: pl.DataFrame = field(default_factory=no_similar)
+
+    def on_disk(self, stem: str) -> pl.DataFrame | None:
+        """Rows of the first table in one of the tables on disk; None if there are none."""
+        found = self.tables_on_disk.get(stem)
+        if found is None or not self.tables:
+            return None
+        own = found.filter(pl.col("table").cast(pl.String) == self.tables[0])
+        return None if own.is_empty() else own
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -116,9 +116,14 @@ class Montage:
         return {query.well.perturbation: query.well.picture for query in reversed(self.queries)}
 
 
-def montage(content: ReportContent) -> Montage:
-    """Lay out the nearest neighbours, the most active perturbation first and the controls last."""
-    pictures = Pictures(_thumbnails(content.thumbnails))
+def montage(content: ReportContent, room_bytes: int = PICTURE_BYTES) -> Montage:
+    """Lay out the nearest neighbours, the most active perturbation first and the controls last.
+
+    Args:
+        content: The report's tables.
+        room_bytes: What pictures may take, as base64.
+    """
+    pictures = Pictures(_thumbnails(content.thumbnails), room_bytes)
     catalogue = _catalogue(content.wells)
     rows = _neighbor_rows(content.neighbors)
     ordered = sorted(rows, key=_most_active_first(content, catalogue))

@@ -1,34 +1,37 @@
 """One HTML file that works offline, asks nothing of the network, and runs no script but our own."""
 
-import base64
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cellvim import __version__
 from cellvim.atomic import write_text
 from cellvim.evaluate.report import wording
+from cellvim.evaluate.report.assets import assets
 from cellvim.evaluate.report.charts import specifications
 from cellvim.evaluate.report.comparison import comparison
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
 from cellvim.evaluate.report.facts import command_line, fact_lists, warnings
-from cellvim.evaluate.report.montage import montage
-from cellvim.evaluate.report.payload import measure_columns, payload, script_json
-from cellvim.evaluate.report.scores import perturbation_rows
-from cellvim.evaluate.report.section import Section, ShownSection, shown_sections
+from cellvim.evaluate.report.focus import focus, well_pictures
+from cellvim.evaluate.report.measures import Measure, measures
+from cellvim.evaluate.report.montage import PICTURE_BYTES, Montage, montage
+from cellvim.evaluate.report.payload import payload, script_json
+from cellvim.evaluate.report.scores import PerturbationRow, perturbation_rows, score_columns
+from cellvim.evaluate.report.section import ShownSection, shown_sections
 from cellvim.evaluate.report.sections import SECTIONS
-from cellvim.evaluate.report.summary import HELD_OUT, headline, probes, standouts, tiles
+from cellvim.evaluate.report.summary import HELD_OUT, headline, probes, standouts, tasks_not_done, tiles
+from cellvim.profiles.schema import PERTURBATION
 
-SCRIPTS = ("data", "tooltip", "charts", "scores", "maps", "plates", "montage")
-"""Our own scripts, in the order they are joined; those of sections follow, and `main` comes last."""
+MOST_BYTES = 9_600_000
+"""Pictures get what other things leave of it."""
+LIBRARY_BYTES = 1_100_000
+"""The chart library, our scripts and styles."""
+MOST_PLAIN_ROWS = 200
+"""Rows of the table of perturbations that are there without the script, which makes the others."""
+BYTES_OF_A_ROW = 2_000
 
 
 def write_report(content: ReportContent, path: Path) -> None:
@@ -43,14 +46,13 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def render(content: ReportContent) -> str:
     """Lay the content out as HTML."""
-    shown = montage(content)
-    measured = measure_columns(content.wells)
     sections = shown_sections(SECTIONS, content)
-    data = payload(content) | {
+    measured = measures(content)
+    data = payload(content, measured) | {
         "charts": charts(sections),
-        "pictures": shown.pictures.encoded,
         "sections": {each.section.key: each.data for each in sections},
     }
+    shown, rows = add_perturbations(data, content)
     environment = _environment()
     common = {
         "content": content,
@@ -66,20 +68,43 @@ def render(content: ReportContent) -> str:
         standouts=standouts(content),
         tiles=tiles(content),
         comparison=comparison(content),
-        rows=perturbation_rows(content, shown.faces),
+        rows=[row for row in rows if row.table in content.tables[:1]][:MOST_PLAIN_ROWS],
         montage=shown,
         probes=probes(content),
         held_out={probe.split: HELD_OUT.get(probe.split, "") for probe in probes(content)},
         warnings=warnings(content.facts),
+        not_done=tasks_not_done(content),
         command=command_line(content.facts),
         fact_lists=fact_lists(content.facts),
-        maps=[kind for kind in ("pca", "umap") if {f"{kind}_1", f"{kind}_2"} <= set(measured)],
-        measures=[{"key": item["key"], "label": item["label"]} for item in data["measures"]],
+        maps=map_kinds(measured),
+        measures=measured,
         categories=[{"key": item["key"], "label": item["label"]} for item in data["categories"]],
         plates=data["plates"],
         data=Markup(script_json(data)),  # noqa: S704 - escaped for a script element by script_json
-        **_assets(tuple(each.section for each in sections), is_synthetic=content.is_synthetic),
+        **assets(tuple(each.section for each in sections), is_synthetic=content.is_synthetic),
     )
+
+
+def add_perturbations(data: dict[str, Any], content: ReportContent) -> tuple[Montage, list[PerturbationRow]]:
+    """Put scores, what the focus panel shows, and pictures into the page's data, as many as there is room for."""
+    plain = perturbation_rows(content, {})
+    names: list[str] = next((item["names"] for item in data["categories"] if item["key"] == PERTURBATION), [])
+    data["perturbations"] = score_columns(plain, content)
+    data["focus"] = focus(content, names)
+    room = MOST_BYTES - LIBRARY_BYTES - BYTES_OF_A_ROW * min(len(plain), MOST_PLAIN_ROWS)
+    room -= len(script_json(data).encode())
+    shown = montage(content, max(0, min(PICTURE_BYTES, room)))
+    rows = perturbation_rows(content, shown.faces)
+    data["perturbations"]["picture"] = [row.picture for row in rows]
+    data["wells"]["picture"] = well_pictures(content, shown.pictures)
+    data["pictures"] = shown.pictures.encoded
+    data["pictures_left_out"] = shown.pictures.left_out
+    return shown, rows
+
+
+def map_kinds(measured: list[Measure]) -> list[str]:
+    found = {measure.key for measure in measured}
+    return [kind for kind in ("pca", "umap") if {f"{kind}_1", f"{kind}_2"} <= found]
 
 
 def charts(sections: tuple[ShownSection, ...]) -> dict[str, Any]:
@@ -99,7 +124,7 @@ class LaidOutSection:
 
 
 def _laid_out(
-    environment: Environment, sections: tuple[ShownSection, ...], common: Mapping[str, Any]
+    environment: Environment, sections: tuple[ShownSection, ...], common: dict[str, Any]
 ) -> list[LaidOutSection]:
     """Lay out each section by its own template."""
     found = []
@@ -130,53 +155,3 @@ def _environment() -> Environment:
         whole=lambda number: wording.NOTHING if number is None else f"{number:,.0f}",
     )
     return environment
-
-
-@cache
-def _assets(sections: tuple[Section, ...], *, is_synthetic: bool) -> dict[str, Any]:
-    """Style, scripts, and the policy that lets exactly these run."""
-    styles = [_static("report.css")] + ([_static("synthetic.css")] if is_synthetic else [])
-    own = _own_script(sections)
-    scripts = [_chart_library(), f'"use strict";\n(() => {{\n{own}\n}})();']
-    policy = {
-        "default-src": "'none'",
-        "script-src": " ".join(map(_source, scripts)),
-        "style-src": " ".join(map(_source, styles)),
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    # Ours and the chart library's, neither of which holds a word of the data.
-    return {
-        "styles": [Markup(style) for style in styles],  # noqa: S704
-        "scripts": [Markup(script) for script in scripts],  # noqa: S704
-        "policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-    }
-
-
-def _own_script(sections: tuple[Section, ...]) -> str:
-    """Our scripts in one, with a list of what the sections want called once the page is there."""
-    plugged = dict.fromkeys(script for section in sections for script in section.scripts)
-    starters = ", ".join(
-        f'{section.key}: typeof {section.starter} === "function" ? {section.starter} : null'
-        for section in sections
-    )
-    parts = [_static(f"{name}.js") for name in (*SCRIPTS, *plugged)]
-    return "\n".join([*parts, f"const sectionStarters = {{ {starters} }};", _static("main.js")])
-
-
-def _static(name: str) -> str:
-    return files("cellvim.evaluate.report").joinpath("static", name).read_text(encoding="utf-8")
-
-
-def _chart_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script. Its expression interpreter needs no `unsafe-eval`."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    inert = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    return _static("library_licences.js") + inert
-
-
-def _source(inline: str) -> str:
-    """Name an inline block in a Content-Security-Policy."""
-    digest = hashlib.sha256(inline.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -10,18 +10,17 @@ from typing import Any
 
 import polars as pl
 
-from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
+from cellvim.evaluate.report.content import TASK_LABELS, ReportContent
+from cellvim.evaluate.report.measures import Measure
 from cellvim.evaluate.report.plates import place_of, plate_shape
-from cellvim.evaluate.report.wording import finite, rounded, spelled
+from cellvim.evaluate.report.wording import spelled
 
-MEASURE_LABELS = {
-    "activity_ap": "Activity (average precision)",
-    "pca_1": "PCA 1",
-    "pca_2": "PCA 2",
-    "umap_1": "UMAP 1",
-    "umap_2": "UMAP 2",
-    "n_fields": "Fields imaged",
+CLAIMS = {
+    "activity": "differs from the controls",
+    "distinctiveness": "differs from other perturbations",
+    "replicate_retrieval": "comes back on other plates",
 }
+"""What it means for a perturbation to be significant."""
 MOST_CATEGORIES = 42
 """Seven colours times six shapes: what a reader can tell apart, at best."""
 MOST_EXTRA_COLUMNS = 8
@@ -41,8 +40,8 @@ def script_json(value: Any) -> str:
     return text.translate(_ESCAPES)
 
 
-def payload(content: ReportContent) -> dict[str, Any]:
-    """Everything the page's script draws: wells, plates, measures, categories and perturbation scores."""
+def payload(content: ReportContent, measured: Sequence[Measure]) -> dict[str, Any]:
+    """Wells as the page's script draws them: places, plates, measures and categories."""
     wells = content.wells
     places = [place_of(well) for well in wells["Metadata_Well"].cast(pl.String)]
     return {
@@ -52,16 +51,11 @@ def payload(content: ReportContent) -> dict[str, Any]:
             "row": [place[0] if place else None for place in places],
             "column": [place[1] if place else None for place in places],
         },
-        "measures": _measures(wells),
+        "measures": [measure.as_json() for measure in measured],
         "categories": _categories(wells),
-        "scores": {task: _scores(content, task) for task in content.tasks},
+        "tasks": {task: {"label": TASK_LABELS[task], "claim": CLAIMS[task]} for task in content.tasks},
         "tables": list(content.tables),
     }
-
-
-def measure_columns(wells: pl.DataFrame) -> list[str]:
-    """Columns a plate can be coloured by: the known measures of which at least one well has a value."""
-    return [key for key in MEASURE_LABELS if key in wells.columns and wells[key].is_not_null().any()]
 
 
 def category_columns(wells: pl.DataFrame) -> list[str]:
@@ -84,20 +78,6 @@ def _plates(wells: pl.DataFrame) -> list[dict[str, Any]]:
         rows, columns = shape or (0, 0)
         plates.append({"name": name, "rows": rows, "columns": columns})
     return plates
-
-
-def _measures(wells: pl.DataFrame) -> list[dict[str, Any]]:
-    measures = []
-    for key in measure_columns(wells):
-        values = [rounded(value) for value in wells[key]]
-        known = [value for value in values if value is not None]
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        if key == "activity_ap":
-            low, high = 0.0, 1.0
-        measures.append(
-            {"key": key, "label": MEASURE_LABELS[key], "values": values, "low": low, "high": high}
-        )
-    return measures
 
 
 def _categories(wells: pl.DataFrame) -> list[dict[str, Any]]:
@@ -125,27 +105,3 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 def _texts(column: pl.Series) -> Sequence[str | None]:
     return column.cast(pl.String).to_list()
-
-
-def _scores(content: ReportContent, task: str) -> list[dict[str, Any]]:
-    """Perturbations judged by a task: one point each, and per table the p that a q of 0.05 stands for."""
-    columns = [f"{task}_{name}" for name in ("map", "p", "q", "smallest_p")]
-    tested = content.perturbations.filter(pl.col(f"{task}_p").is_not_null())
-    points = []
-    for row in tested.iter_rows(named=True):
-        strength, p, q, smallest_p = (rounded(row.get(column)) for column in columns)
-        if strength is None or p is None:
-            continue
-        points.append(
-            {
-                "table": str(row["table"]),
-                "name": str(row["Metadata_Perturbation"]),
-                "replicates": finite(row["replicates"]),
-                "map": strength,
-                "p": p,
-                "q": q,
-                "smallest_p": smallest_p,
-                "is_significant": q is not None and q < SIGNIFICANT_Q,
-            }
-        )
-    return points

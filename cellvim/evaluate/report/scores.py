@@ -1,11 +1,13 @@
 """Rows of the table of perturbations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
 from cellvim.evaluate.report.wording import finite, rounded
+
+SCORES = ("map", "normalized_map", "p", "q", "smallest_p")
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class TaskScore:
     normalized_map: float | None
     p: float | None
     q: float | None
+    smallest_p: float | None
 
     @property
     def is_significant(self) -> bool:
@@ -54,13 +57,29 @@ def perturbation_rows(content: ReportContent, faces: Mapping[str, int | None]) -
     return sorted(rows, key=best_first)
 
 
+def score_columns(rows: Sequence[PerturbationRow], content: ReportContent) -> dict[str, Any]:
+    """The same rows by column, for the page's script: names and tables once each, and their places."""
+    names = list(dict.fromkeys(row.name for row in rows))
+    code = {name: place for place, name in enumerate(names)}
+    tables = {table: place for place, table in enumerate(content.tables)}
+    return {
+        "names": names,
+        "name": [code[row.name] for row in rows],
+        "table": [tables[row.table] for row in rows],
+        "replicates": [row.replicates for row in rows],
+        "plates": [row.plates for row in rows],
+        "picture": [row.picture for row in rows],
+        "scores": {
+            task: {key: [getattr(row.scores[place], key) for row in rows] for key in SCORES}
+            for place, task in enumerate(content.tasks)
+        },
+    }
+
+
 def _row(
     values: Mapping[str, Any], tasks: tuple[str, ...], faces: Mapping[str, int | None]
 ) -> PerturbationRow:
     name = str(values["Metadata_Perturbation"])
-    scores = tuple(
-        TaskScore(*(rounded(values.get(f"{task}_{key}")) for key in ("map", "normalized_map", "p", "q")))
-        for task in tasks
-    )
+    scores = tuple(TaskScore(*(rounded(values.get(f"{task}_{key}")) for key in SCORES)) for task in tasks)
     replicates, plates = finite(values.get("replicates")), finite(values.get("plates"))
     return PerturbationRow(str(values["table"]), name, replicates, plates, scores, faces.get(name))

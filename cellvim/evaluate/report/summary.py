@@ -104,12 +104,37 @@ def tiles(content: ReportContent) -> list[Tile]:
     return [tile for tile in found if tile] + judged
 
 
+def tasks_not_done(content: ReportContent) -> list[str]:
+    """Say which tasks the tables did not allow, and why; of the same reason in several tables once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for table in content.tables:
+        for task, metrics in _tasks_of(content, table).items():
+            reason = _mapping(metrics).get("reason")
+            if reason:
+                found.setdefault((str(task), str(reason)), []).append(table)
+    return [
+        f"{_title(task)}: {reason}"
+        + ("" if len(tables) == len(content.tables) else f" ({listed(tables)})")
+        + "."
+        for (task, reason), tables in found.items()
+    ]
+
+
 def metrics_of(content: ReportContent, table: str, task: str) -> Mapping[str, Any]:
     """Metrics of one task of one table; empty if it was not run."""
+    return _mapping(_tasks_of(content, table).get(task))
+
+
+def _tasks_of(content: ReportContent, table: str) -> Mapping[str, Any]:
     for entry in content.metrics.get("tables", []):
         if str(entry.get("name")) == table:
-            return _mapping(_mapping(entry.get("tasks")).get(task))
-    return _mapping(_mapping(content.metrics.get("tasks")).get(task))
+            return _mapping(entry.get("tasks"))
+    return _mapping(content.metrics.get("tasks"))
+
+
+def _title(task: str) -> str:
+    words = spelled(task)
+    return TASK_LABELS.get(task, words[:1].upper() + words[1:])
 
 
 def probes(content: ReportContent) -> list[Probe]:

@@ -28,7 +28,7 @@ def page(open_page: Opener, report: Path) -> Page:
 
 
 def names_shown(page: Page) -> list[str]:
-    return page.locator("#perturbation-table tbody tr:visible button.focus").all_inner_texts()
+    return page.locator("#perturbation-table tbody tr:visible button.choose").all_inner_texts()
 
 
 def test_as_many_marks_and_rows_as_data(page: Page, content: ReportContent) -> None:
@@ -71,10 +71,10 @@ def test_columns_sort_by_keyboard_and_say_so(page: Page) -> None:
 
 
 def test_filters_and_the_choice_of_table_change_what_is_shown(page: Page, content: ReportContent) -> None:
-    page.get_by_label("Find").fill("TAXOL")
+    page.get_by_label("Filter").fill("TAXOL")
     assert names_shown(page) == ["taxol@3 uM"]
     assert page.locator("#row-count").inner_text() == "1 of 9 shown"
-    page.get_by_label("Find").fill("")
+    page.get_by_label("Filter").fill("")
     page.locator("#significant-only").check()
     page.locator("#table-choice").select_option("untrained")
     tasks = [f"{task}_q" for task in content.tasks]
@@ -98,7 +98,7 @@ def test_a_name_pressed_by_keyboard_is_followed_through_every_chart(
     name = "rapamycin@0.5 uM"
     page.locator("#perturbation-table").get_by_role("button", name=name).focus()
     page.keyboard.press("Enter")
-    assert page.locator("#highlight-name").inner_text() == name
+    assert page.locator("#focus-title").inner_text() == name
     wells = content.wells.filter(pl.col("Metadata_Perturbation") == name).height
     page.wait_for_function(
         """expected => [...document.querySelectorAll('[data-map="pca"] .mark-symbol > path')].filter(
@@ -107,7 +107,7 @@ def test_a_name_pressed_by_keyboard_is_followed_through_every_chart(
     )
     assert page.locator(".query-row:visible h3").all_inner_texts() == [name]
     page.keyboard.press("Escape")
-    assert page.locator("#highlight").is_hidden()
+    assert page.locator("#focus").is_hidden()
 
 
 def test_pointing_at_a_mark_names_it(page: Page) -> None:

@@ -108,7 +108,7 @@ def test_no_name_runs_and_none_reaches_the_network(
         ).count()
         == 0
     )
-    shown = page.locator("#perturbation-table button.focus:visible").all_text_contents()
+    shown = page.locator("#perturbation-table button.choose:visible").all_text_contents()
     assert sorted(shown) == sorted(PAYLOADS)
 
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from cellvim.evaluate.report import ReportContent, write_report
+from cellvim.evaluate.report.measures import measures
 from cellvim.evaluate.report.montage import Pictures, montage
 from cellvim.evaluate.report.payload import payload, script_json
 from cellvim.evaluate.report.plates import place_of, plate_shape
@@ -103,7 +104,7 @@ def test_nulls_nan_and_wells_without_a_place_are_no_obstacle(content: ReportCont
         perturbations=content.perturbations.with_columns(pl.lit(None, pl.Float64).alias("activity_q")),
     )
     write_report(odd, tmp_path / "odd.html")
-    data = payload(odd)
+    data = payload(odd, measures(odd))
     assert data["plates"][0]["rows"] == 0
     assert "NaN" not in script_json(data)
 

@@ -49,11 +49,85 @@ function shortNumber(value) {
   return Math.abs(value) >= 0.00009 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
 }
 
+// Counts in text, as in 12,345.
+const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+const percent = (share) => `${Math.round(100 * share)} %`;
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function element(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  if (text) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function chooser(name) {
+  const button = element("button", name, "choose");
+  button.type = "button";
+  button.dataset.perturbation = name;
+  return button;
+}
+
+function say(text) {
+  document.getElementById("status").textContent = text;
+}
+
+// Pictures are stored once, as PNG or, where they are many, as JPEG.
+function showPicture(image, place) {
+  const code = report.pictures[place];
+  image.src = `data:image/${code.startsWith("/9j/") ? "jpeg" : "png"};base64,${code}`;
+}
+
+// Where there are many wells, values are stored as steps between the smallest and the largest.
+for (const measure of report.measures) {
+  if (measure.step === undefined) continue;
+  measure.values = measure.values.map((steps) => (steps === null ? null : measure.first + steps * measure.step));
+}
+
+const perturbations = report.perturbations;
+const TASKS = Object.keys(report.tasks);
+// Rows of the first table, which the wells are of.
+const leadingRow = new Map();
+perturbations.name.forEach((code, row) => {
+  if (perturbations.table[row] === 0) leadingRow.set(perturbations.names[code], row);
+});
+const wellsOf = (() => {
+  const category = categoryOf(PERTURBATION);
+  const found = new Map((category?.names ?? []).map((name) => [name, []]));
+  category?.codes.forEach((code, well) => { if (code !== null) found.get(category.names[code]).push(well); });
+  return (name) => found.get(name) ?? [];
+})();
+const everyName = (() => {
+  const names = new Set(categoryOf(PERTURBATION)?.names ?? []);
+  for (const row of leadingRow.keys()) names.add(row);
+  return [...names];
+})();
+
+function scoreOf(row, task) {
+  const scores = perturbations.scores[task];
+  const map = scores.map[row];
+  const p = scores.p[row];
+  if (map === null || p === null) return null;
+  const q = scores.q[row];
+  return {
+    name: perturbations.names[perturbations.name[row]],
+    replicates: perturbations.replicates[row],
+    map,
+    normalized_map: scores.normalized_map[row],
+    p,
+    q,
+    smallest_p: scores.smallest_p[row],
+    is_significant: q !== null && q < 0.05,
+  };
+}
+
+// The one perturbation that is looked at, for every view that follows it.
 const highlight = {
   name: "",
   listeners: [],
-  set(name) {
-    this.name = this.name === name ? "" : name;
-    this.listeners.forEach((listener) => listener(this.name));
+  set(name, { isFromAddress = false } = {}) {
+    const before = this.name;
+    this.name = name;
+    for (const listener of this.listeners) listener(name, { before, isFromAddress });
   },
 };

@@ -1,12 +1,17 @@
-// Wells in two dimensions, coloured by a chosen column; the legend highlights.
+// Wells in two dimensions, coloured by a chosen column.
 
 const mapViews = new Map();
 const colourChoice = document.getElementById("colour-choice");
-const focusChoice = document.getElementById("focus-choice");
 const MOST_STYLES = COLOURS.length * SHAPES.length;
 const FEW_STYLES = COLOURS.length * 2;
 const PLAIN = { fill: GREY, line: GREY, shape: "circle", order: 0 };
 const MARK_SIZE = wellCount > 2000 ? 18 : wellCount > 600 ? 34 : 52;
+
+const MOST_MARKS = 10000;
+
+// Every so-manyth well where there are too many to draw; a chosen perturbation is drawn whole.
+const drawnStep = Math.ceil(wellCount / MOST_MARKS);
+const isDrawn = (well) => drawnStep === 1 || (well * 7919) % wellCount < wellCount / drawnStep;
 
 const isNegativeControl = (() => {
   const names = new Set();
@@ -18,10 +23,9 @@ const isNegativeControl = (() => {
 
 // The most active perturbations get a colour first, where there are more than can be told apart.
 function ranked(category) {
-  const [task] = Object.keys(report.scores);
+  const [task] = TASKS;
   if (category.key !== PERTURBATION || category.names.length <= MOST_STYLES || !task) return category.names;
-  const own = report.scores[task].filter((score) => score.table === report.tables[0]);
-  const strength = new Map(own.map((score) => [score.name, score.map]));
+  const strength = new Map([...leadingRow].map(([name, row]) => [name, perturbations.scores[task].map[row] ?? -1]));
   return [...category.names].sort((a, b) => (strength.get(b) ?? -1) - (strength.get(a) ?? -1));
 }
 
@@ -52,15 +56,18 @@ function mapPoints(kind) {
   if (!x || !y) return [];
   const points = [];
   for (let well = 0; well < wellCount; well += 1) {
-    if (x.values[well] === null || y.values[well] === null) continue;
+    const name = textOf(PERTURBATION, well);
+    const isFocus = Boolean(highlight.name) && name === highlight.name;
+    if (x.values[well] === null || y.values[well] === null || !(isFocus || isDrawn(well))) continue;
     const style = styles.get(textOf(category.key, well)) ?? PLAIN;
-    const isFocus = textOf(PERTURBATION, well) === highlight.name;
     points.push({
+      name,
+      well,
       x: x.values[well],
       y: y.values[well],
       ...style,
       order: isFocus ? 2 : style.order,
-      line: highlight.name && isFocus ? "currentColor" : style.line,
+      line: isFocus ? "currentColor" : style.line,
       opacity: highlight.name ? (isFocus ? 1 : 0.12) : style === PLAIN ? 0.4 : 0.85,
       size: isFocus ? 1.6 * MARK_SIZE : MARK_SIZE,
       tooltip: describeWell(well, labelledValue(category, well)),
@@ -79,77 +86,52 @@ async function drawMaps() {
     const kind = element.dataset.map;
     const points = mapPoints(kind);
     if (mapViews.has(kind)) await redraw(mapViews.get(kind), "points", points);
-    else mapViews.set(kind, await draw(element, "map", { points }));
+    else {
+      mapViews.set(kind, await draw(element, "map", { points }, {}, { choose: "name" }));
+      describeMap(element, kind, points);
+    }
   }
 }
 
-const GLYPHS = {
-  circle: "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
-  square: "M-4.5,-4.5h9v9h-9z",
-  "triangle-up": "M0,-5L5.5,4.5H-5.5z",
-  "triangle-down": "M0,5L5.5,-4.5H-5.5z",
-  diamond: "M0,-6L4.5,0L0,6L-4.5,0z",
-  cross: "M-2,-5.5h4v3.5h3.5v4h-3.5v3.5h-4v-3.5h-3.5v-4h3.5z",
-};
-
-function glyph(style) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "-7 -7 14 14");
-  svg.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", GLYPHS[style.shape]);
-  path.setAttribute("fill", style.fill);
-  path.setAttribute("stroke", style.line);
-  svg.append(path);
-  return svg;
+// Of how many marks does the nearest one share the perturbation, or the plate? Asked of some hundred of them.
+function describeMap(element, kind, points) {
+  const named = points.filter((point) => point.name !== null);
+  const asked = named.filter((_point, place) => place % Math.ceil(named.length / 400) === 0);
+  const counts = { perturbation: 0, plate: 0 };
+  for (const point of asked) {
+    const nearest = nearestTo(point, named);
+    counts.perturbation += nearest?.name === point.name;
+    counts.plate += Boolean(nearest) && plateOf(nearest.well) === plateOf(point.well);
+  }
+  const shares = asked.length
+    ? ` The mark nearest to a well is of the same perturbation for ${percent(counts.perturbation / asked.length)} of ` +
+      `wells, and of the same plate for ${percent(counts.plate / asked.length)}.`
+    : "";
+  const note = document.querySelector(`.map-note[data-kind="${kind}"]`);
+  const share = points.length < wellCount ? ` of ${wellCount.toLocaleString("en")}` : "";
+  note.textContent = `${points.length.toLocaleString("en")}${share} wells.${shares}`;
+  describe(element, `${kind.toUpperCase()} of ${points.length.toLocaleString("en")} wells, one mark each.${shares}`);
 }
 
-function legendEntry(category, name, style) {
-  const entry = document.createElement("li");
-  const isButton = category.key === PERTURBATION;
-  const holder = document.createElement(isButton ? "button" : "span");
-  if (isButton) {
-    holder.type = "button";
-    holder.dataset.name = name;
-    holder.setAttribute("aria-pressed", String(name === highlight.name));
+function nearestTo(point, others) {
+  let best = null;
+  let least = Infinity;
+  for (const other of others) {
+    const distance = (other.x - point.x) ** 2 + (other.y - point.y) ** 2;
+    if (distance < least && other !== point) {
+      least = distance;
+      best = other;
+    }
   }
-  holder.append(glyph(style), name);
-  entry.append(holder);
-  return entry;
-}
-
-function drawLegend() {
-  const category = categoryOf(colourChoice.value);
-  const styles = stylesOf(category);
-  const entries = category.names
-    .filter((name) => styles.has(name))
-    .map((name) => legendEntry(category, name, styles.get(name)));
-  const others = category.names.length - styles.size;
-  const hasUnnamed = category.codes.includes(null);
-  if (others || hasUnnamed) {
-    const label = others ? `${others} others (choose one under Highlight)` : unnamed(category);
-    const entry = document.createElement("li");
-    const holder = document.createElement("span");
-    holder.append(glyph(PLAIN), label);
-    entry.append(holder);
-    entries.push(entry);
-  }
-  document.getElementById("legend").replaceChildren(...entries);
+  return best;
 }
 
 function startMaps() {
   if (!colourChoice) return Promise.resolve();
-  for (const name of categoryOf(PERTURBATION)?.names ?? []) focusChoice.append(new Option(name, name));
   colourChoice.addEventListener("change", () => { drawLegend(); drawMaps(); });
-  focusChoice.addEventListener("change", () => highlight.set(focusChoice.value));
-  document.getElementById("legend").addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (button) highlight.set(button.dataset.name);
-  });
   highlight.listeners.push((name) => {
-    focusChoice.value = name;
     for (const button of document.querySelectorAll("#legend button")) {
-      button.setAttribute("aria-pressed", String(button.dataset.name === name));
+      button.setAttribute("aria-pressed", String(button.dataset.perturbation === name));
     }
     drawMaps();
   });

@@ -1,8 +1,8 @@
-// Pictures are stored once and shown wherever they belong.
+// Wells and the wells most like them; pictures are stored once and shown wherever they belong.
 
 function startMontage() {
-  for (const image of document.querySelectorAll("img[data-picture]")) {
-    image.src = `data:image/png;base64,${report.pictures[Number(image.dataset.picture)]}`;
+  for (const image of document.querySelectorAll("#montage img[data-picture]")) {
+    showPicture(image, Number(image.dataset.picture));
   }
   const list = document.getElementById("montage");
   if (!list) return;

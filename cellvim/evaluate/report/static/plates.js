@@ -1,26 +1,35 @@
-// Plates from above, coloured by a chosen measure on one scale for all of them.
+// Plates from above, coloured by a chosen measure on one scale for all of them; drawn as they come into sight.
 
 const plateViews = new Map();
 const measureChoice = document.getElementById("measure-choice");
+const plateChoice = document.getElementById("plate-choice");
+const plateFigures = [...document.querySelectorAll("#plate-list > figure")];
+const PLATES_AT_ONCE = 12;
 const AXIS_PX = 26;
 const CONTROL_GLYPHS = { negcon: "\u2212", poscon: "+", empty: "\u2205" };
 
 const rowName = (row) => (row <= 26 ? String.fromCharCode(64 + row) : `A${String.fromCharCode(38 + row)}`);
 const chosenMeasure = () => report.measures.find((measure) => measure.key === measureChoice.value);
 
-function wellsOfPlate(number) {
-  const plates = categoryOf("Metadata_Plate").codes;
-  const place = categoryOf("Metadata_Plate").names.indexOf(report.plates[number].name);
-  return [...plates.keys()].filter((well) => plates[well] === place && report.wells.row[well] !== null);
-}
+const wellsByPlate = (() => {
+  const category = categoryOf("Metadata_Plate");
+  const found = report.plates.map(() => []);
+  const number = new Map(report.plates.map((plate, place) => [plate.name, place]));
+  category?.codes.forEach((code, well) => {
+    if (code !== null && report.wells.row[well] !== null) found[number.get(category.names[code])]?.push(well);
+  });
+  return found;
+})();
 
 function cell(well, measure) {
   const value = measure.values[well];
   const span = measure.high - measure.low || 1;
   const share = value === null ? null : (value - measure.low) / span;
-  const isFocus = Boolean(highlight.name) && textOf(PERTURBATION, well) === highlight.name;
+  const name = textOf(PERTURBATION, well);
+  const isFocus = Boolean(highlight.name) && name === highlight.name;
   const isDimmed = Boolean(highlight.name) && !isFocus;
   return {
+    name,
     row: rowName(report.wells.row[well]),
     column: report.wells.column[well],
     fill: share === null ? "currentColor" : viridis(share),
@@ -38,11 +47,11 @@ function outlines(plate, wells) {
   const taken = new Set(wells.map((well) => `${report.wells.row[well]}/${report.wells.column[well]}`));
   const rows = wells.map((well) => report.wells.row[well]);
   const columns = wells.map((well) => report.wells.column[well]);
-  const isWithin = (place, used) => place >= Math.min(...used) && place <= Math.max(...used);
+  const [top, bottom, left, right] = [Math.min(...rows), Math.max(...rows), Math.min(...columns), Math.max(...columns)];
   const places = [];
   for (let row = 1; row <= plate.rows; row += 1) {
     for (let column = 1; column <= plate.columns; column += 1) {
-      const isHole = isWithin(row, rows) && isWithin(column, columns);
+      const isHole = row >= top && row <= bottom && column >= left && column <= right;
       const edge = taken.has(`${row}/${column}`) ? 0 : isHole ? 0.75 : 0.2;
       places.push({ row: rowName(row), column, edge });
     }
@@ -56,23 +65,35 @@ function plateSize(element, plate) {
   return { width, height: Math.round(side * plate.rows + AXIS_PX), glyphSize: Math.min(15, Math.max(6, side * 0.62)) };
 }
 
-async function drawPlates() {
-  const measure = chosenMeasure();
-  document.getElementById("scale-low").textContent = shortNumber(measure.low);
-  document.getElementById("scale-high").textContent = shortNumber(measure.high);
-  for (const element of document.querySelectorAll("[data-plate]")) {
-    const number = Number(element.dataset.plate);
-    const members = wellsOfPlate(number);
-    const wells = members.map((well) => cell(well, measure));
-    if (plateViews.has(number)) await redraw(plateViews.get(number), "wells", wells);
-    else plateViews.set(number, await drawPlate(element, number, members, wells));
-  }
+function notePlate(element, number, measure) {
+  const plate = report.plates[number];
+  const known = wellsByPlate[number].filter((well) => measure.values[well] !== null);
+  const places = known.map((well) => ({
+    row: report.wells.row[well], column: report.wells.column[well], value: measure.values[well],
+  }));
+  const effects = plateEffects(plate, places);
+  const words = known.length ? effectsInWords(effects) : "No well has a value.";
+  element.parentElement.querySelector(".plate-note").textContent = words;
+  const average = effects ? `, mean ${shortNumber(effects.mean)}` : "";
+  describe(element, `Plate ${plate.name} from above, ${measure.label} of ${counted(known.length, "well")}${average}. ${words}`);
 }
 
-async function drawPlate(element, number, members, wells) {
+async function drawPlate(element) {
+  const number = Number(element.dataset.plate);
+  const measure = chosenMeasure();
+  const wells = wellsByPlate[number].map((well) => cell(well, measure));
+  notePlate(element, number, measure);
+  if (plateViews.has(number)) return redraw(await plateViews.get(number), "wells", wells);
+  const made = makePlate(element, number, wells);
+  plateViews.set(number, made);
+  return made;
+}
+
+async function makePlate(element, number, wells) {
   const plate = report.plates[number];
   const { width, height, glyphSize } = plateSize(element, plate);
-  const view = await draw(element, "plate", { wells, grid: outlines(plate, members) }, { width, height });
+  const grid = outlines(plate, wellsByPlate[number]);
+  const view = await draw(element, "plate", { wells, grid }, { width, height }, { choose: "name" });
   await view.signal("glyphSize", glyphSize).runAsync();
   new ResizeObserver(() => resizePlate(element, plate, view)).observe(element);
   return view;
@@ -85,9 +106,61 @@ function resizePlate(element, plate, view) {
   }
 }
 
+const shownPlates = () =>
+  plateFigures.filter((figure) => !figure.hidden).map((figure) => figure.querySelector("[data-plate]")).filter(Boolean);
+
+// Only what has been drawn changes; what has not, is drawn when it comes into sight.
+function refreshPlates() {
+  const measure = chosenMeasure();
+  document.getElementById("scale-low").textContent = shortNumber(measure.low);
+  document.getElementById("scale-high").textContent = shortNumber(measure.high);
+  const drawn = shownPlates().filter((element) => plateViews.has(Number(element.dataset.plate)));
+  return Promise.all(drawn.map(drawPlate));
+}
+
+// One after the other while the reader does something else, so that a print has them all.
+async function drawInTheBackground() {
+  for (const element of shownPlates()) {
+    if (plateViews.has(Number(element.dataset.plate))) continue;
+    await new Promise((resolve) => { setTimeout(resolve, 30); });
+    if (!element.parentElement.hidden) await drawPlate(element);
+  }
+  document.getElementById("plate-list").dataset.drawn = "yes";
+}
+
+function choosePlates() {
+  delete document.getElementById("plate-list").dataset.drawn;
+  const isFocus = plateChoice?.value === "focus";
+  const first = Number(plateChoice?.value ?? 0);
+  const holding = new Set(wellsOf(highlight.name).map(plateOf));
+  let room = PLATES_AT_ONCE;
+  plateFigures.forEach((figure, number) => {
+    const isWanted = isFocus ? holding.has(report.plates[number].name) : number >= first;
+    figure.hidden = !(isWanted && room > 0);
+    room -= isWanted;
+  });
+  refreshPlates();
+  return drawInTheBackground();
+}
+
 function startPlates() {
   if (!measureChoice) return Promise.resolve();
-  measureChoice.addEventListener("change", drawPlates);
-  highlight.listeners.push(drawPlates);
-  return drawPlates();
+  measureChoice.addEventListener("change", refreshPlates);
+  plateChoice?.addEventListener("change", choosePlates);
+  highlight.listeners.push((name) => {
+    const ofFocus = plateChoice?.querySelector("[value=focus]");
+    if (ofFocus) ofFocus.disabled = !name;
+    if (plateChoice?.value === "focus") {
+      if (!name) plateChoice.value = "0";
+      choosePlates();
+    } else refreshPlates();
+  });
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting && !plateViews.has(Number(target.dataset.plate))) drawPlate(target);
+    }
+  }, { rootMargin: "200px" });
+  plateFigures.forEach((figure) => figure.querySelector("[data-plate]") && observer.observe(figure.querySelector("[data-plate]")));
+  const drawn = choosePlates();
+  return report.plates.length <= 4 ? drawn : Promise.resolve();
 }
