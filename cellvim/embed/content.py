@@ -20,7 +20,8 @@ NOISE_PER_STEP = 1 / 0.85
 """Deviations of a normal background between its plate's 0.1th and 1st percentile: 0.76 if background is all there
 is, 0.93 if it is a fifth of the pixels."""
 NOISE_ABOVE_DARK = 6.0
-"""A background's centre lies 1.6 to 2.3 deviations above the plate's 1st percentile; 4 more are no accident."""
+"""A background's centre lies 1.6 to 2.3 deviations above the plate's 1st percentile; this leaves 3 to 5 beyond it,
+which after smoothing no noise reaches."""
 SHARE_OF_RANGE = 0.1
 """Background is rarely flat: what rises less than this share of the way to the 99th percentile is still background."""
 

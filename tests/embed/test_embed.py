@@ -15,27 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cellvim.config import EmbedSettings, ModelSettings
+from cellvim.config import EmbedSettings
 from cellvim.dataset import normalize_pixels
 from cellvim.embed import embed_plates, require_complete
 from cellvim.errors import ExitCode, InputError, OutputExistsError, SomeFailedError
 from cellvim.model import ModelCard, load_encoder, save_encoder
-from cellvim.model.encoder import ChannelEncoder
 from cellvim.store import FieldKey, PlateReader
 
 WIDTH = 16
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    settings = ModelSettings(width=WIDTH, depth=2, patch_px=8, decoder_width=16, position_grid=4)
-    channels = ("DNA", "ER", "Mito")
-    encoder = ChannelEncoder(settings, channels, generator=torch.Generator().manual_seed(0))
-    card = ModelCard(
-        model=settings, channels=channels, crop_px=32, mask_ratio=0.75, steps=0, seed=0, is_trained=False
-    )
-    save_encoder(tmp_path / "run", encoder.state_dict(), card)
-    return tmp_path / "run"
 
 
 def rewrite_card(run: Path, **changes: Any) -> None:
