@@ -3,7 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from cellvim.config import TaskName
+from cellvim.evaluate.batch import batch
 from cellvim.evaluate.consistency import consistency
+from cellvim.evaluate.nsc import nsc, nscb
+from cellvim.evaluate.percent_replicating import percent_replicating
+from cellvim.evaluate.recall import recall
 from cellvim.evaluate.results import TaskResult
 from cellvim.evaluate.retrieval_tasks import activity, distinctiveness, replicate_retrieval
 from cellvim.evaluate.screen import Screen
@@ -30,6 +34,11 @@ TASKS: Mapping[TaskName, Task] = {
     "distinctiveness": distinctiveness,
     "replicate_retrieval": replicate_retrieval,
     "consistency": consistency,
+    "nsc": nsc,
+    "nscb": nscb,
+    "percent_replicating": percent_replicating,
+    "recall": recall,
     "dose": dose,
     "probe": probe,
+    "batch": batch,
 }
