@@ -15,7 +15,7 @@ MakeProfiles = Callable[..., Profiles]
 @pytest.fixture(scope="session")
 def make_profiles() -> MakeProfiles:
     def make(features: np.ndarray, **metadata: list[object]) -> Profiles:
-        wells = [f"{'ABCDEFGHIJKLMNOP'[row // 24]}{row % 24 + 1:02}" for row in range(len(features))]
+        wells = [f"{'ABCDEFGHIJKLMNOP'[row // 24 % 16]}{row % 24 + 1:02}" for row in range(len(features))]
         columns = {"Plate": ["P"] * len(features), "Well": wells} | metadata
         return Profiles(
             metadata=pl.DataFrame({f"Metadata_{name}": values for name, values in columns.items()}),
