@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from numpy import ndarray
 from scipy.stats import rankdata
 
@@ -93,22 +93,33 @@ def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
 
 
 def row_spearman(
-    x: Float64[ndarray, "rows items"], y: Float64[ndarray, "rows items"]
+    x: Float64[ndarray, "rows items"], y: Float64[ndarray, "rows items"], *, x_is_ranked: bool = False
 ) -> Float64[ndarray, " rows"]:
-    """Rank correlation of each row; an item that is NaN in `y` is left out of its row. NaN where undefined."""
+    """Rank correlation of each row; an item that is NaN in `y` is left out of its row. NaN where undefined.
+
+    Args:
+        x: One side.
+        y: The other side.
+        x_is_ranked: `x` holds `centred_ranks`, and need not be sorted again unless items are left out.
+    """
     is_there = np.isfinite(y)
-    centred = [centred_ranks(side, is_there) for side in (x, y)]
-    spread = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    found = (centred[0] * centred[1]).sum(axis=1) / np.where(spread > 0, spread, 1)
+    if is_there.all():
+        sides = [x if x_is_ranked else centred_ranks(x), centred_ranks(y)]
+    else:
+        sides = [centred_ranks(side, is_there) for side in (x, y)]
+    spread = np.sqrt((sides[0] ** 2).sum(axis=1) * (sides[1] ** 2).sum(axis=1))
+    found = (sides[0] * sides[1]).sum(axis=1) / np.where(spread > 0, spread, 1)
     return np.where(spread > 0, found, np.nan)
 
 
 def centred_ranks(
-    values: Float64[ndarray, "rows items"], is_there: ndarray
+    values: Float64[ndarray, "rows items"], is_there: Bool[ndarray, "rows items"] | None = None
 ) -> Float64[ndarray, "rows items"]:
-    """Ranks among the items that are there, less their mean; 0 for the others."""
+    """Ranks within each row, less their mean; among the items that are there, and 0 for the others."""
     if not values.shape[1]:
         return values
+    if is_there is None:
+        return np.asarray(rankdata(values, axis=1) - (values.shape[1] + 1) / 2)
     # What is not there ranks last, which leaves the ranks of all others as they are.
     ranks = rankdata(np.where(is_there, values, np.inf), axis=1)
     mean = (ranks * is_there).sum(axis=1) / np.maximum(is_there.sum(axis=1), 1)

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float64, Int
 from numpy import ndarray
 
-from cellvim.statistics.permutation import Arrangements, arrangements, row_spearman
+from cellvim.statistics.permutation import Arrangements, arrangements, centred_ranks, row_spearman
 
 # Arrangements of a compound are held at once: so many doses at most, and never so few that p could not be small.
-MOST_ENTRIES = 2**22
+MOST_ENTRIES = 2**20
 FEWEST_ARRANGEMENTS = 999
 
 
@@ -60,8 +60,8 @@ def trend_along_axis(
     if not np.isfinite(observed):
         return Trend(None, None, None, dose.size)
     dealt = dealt_doses(dose, plate, most=most, seed=seed, name=name)
-    # Dealing doses or places is the same test; ranks of places need to be made only once.
-    null = row_spearman(dealt.values, np.broadcast_to(place, dealt.values.shape))
+    ranks = centred_ranks(place[None])[0]
+    null = (dealt.values @ ranks) / np.linalg.norm(dealt.values[0]) / np.linalg.norm(ranks)
     return Trend(float(observed), dealt.p_value(null, observed), dealt.smallest_p, dose.size)
 
 
@@ -100,18 +100,19 @@ def trend_to_highest_dose(
     if not np.isfinite(observed):
         return Trend(None, None, None, wells), places
     dealt = dealt_doses(dose, plate, most=most, seed=seed, name=name)
-    null = np.nan_to_num(row_spearman(dealt.values, place(dealt.values, products, plate)), nan=-1.0)
+    null = row_spearman(dealt.values, place(dealt.values, products, plate), x_is_ranked=True)
+    null = np.nan_to_num(null, nan=-1.0)
     return Trend(float(observed), dealt.p_value(null, observed), dealt.smallest_p, wells), places
 
 
 def dealt_doses(
     dose: Float64[ndarray, " wells"], plate: Int[ndarray, " wells"], *, most: int, seed: int, name: str
 ) -> Arrangements:
-    """Deal doses within plates; over plates where each plate has a single dose, so that there is something to deal."""
+    """Deal centred ranks of doses within plates; over plates where each has a single dose, so that there is a choice."""
     can_deal = any(np.unique(dose[plate == code]).size > 1 for code in np.unique(plate))
     block = plate if can_deal else np.zeros_like(plate)
     most = min(most, max(FEWEST_ARRANGEMENTS, MOST_ENTRIES // dose.size))
-    return arrangements(dose, block, most=most, seed=seed, name=f"dose/{name}")
+    return arrangements(centred_ranks(dose[None])[0], block, most=most, seed=seed, name=f"dose/{name}")
 
 
 Rule = Callable[[Dealt, Products, Int[ndarray, " wells"]], Dealt]
@@ -128,12 +129,8 @@ def placing_rule(dose: Float64[ndarray, " wells"], plate: Int[ndarray, " wells"]
 def placed_by_other_plates(doses: Dealt, products: Products, plate: Int[ndarray, " wells"]) -> Dealt:
     """Place each well by the highest dose on plates other than its own."""
     chosen = highest(doses)
-    total, count = np.zeros_like(chosen), np.zeros_like(chosen)
-    for code in np.unique(plate):
-        own, other = plate == code, plate != code
-        total[:, own] = chosen[:, other] @ products[np.ix_(other, own)]
-        count[:, own] = chosen[:, other].sum(axis=1, keepdims=True)
-    return in_lengths(total, count, chosen, products)
+    is_other = plate[:, None] != plate
+    return in_lengths(chosen @ (products * is_other), chosen @ is_other.astype(np.float64), chosen, products)
 
 
 def placed_by_other_wells(doses: Dealt, products: Products, _: Int[ndarray, " wells"]) -> Dealt:
