@@ -26,7 +26,7 @@ def probe(screen: Screen) -> TaskResult:
     """Train and judge linear probes; scikit-learn loads only if they are asked for."""
     from cellvim.evaluate.probe import run_probes
 
-    return TaskResult("probe", run_probes(screen.normalized, screen.settings))
+    return run_probes(screen)
 
 
 TASKS: Mapping[TaskName, Task] = {

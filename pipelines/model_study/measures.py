@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from cellvim.config import EvaluateSettings, TaskName
-from cellvim.evaluate.probe import folds_of, labelled_wells, predict_held_out
+from cellvim.evaluate.classifier import predict_held_out
+from cellvim.evaluate.probe import folds_of, labelled_wells
 from cellvim.evaluate.stage import EvaluatedTable, evaluate_table
 from cellvim.profiles import Profiles, normalize, read_profiles
 from pipelines.bbbc013_doses import dose_response, is_high_dose

@@ -4,17 +4,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from cellvim.config import EvaluateSettings
-from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, labelled_wells, run_probes
+from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, labelled_wells
+from cellvim.evaluate.probe import run_probes as probe_screen
+from cellvim.evaluate.results import TaskResult
+from cellvim.evaluate.screen import Screen
 from cellvim.folds import fold_of
 from cellvim.profiles import Profiles
 
 MakeScreen = Callable[..., Profiles]
 SETTINGS = EvaluateSettings(tables=(Path("t"),), out=Path("o"), bootstraps=200)
+
+
+def probed(profiles: Profiles, settings: EvaluateSettings = SETTINGS) -> TaskResult:
+    return probe_screen(Screen(profiles, profiles, settings))
+
+
+def run_probes(profiles: Profiles, settings: EvaluateSettings) -> dict[str, Any]:
+    return probed(profiles, settings).metrics
 
 
 def value(metric: float | dict[str, float]) -> float:
