@@ -106,6 +106,19 @@ def test_neighbours_are_those_of_a_plain_loop(
         assert (result.rows["batch"] != result.rows["nearest_batch"]).all()
 
 
+@pytest.mark.parametrize("spread", [1e-9, 1e-6, 1e-3, 1.0])
+def test_neighbours_closer_than_single_precision_can_tell_are_told_apart(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    features = np.tile(rng.normal(size=(6, 300)), (30, 1)) + spread * rng.normal(size=(180, 300))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    code = np.arange(180)
+    for block in nearest.nearest_blocks(features, nearest.differing(code)):
+        exact = unit[block.rows] @ unit.T
+        exact[np.arange(block.rows.size), block.rows] = -np.inf
+        assert np.allclose(block.similarity, exact.max(axis=1), atol=1e-14)
+        assert (block.tied == (exact >= exact.max(axis=1, keepdims=True) - nearest.TIE_WIDTH)).all()
+
+
 def test_without_doses_and_repeats_it_is_the_classifier_of_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 5)).astype(np.float32)
