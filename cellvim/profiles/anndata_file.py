@@ -72,10 +72,11 @@ def as_series(column: "pd.Series[Any]", name: str, path: Path) -> pl.Series:
     if getattr(column.dtype, "kind", "O") in "biuf":
         return pl.Series(name, column.to_numpy())
     try:
-        texts = [None if value is None or value != value else str(value) for value in column.tolist()]  # noqa: PLR0124 - NaN
+        values, is_empty = column.tolist(), column.isna().tolist()
     except (TypeError, ValueError) as error:
         found = f"{path}: column {name} of obs holds neither numbers nor text"
         raise InputError(found, hint="write it as text, or leave it out") from error
+    texts = [None if empty else str(value) for value, empty in zip(values, is_empty, strict=True)]
     return pl.Series(name, texts, pl.String)
 
 

@@ -24,21 +24,23 @@ SHOWN = 60
 
 def making_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What must agree between tables whose features are to be compared; empty for a foreign table."""
-    making = {key: value for key, value in provenance.items() if key not in OWN_FACTS | {MODEL_CARD}}
-    if making.get("pool") == "all" and not making.get("has_intensity"):
-        # Features are averaged over channels, whichever those were.
-        making.pop("channels", None)
-    return making
+    return {key: value for key, value in provenance.items() if key not in OWN_FACTS | {MODEL_CARD}}
 
 
 def first_difference(making: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Say what differs between two makings, in words; None if nothing does."""
     if bool(making) != bool(other):
         return "one says how it was made (by cellvim), the other does not"
-    for key in sorted(making.keys() | other.keys()):
+    ignored = {"channels"} if averages_channels(making) and averages_channels(other) else set()
+    for key in sorted((making.keys() | other.keys()) - ignored):
         if making.get(key) != other.get(key):
             return f"{key} is {shown(making.get(key))} in one and {shown(other.get(key))} in the other"
     return None
+
+
+def averages_channels(making: Mapping[str, Any]) -> bool:
+    """Whether features are averages over channels, whichever those were."""
+    return making.get("pool") == "all" and not making.get("has_intensity")
 
 
 def shown(value: Any) -> str:

@@ -58,7 +58,8 @@ class Profiles:
         """True for negative controls; False everywhere if the table does not say."""
         if CONTROL_TYPE not in self.metadata.columns:
             return np.zeros(self.metadata.height, bool)
-        return (self.metadata[CONTROL_TYPE] == NEGATIVE_CONTROL).fill_null(value=False).to_numpy()
+        marks = self.metadata[CONTROL_TYPE].cast(pl.String)
+        return (marks == NEGATIVE_CONTROL).fill_null(value=False).to_numpy()
 
     @property
     def plates(self) -> tuple[str, ...]:
