@@ -72,7 +72,7 @@ def histogram() -> dict[str, Any]:
     return specification(alt.layer(bars, line), height=240)
 
 
-def dose_curve() -> dict[str, Any]:
+def dose_panel() -> dict[str, Any]:
     """Wells of one compound against dose, their medians, and where the controls lie.
 
     Datasets: `wells` (dose, projection, tooltip), `medians` (dose, projection), `controls` (low, high), `active`

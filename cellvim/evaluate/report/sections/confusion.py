@@ -75,7 +75,7 @@ SECTION = Section(
     title_for_nav="Confusion",
     template="sections/confusion.html.j2",
     data=confusion,
-    scripts=("sections/tables", "sections/confusion"),
+    scripts=("sections/tables", "sections/layers", "sections/confusion"),
     specifications=lambda: {"confusion": confusion_heat()},
     after="probes",
 )

@@ -6,7 +6,7 @@ import polars as pl
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
 from cellvim.evaluate.report.section import Section
-from cellvim.evaluate.report.sections.charts import dose_curve, forest
+from cellvim.evaluate.report.sections.charts import dose_panel, forest
 from cellvim.evaluate.report.sections.reading import (
     by_table,
     first_metrics,
@@ -202,6 +202,6 @@ SECTION = Section(
     template="sections/dose_overview.html.j2",
     data=dose_overview,
     scripts=("sections/tables", "sections/layers", "sections/forest", "sections/dose_overview"),
-    specifications=lambda: {"dose_curve": dose_curve(), "z_prime": forest("Z'-factor", domain=None)},
+    specifications=lambda: {"dose_panel": dose_panel(), "z_prime": forest("Z'-factor", domain=None)},
     after="perturbations",
 )

@@ -145,6 +145,6 @@ SECTION = Section(
     template="sections/label_groups.html.j2",
     data=label_groups,
     scripts=("sections/tables", "sections/layers", "sections/forest", "sections/label_groups"),
-    specifications=lambda: {"label_groups": forest("mean average precision (mAP)", domain=(0, 1))},
+    specifications=lambda: {"label_groups": forest("mean average precision (mAP)", domain=(0.0, 1.0))},
     after="appearance",
 )

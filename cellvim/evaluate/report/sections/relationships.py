@@ -80,6 +80,6 @@ SECTION = Section(
     template="sections/relationships.html.j2",
     data=relationships,
     scripts=("sections/tables", "sections/layers", "sections/forest", "sections/relationships"),
-    specifications=lambda: {"relationships": forest("share recalled", domain=(0, 1))},
+    specifications=lambda: {"relationships": forest("share recalled", domain=(0.0, 1.0))},
     after="appearance",
 )

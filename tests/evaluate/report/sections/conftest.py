@@ -90,7 +90,7 @@ def label_tables(generator: np.random.Generator, names: Names) -> dict[str, pl.D
         (2 * p).clip(0, 1).alias("q"),
         pl.lit(1e-4).alias("smallest_p"),
     )
-    nearest = list(names.perturbations[1:]) + [names.perturbations[0]]
+    nearest = [*names.perturbations[1:], names.perturbations[0]]
     queries = pl.DataFrame(
         {
             "Metadata_Perturbation": list(names.perturbations), "compound": list(names.perturbations),
@@ -239,3 +239,10 @@ def full_content(content: ReportContent) -> ReportContent:
 @pytest.fixture(scope="session")
 def make_names() -> type[Names]:
     return Names
+
+
+@pytest.fixture(scope="session")
+def render() -> Callable[[ReportContent], str]:
+    from cellvim.evaluate.report.page import render as render_page
+
+    return render_page

@@ -30,7 +30,7 @@ function drawConfusion(data, number) {
     height: Math.round(side * split.labels.length + room + 44),
     params: [{ name: "room", value: room }],
   };
-  return draw(element, "confusion", { cells: confusionCells(split) }, changes);
+  return drawKeepingText(element, "confusion", { cells: confusionCells(split) }, changes);
 }
 
 function startConfusion(data) {

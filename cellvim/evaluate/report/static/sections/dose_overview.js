@@ -14,7 +14,7 @@ function drawDosePanel(data, number) {
   const params = [{ name: "lowest", value: lowest }, { name: "highest", value: highest }];
   const datasets = { wells, medians: panel.medians, controls: data.band ? [data.band] : [], active };
   const element = document.querySelector(`[data-dose="${number}"]`);
-  return drawLayers(element, "dose_curve", datasets, { params }, { choose: "name" });
+  return drawLayers(element, "dose_panel", datasets, { params }, { choose: "name" });
 }
 
 async function startDoseOverview(data) {

@@ -9,5 +9,14 @@ function isDrawable(layer, datasets) {
 
 function drawLayers(element, kind, datasets, changes = {}, options = {}) {
   const layer = report.charts[kind].layer.filter((each) => isDrawable(each, datasets));
-  return draw(element, kind, datasets, { ...changes, layer }, options);
+  return drawKeepingText(element, kind, datasets, { ...changes, layer }, options);
+}
+
+// Vega writes a text of its own over the one that says what was found.
+async function drawKeepingText(element, ...chart) {
+  const text = element.getAttribute("aria-label");
+  const view = await draw(element, ...chart);
+  element.setAttribute("role", "img");
+  describe(element, text);
+  return view;
 }

@@ -1,0 +1,241 @@
+"""What each section says of a report: the numbers of its tables, nothing else."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cellvim.evaluate.precision import expected_average_precision
+from cellvim.evaluate.report import ReportContent
+from cellvim.evaluate.report.payload import script_json
+from cellvim.evaluate.report.section import shown_sections
+from cellvim.evaluate.report.sections import SECTIONS
+
+BY_KEY = {section.key: section for section in SECTIONS}
+
+
+def data_of(key: str, content: ReportContent) -> dict[str, Any]:
+    data = BY_KEY[key].data(content)
+    assert data is not None
+    return data
+
+
+def first(content: ReportContent, stem: str) -> pl.DataFrame:
+    return content.tables_on_disk[stem].filter(pl.col("table") == content.tables[0])
+
+
+def column(table: dict[str, Any], label: str) -> list[Any]:
+    place = [each["label"] for each in table["columns"]].index(label)
+    return [row[place] for row in table["rows"]]
+
+
+def test_every_section_is_there_and_fits_into_json(full_content: ReportContent) -> None:
+    shown = shown_sections(SECTIONS, full_content)
+    assert [each.section.key for each in shown] == [
+        each.key for each in SECTIONS if each.key != "layer_choice"
+    ]
+    for each in shown:
+        script_json(each.data)
+        assert str(each.section.key).isidentifier()
+
+
+def test_a_report_without_tables_has_no_sections(content: ReportContent) -> None:
+    assert shown_sections(SECTIONS, content) == ()
+
+
+@pytest.mark.parametrize(
+    "stem", ["percent_replicating", "consistency", "recall", "dose", "dose_wells", "probe_confusion", "batch"]
+)
+def test_an_empty_table_is_no_obstacle(full_content: ReportContent, stem: str) -> None:
+    tables = {
+        name: table.clear() if name == stem else table for name, table in full_content.tables_on_disk.items()
+    }
+    for each in shown_sections(SECTIONS, dataclasses.replace(full_content, tables_on_disk=tables)):
+        script_json(each.data)
+
+
+def test_specifications_hold_no_word_of_the_data() -> None:
+    text = json.dumps([section.specifications() for section in SECTIONS])
+    for name in ("taxol", "tubulin", "BR00000", "trained", "CORUM", "plate_held_out"):
+        assert name not in text
+    kinds = [kind for section in SECTIONS for kind in section.specifications()]
+    assert len(kinds) == len(set(kinds))
+
+
+def test_replicates_show_the_first_table_s_histogram_and_perturbations(full_content: ReportContent) -> None:
+    data, rows = data_of("replicates", full_content), first(full_content, "percent_replicating")
+    bins = first(full_content, "percent_replicating_histogram")
+    assert data["replicating"] == rows["is_replicating"].sum()
+    assert data["perturbations"] == rows.height == len(data["table"]["rows"])
+    assert sum(each["count"] for each in data["bins"]) == bins["count"].sum()
+    for kind in ("null", "replicates"):
+        assert sum(each["share"] for each in data["bins"] if each["kind"] == kind) == pytest.approx(
+            1, abs=1e-3
+        )
+    assert column(data["table"], "Median correlation") == sorted(rows["similarity"].to_list(), reverse=True)
+    assert (
+        data["fraction"]["value"]
+        == full_content.metrics["tasks"]["percent_replicating"]["fraction_replicating"]["value"]
+    )
+    assert "67 % of 9 perturbations" in data["alternative"]
+
+
+def test_labels_have_their_members_best_first_and_chance_by_its_definition(
+    full_content: ReportContent,
+) -> None:
+    data, rows = data_of("label_groups", full_content), first(full_content, "consistency")
+    members = first(full_content, "consistency_perturbations")
+    assert {label["label"]: label["value"] for label in data["labels"]} == pytest.approx(
+        dict(zip(rows["label"], rows["map"], strict=True)), rel=1e-3
+    )
+    assert data["significant"] == rows.filter(pl.col("q") < 0.05).height
+    for label in data["labels"]:
+        own = members.filter(pl.col("label") == label["label"]).sort("ap", descending=True)
+        assert [member["name"] for member in label["members"]] == own["Metadata_Perturbation"].to_list()
+        chance = expected_average_precision(own["positives"].to_numpy(), own["total"].to_numpy()).mean()
+        assert label["chance"] == pytest.approx(chance, rel=1e-3)
+
+
+def test_nearest_neighbours_stand_beside_chance_and_say_why_they_were_not_done(
+    full_content: ReportContent,
+) -> None:
+    nearest = data_of("label_groups", full_content)["nearest"]
+    assert [(row["task"], row["table"]) for row in nearest] == [
+        (task, table) for task in ("nsc", "nscb") for table in full_content.tables
+    ]
+    assert nearest[0]["accuracy"]["value"] == pytest.approx(0.6)
+    assert (nearest[0]["chance"]["value"], nearest[0]["shuffled"]["value"]) == (0.2, 0.18)
+    assert nearest[-1]["reason"] == "all labelled wells are of one batch"
+
+
+def test_wrong_neighbours_come_first_and_those_without_an_answer_last(full_content: ReportContent) -> None:
+    right = column(data_of("label_groups", full_content)["wrong"], "Right")
+    assert right == sorted(right, key=lambda value: (value is None, value or False))
+    assert right[-1] is None
+
+
+def test_relationships_show_recall_per_source_and_every_pair(full_content: ReportContent) -> None:
+    data, rows = data_of("relationships", full_content), first(full_content, "recall")
+    assert [source["label"] for source in data["sources"]] == ["all pairs", "CORUM", "Reactome"]
+    assert data["recall"]["value"] == 0.66
+    assert len(data["table"]["rows"]) == rows.height
+    assert sum(column(data["table"], "Recalled")) == rows["is_recalled"].sum()
+    assert not data["is_cut"]
+
+
+def test_of_many_pairs_the_most_and_the_least_similar_are_kept(full_content: ReportContent) -> None:
+    rows = first(full_content, "recall")
+    many = pl.concat([rows] * 60).with_columns(similarity=pl.int_range(pl.len()) / 2000)
+    tables = full_content.tables_on_disk | {"recall": many}
+    data = data_of("relationships", dataclasses.replace(full_content, tables_on_disk=tables))
+    shown = column(data["table"], "Cosine")
+    assert data["is_cut"]
+    assert len(shown) == 500
+    assert shown[0] == pytest.approx(many["similarity"].max(), rel=1e-3)
+    assert shown[-1] == 0
+
+
+def test_doses_show_the_clearest_first_with_wells_medians_and_the_controls_band(
+    full_content: ReportContent,
+) -> None:
+    data, wells = data_of("dose_overview", full_content), first(full_content, "dose_wells")
+    assert [panel["compound"] for panel in data["panels"]] == ["taxol", "nocodazole", "aspirin"]
+    for panel in data["panels"]:
+        own = wells.filter(pl.col("compound") == panel["compound"])
+        assert len(panel["wells"]) == own.height
+        medians = dict(own.group_by("dose").agg(pl.col("projection").median()).iter_rows())
+        assert {each["dose"]: each["projection"] for each in panel["medians"]} == pytest.approx(
+            medians, rel=1e-3
+        )
+    controls = wells.filter(pl.col("Metadata_ControlType") == "negcon")["projection"]
+    assert data["band"]["low"] == pytest.approx(controls.quantile(0.05, "linear"), rel=1e-3)
+    assert data["limits"][0] < min(wells["projection"].min(), 0)
+    assert data["limits"][1] > wells["projection"].max()
+    assert (data["significant"], data["active"]) == (2, 2)
+
+
+def test_a_compound_is_followed_by_its_lowest_active_dose_else_by_its_highest(
+    full_content: ReportContent,
+) -> None:
+    data, wells = data_of("dose_overview", full_content), first(full_content, "dose_wells")
+    for panel, dose in zip(data["panels"], (0.1, 10.0, 10.0), strict=True):
+        at = wells.filter((pl.col("compound") == panel["compound"]) & (pl.col("dose") == dose))
+        assert panel["name"] == at["Metadata_Perturbation"][0]
+
+
+def test_plates_are_ranked_by_z_prime_and_those_without_are_only_in_the_table(
+    full_content: ReportContent,
+) -> None:
+    data = data_of("dose_overview", full_content)
+    assert [plate["value"] for plate in data["plates"]] == [0.42, 0.71]
+    assert column(data["plate_table"], "Z'") == [0.42, 0.71, None]
+    assert "1 of 2 reach 0.5" in data["plate_alternative"]
+
+
+def test_confusion_names_the_commonest_mistake_and_keeps_every_cell(full_content: ReportContent) -> None:
+    rows = first(full_content, "probe_confusion")
+    for split in data_of("confusion", full_content)["splits"]:
+        own = rows.filter(pl.col("split") == split["split"])
+        assert len(split["cells"]) == own.height
+        worst = own.filter(pl.col("label") != pl.col("predicted"))["share"].max()
+        assert f"{100 * worst:.0f} %" in split["finding"]
+
+
+def test_too_many_labels_become_a_table_of_mistakes(full_content: ReportContent) -> None:
+    rows = first(full_content, "probe_confusion").head(1)
+    pairs = [
+        rows.with_columns(label=pl.lit(f"label {place}"), predicted=pl.lit(f"label {place + (place % 2)}"), share=place / 100)
+        for place in range(60)
+    ]  # fmt: skip
+    tables = full_content.tables_on_disk | {"probe_confusion": pl.concat(pairs)}
+    split = data_of("confusion", dataclasses.replace(full_content, tables_on_disk=tables))["splits"][0]
+    assert split["cells"] == []
+    assert column(split["table"], "True") == [f"label {place}" for place in range(59, 0, -2)]
+
+
+def test_batch_says_which_of_the_two_is_stronger(full_content: ReportContent) -> None:
+    data = data_of("batch_or_biology", full_content)
+    assert [row["value"] for row in data["rows"]] == first(full_content, "batch")["value"].to_list()
+    assert data["findings"] == [
+        "By nearest neighbour, Plate (0.61) shows more than biology (0.55).",
+        "By silhouette, Plate (-0.02) shows less than biology (0.12).",
+        "By variance explained, Plate (0.20) shows less than biology (0.50).",
+    ]
+
+
+def test_only_differences_whose_interval_leaves_out_0_are_said_in_words(full_content: ReportContent) -> None:
+    data = data_of("paired_comparison", full_content)
+    assert len(data["rows"]) == len(full_content.metrics["comparison"])
+    assert [row["is_certain"] for row in data["rows"]] == [True, True, False, False]
+    assert data["findings"] == [
+        "Activity: trained is better than untrained by 0.10 (95 % interval 0.08 to 0.12).",
+        "Consistency: trained is worse than untrained by 0.15 (95 % interval 0.13 to 0.17).",
+    ]
+
+
+def test_what_was_not_done_gives_its_reason(full_content: ReportContent) -> None:
+    assert data_of("not_done", full_content)["tasks"] == [
+        {"task": "NSCB", "reason": "all labelled wells are of one batch"}
+    ]
+
+
+def test_sections_do_not_depend_on_the_order_of_rows(full_content: ReportContent) -> None:
+    tables = {
+        stem: table.reverse()
+        for stem, table in full_content.tables_on_disk.items()
+        if stem not in ("batch", "probe_confusion")
+    }
+    reversed_content = dataclasses.replace(
+        full_content, tables_on_disk=dict(full_content.tables_on_disk) | tables
+    )
+    for key in ("replicates", "label_groups", "relationships"):
+        assert data_of(key, reversed_content) == data_of(key, full_content)
+
+
+def test_a_page_of_sections_is_the_same_twice(
+    full_content: ReportContent, render: Callable[[ReportContent], str]
+) -> None:
+    assert render(full_content) == render(full_content)
