@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def normalize_tables(settings: NormalizeSettings) -> NormalizeSummary:
     require_parquet(settings.out)
     if is_done(settings, identity):
         return summary_of_table(settings.out)
-    with locked(settings.out.parent / f"{settings.out.name}.parts"):
+    with sole_writer(settings.out):
         wells = read_wells(settings)
         fit = chosen_fit(settings, wells)
         normalized = wells if fit is None else fit.apply(wells)
@@ -95,9 +95,23 @@ def normalize_tables(settings: NormalizeSettings) -> NormalizeSummary:
         run.facts = {NORMALIZED: provenance[NORMALIZED], "notes": rows.notes, "warnings": rows.warnings}
         run.write(run_path(settings.out))
         write_profiles(settings.out, rows, provenance)
-    with suppress(OSError):  # another process may have begun there since the lock was let go
-        settings.out.with_name(f"{settings.out.name}.parts").rmdir()
     return summary_of(settings.out, rows, provenance)
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Hold a lock beside the output for the block's time, in a folder that goes with it.
+
+    Raises:
+        LockedError: Another process is writing the same output.
+    """
+    folder = out.with_name(f"{out.name}.parts")
+    try:
+        with locked(folder):
+            yield
+    finally:
+        with suppress(OSError):  # another process may have begun there since the lock was let go
+            folder.rmdir()
 
 
 def identity_of(settings: NormalizeSettings, run: Run) -> str:
@@ -190,8 +204,9 @@ def chosen_fit(settings: NormalizeSettings, wells: Profiles) -> FittedNormalizat
     if method == "none":
         return None
     batch = settings.batch or first_telling(BATCH_NAMES, wells.metadata)
-    logger.info("fitting %s on %d negative controls", method, int(wells.is_control.sum()))
-    return fit_normalization(wells, method, batch=batch)
+    fit = fit_normalization(wells, method, batch=batch)
+    logger.info("%s fitted on %d negative controls, wells grouped by %s", method, fit.controls, fit.grouping)
+    return fit
 
 
 def provenance_of(
