@@ -22,6 +22,7 @@ CONTROL_FOLDS = 5
 # Enough for a share known to 1 %; the cost of neighbours grows with queries times wells.
 MOST_QUERIES = 5000
 NEAREST, SILHOUETTE, VARIANCE = "nearest neighbour", "silhouette", "variance explained"
+NEAREST_OF_CONTROLS = "nearest neighbour (negative controls)"
 BIOLOGY = "biology"
 TREATED, CONTROLS = "treated", "negative controls"
 SCHEMA = {"measure": pl.String, "batch_column": pl.String, "wells": pl.String, "count": pl.Int64}
@@ -192,7 +193,8 @@ def nearest_measure(
         return []
     name = f"batch/nearest/{column}/{wells}"
     estimate = mean_over_units(found[is_open], unit[is_open], screen.settings, name)
-    return [Measured(NEAREST, column, wells, int(is_open.sum()), estimate, float(chance[is_open].mean()))]
+    measure = NEAREST if wells == TREATED else NEAREST_OF_CONTROLS
+    return [Measured(measure, column, wells, int(is_open.sum()), estimate, float(chance[is_open].mean()))]
 
 
 def silhouette_measure(
@@ -240,24 +242,24 @@ def unseen_controls(
 
 def headline(measured: list[Measured]) -> dict[str, Any]:
     """Numbers of metrics.json for one column of batches; of the controls where treated wells cannot be judged."""
-    found = {(row.measure, row.column == BIOLOGY, row.wells): row for row in measured}
+    found = {(row.measure, row.column == BIOLOGY): row for row in measured}
     metrics: dict[str, Any] = {}
-    leading = found.get((NEAREST, False, TREATED)) or found.get((NEAREST, False, CONTROLS))
+    leading = found.get((NEAREST, False)) or found.get((NEAREST_OF_CONTROLS, False))
     names = (
         ("nearest_batch_accuracy", "chance", leading),
-        ("controls_nearest_batch_accuracy", "controls_chance", found.get((NEAREST, False, CONTROLS))),
-        ("nearest_perturbation_accuracy", "chance_of_perturbation", found.get((NEAREST, True, TREATED))),
-        ("silhouette", "silhouette_by_chance", found.get((SILHOUETTE, False, TREATED))),
-        ("silhouette_by_perturbation", None, found.get((SILHOUETTE, True, TREATED))),
+        ("controls_nearest_batch_accuracy", "controls_chance", found.get((NEAREST_OF_CONTROLS, False))),
+        ("nearest_perturbation_accuracy", "chance_of_perturbation", found.get((NEAREST, True))),
+        ("silhouette", "silhouette_by_chance", found.get((SILHOUETTE, False))),
+        ("silhouette_by_perturbation", None, found.get((SILHOUETTE, True))),
         (
             "variance_explained_by_batch",
             "variance_explained_by_chance",
-            found.get((VARIANCE, False, TREATED)),
+            found.get((VARIANCE, False)),
         ),
         (
             "variance_explained_by_perturbation",
             "variance_explained_by_shuffled_perturbations",
-            found.get((VARIANCE, True, TREATED)),
+            found.get((VARIANCE, True)),
         ),
     )
     for name, chance, row in names:

@@ -223,11 +223,11 @@ def recalls(table: pl.DataFrame, settings: EvaluateSettings) -> dict[str, Any]:
     sources = table["source"].drop_nulls().unique().sort().to_list()
     if not sources or len(sources) > MOST_SOURCES:
         return found | ({"too_many_sources": len(sources)} if sources else {})
-    found["sources"] = []
+    found["sources"] = {}
     for source in sources:
         own = table.filter(pl.col("source") == source)
         estimate = recall_of(own, settings, f"recall/{source}")
-        found["sources"].append({"source": source, "pairs": own.height, "recall": estimate.as_metric()})
+        found["sources"][source] = {"recall": estimate.as_metric(), "pairs": own.height}
     return found
 
 

@@ -58,7 +58,11 @@ def retrieval_line(task: str, metrics: dict[str, Any]) -> str:
 
 def measures_line(task: str, metrics: dict[str, Any]) -> str:
     """Every measure with an interval."""
-    measures = [f"{name} {estimate(value)}" for name, value in metrics.items() if isinstance(value, dict)]
+    measures = [
+        f"{name} {estimate(value)}"
+        for name, value in metrics.items()
+        if isinstance(value, dict) and isinstance(value.get("value"), int | float)
+    ]
     return f"  {task}: {', '.join(measures)}"
 
 

@@ -167,7 +167,7 @@ def test_doubled_self_and_unknown_pairs_are_counted_and_left_out(write: Write) -
     counts = {"pairs": 2, "pairs_without_profiles": 1, "unknown_names": 1}
     counts |= {"self_pairs": 1, "doubled_pairs": 1, "incomplete_pairs": 1}
     assert {name: result.metrics[name] for name in counts} == counts
-    assert {own["source"]: own["pairs"] for own in result.metrics["sources"]} == {"A": 1, "B": 1}
+    assert {name: own["pairs"] for name, own in result.metrics["sources"].items()} == {"A": 1, "B": 1}
 
 
 def test_a_column_of_scores_is_not_taken_for_sources(write: Write) -> None:
