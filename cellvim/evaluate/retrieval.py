@@ -148,6 +148,8 @@ class Memberships:
 
     def portions(self) -> Iterator[tuple[int, int]]:
         """Cut memberships into runs of about `BLOCK_ENTRIES` pairs of a query and a member of its group."""
+        if not self.size.size:
+            return
         before = np.cumsum(self.size) - self.size
         borders = np.flatnonzero(np.diff(before // BLOCK_ENTRIES)) + 1
         starts = [0, *borders.tolist()]

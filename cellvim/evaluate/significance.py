@@ -155,16 +155,16 @@ def random_places(
     drawn_as = np.uint16 if total < 2**16 else np.uint32
     places = generator.integers(1, total, (rows, positives), dtype=drawn_as, endpoint=True).astype(np.int32)
     places.sort(axis=1)
-    open_rows = np.arange(rows)
-    while open_rows.size:
-        drawn = places[open_rows]
-        is_repeat = np.zeros(drawn.shape, bool)
-        is_repeat[:, 1:] = drawn[:, 1:] == drawn[:, :-1]
-        again = is_repeat.any(axis=1)
-        open_rows, drawn, is_repeat = open_rows[again], drawn[again], is_repeat[again]
-        drawn[is_repeat] = generator.integers(1, total, int(is_repeat.sum()), endpoint=True)
-        places[open_rows] = np.sort(drawn, axis=1)
-    return places
+    flat = places.ravel()
+    while True:
+        repeat = np.flatnonzero(flat[1:] == flat[:-1]) + 1
+        # The first place of a row repeats nothing, whatever the last one of the row before.
+        repeat = repeat[repeat % positives != 0]
+        if not repeat.size:
+            return places
+        flat[repeat] = generator.integers(1, total, repeat.size, endpoint=True)
+        open_rows = np.unique(repeat // positives)
+        places[open_rows] = np.sort(places[open_rows], axis=1)
 
 
 def precision_of_places(places: Integer[ndarray, "lists positives"]) -> Float64[ndarray, " lists"]:

@@ -1,7 +1,8 @@
-"""Average precision against its laws, against brute force, scikit-learn and copairs."""
+"""Average precision against its laws, against brute force and scikit-learn."""
+
+import tracemalloc
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,26 +205,41 @@ def test_expected_average_precision_is_the_mean_over_all_orders(positives: int, 
     assert value == pytest.approx(expected, abs=EXACT)
 
 
-@pytest.mark.parametrize(
-    ("task", "rules"),
-    [
-        ("activity", {"pos_diffby": [], "neg_sameby": ["plate"], "neg_diffby": ["control"]}),
-        ("replicate_retrieval", {"pos_diffby": ["plate"], "neg_sameby": [], "neg_diffby": ["pert"]}),
-    ],
-)
-def test_agrees_with_copairs_on_tie_free_tables(task: str, rules: dict[str, list[str]]) -> None:
-    from copairs.map import average_precision as copairs_average_precision
+def test_replicates_at_the_same_position_are_neither_found_nor_in_the_way() -> None:
+    """Well 0 asks: its replicate 1 lies at its own position on another plate, 2 elsewhere; 3 is another drug."""
+    features = np.array([[1, 0], [1, 0.1], [1, 0.3], [1, 0.2]])
+    labels = WellLabels(np.array([0, 1, 1, 1]), np.array([1, 1, 1, 2]), np.zeros(4, bool))
+    anywhere = score(features, labels, "replicate_retrieval")
+    position = np.array([5, 5, 6, 7])
+    elsewhere = score_queries(
+        [Space.whole(features)], replicates(labels, "replicate_retrieval", position=position)
+    )
 
-    features, labels = random_screen(4, wells=90, features=9)
-    part = labels.perturbation >= 0
-    features = features[part].astype(np.float64)
-    labels = WellLabels(labels.plate[part], labels.perturbation[part], labels.is_control[part])
-    table = pd.DataFrame({"plate": labels.plate, "pert": labels.perturbation, "control": labels.is_control})
-    theirs = copairs_average_precision(table, features, pos_sameby=["pert"], progress_bar=False, **rules)
-    ours = score(features, labels, task)
+    assert anywhere.average_precision[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert (anywhere.positives[0], anywhere.total[0]) == (2, 3)
+    assert elsewhere.average_precision[0] == pytest.approx(1 / 2)
+    assert (elsewhere.positives[0], elsewhere.total[0]) == (1, 2)
+    # The replicate at its position has nobody left to find.
+    assert elsewhere.unit.tolist() == [0, 2]
 
-    expected = theirs.loc[ours.unit]
-    np.testing.assert_allclose(ours.average_precision, expected["average_precision"], atol=1e-9)
-    np.testing.assert_allclose(ours.normalized, expected["normalized_average_precision"], atol=1e-9)
-    np.testing.assert_array_equal(ours.positives, expected["n_pos_pairs"])
-    np.testing.assert_array_equal(ours.total, expected["n_total_pairs"])
+
+@given(seed=st.integers(0, 2**31))
+def test_positions_without_replicates_change_nothing(seed: int) -> None:
+    features, labels = random_screen(seed)
+    question = replicates(labels, "replicate_retrieval", position=np.arange(48))
+    found = score_queries([Space.whole(features)], question)
+    np.testing.assert_array_equal(
+        found.average_precision, score(features, labels, "replicate_retrieval").average_precision
+    )
+
+
+def test_memory_holds_blocks_and_never_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 wells of three perturbations: all similarities would take 72 MB, all positives 24 MB."""
+    monkeypatch.setattr(retrieval, "BLOCK_ENTRIES", 2**16)
+    labels = WellLabels(np.arange(3000) % 10, np.arange(3000) % 3, np.zeros(3000, bool))
+    features = np.random.default_rng(0).normal(size=(3000, 4))
+    tracemalloc.start()
+    score(features, labels, "replicate_retrieval")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12e6
