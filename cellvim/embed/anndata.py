@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY = "cellvim"
-ROW_KEYS = ("Plate", "Well", "Site", "CropTop", "CropLeft", "Object")
+ROW_KEYS = ("Plate", "Well", "Site", "CropTop", "CropLeft", "ObjectNumber")
 """What names a row, as far as the table has it, in `obs_names`."""
 
 
@@ -124,6 +124,10 @@ def _column(values: pl.Series) -> Any:
     is_plain = values.dtype.is_numeric() or (values.dtype == pl.Boolean and not values.null_count())
     if is_plain and not values.dtype.is_decimal():
         return values.to_numpy()
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        values = pl.Series(
+            [None if value is None else str(value) for value in values.to_list()], dtype=pl.String
+        )
     text = values.cast(pl.String)
     # Of objects, as AnnData does not write pandas' newer kinds of text.
     categories = pd.Index(text.drop_nulls().unique().sort().to_list(), dtype=object)

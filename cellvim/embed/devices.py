@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging.handlers import QueueHandler
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -199,6 +199,7 @@ def _work(line: _Line, worker: Worker, recipe: Recipe) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     encoder, _ = load_encoder(recipe.settings.model, device)
+    own = replace(recipe, settings=recipe.settings.model_copy(update={"readers": worker.readers}))
 
     def advance(units: int = 1) -> None:
         line.send("advance", units)
@@ -208,7 +209,7 @@ def _work(line: _Line, worker: Worker, recipe: Recipe) -> None:
         part = line.connection.recv()
         if part is None:
             return
-        make_part(part, encoder, recipe, advance=advance)
+        make_part(part, encoder, own, advance=advance)
 
 
 def _end_with_parent() -> None:

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from cellvim.dataset import prefetched
+from cellvim.dataset import measured_waiting, prefetch, prefetched
 
 
 def test_items_come_in_the_order_of_their_keys_whoever_is_faster() -> None:
@@ -50,3 +51,15 @@ def test_an_error_arrives_where_its_item_would_have() -> None:
 
 def test_nothing_to_read_is_no_error() -> None:
     assert list(prefetched(lambda key: key, [])) == []
+
+
+def test_waiting_is_counted_where_it_is_asked_for_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(100))
+    monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert list(prefetched(lambda key: key, range(3))) == [0, 1, 2]
+    with measured_waiting() as outer:
+        assert list(prefetched(lambda key: key, range(2))) == [0, 1]
+        with measured_waiting() as inner:
+            assert list(prefetched(lambda key: key, range(5))) == list(range(5))
+    # Every look at the clock is a second: a wait begins with one and ends with the next.
+    assert (outer.seconds, inner.seconds) == (2, 5)
