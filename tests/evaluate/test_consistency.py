@@ -219,7 +219,7 @@ def test_rotating_and_scaling_rows_mean_nothing(seed: int) -> None:
 
 def on_more_plates(screen: Screen, features: np.ndarray, **chosen: object) -> Screen:
     """The same wells on two more plates, with other profiles."""
-    other = screen.raw.metadata.with_columns("Q" + pl.col("Metadata_Plate"))
+    other = screen.raw.metadata.with_columns(pl.col("Metadata_Plate").str.replace("P", "Q"))
     both = pl.concat([screen.raw.metadata, other])
     return screen_of(both, np.concatenate([screen.raw.features, features]), **chosen)
 
