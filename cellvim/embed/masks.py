@@ -75,8 +75,7 @@ class LabelImages:
             found = f"no label image {field.well}_{field.site}.tif"
             raise InputError(found, hint=NAMING)
         labels = _checked(_read_tiff(path), path.name, shape)
-        values = np.unique(labels[labels > 0])
-        if values.size == 1:
+        if (labels[labels > 0] == labels.max()).all():
             parts, count = ndimage.label(labels, structure=np.ones((3, 3)))
             labels = parts if count > 1 else labels
         return labels.astype(np.int64)

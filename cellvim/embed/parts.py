@@ -108,11 +108,19 @@ def read_books(parts: Sequence[Part]) -> Books:
     return Books(
         embedded=sum(each["embedded"] for each in stored),
         lost=lost_in(stored),
-        tallies=dict(sum((Counter(each["tallies"]) for each in stored), Counter())),
+        tallies=_added([each["tallies"] for each in stored]),
         kernels=tuple(sorted({each["kernels"] for each in stored})),
         seconds=sum(each["seconds"] for each in stored),
         waiting_s=sum(each["waiting_s"] for each in stored),
     )
+
+
+def _added(tallies: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Sum by name; what was counted and is 0 stays."""
+    total: Counter[str] = Counter()
+    for each in tallies:
+        total.update(each)
+    return dict(total)
 
 
 def lost_in(stored: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -44,6 +44,8 @@ class EmbedSummary:
     """`PLATE WELL` and the reason why ingest had left it out already."""
     left_out: dict[str, str]
     """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
+    tallies: dict[str, int]
+    """Tiles or objects, and how many of them were dropped; empty if nothing could be."""
     was_done: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class EmbedSummary:
         counts += f" + {len(self.skipped)} skipped at ingest" if self.skipped else ""
         size = f"{self.rows} rows x {self.features} features"
         lines = [f"{table}  {size}  {counts}  {state}" for table in self.tables]
+        lines += [f"  {what.replace('_', ' ')}: {count}" for what, count in self.tallies.items()]
         named = {"failed": self.failed, "skipped at ingest": self.skipped, "field left out": self.left_out}
         lines += [f"  {what}: {where}: {why}" for what, lost in named.items() for where, why in lost.items()]
         return "\n".join(lines)
@@ -218,6 +221,7 @@ def _summarise(plan: Plan, *, was_done: bool) -> EmbedSummary:
     with pq.ParquetFile(out) as file:
         rows, names = file.metadata.num_rows, file.schema_arrow.names
     wells = pl.scan_parquet(out, glob=False).select(PLATE, WELL).unique().collect()
+    about = read_metadata(out)
     return EmbedSummary(
         out=plan.settings.out,
         tables=tuple(output.path for output in plan.outputs),
@@ -225,6 +229,7 @@ def _summarise(plan: Plan, *, was_done: bool) -> EmbedSummary:
         features=sum(not name.startswith(METADATA_PREFIX) for name in names),
         wells=sum(plate.wells for plate in plan.plates),
         embedded=wells.height,
-        **lost_in([read_metadata(out)]),
+        **lost_in([about]),
+        tallies=about["tallies"],
         was_done=was_done,
     )
