@@ -10,10 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from cellvim.evaluate.neighbors import nearest_rows
 from cellvim.evaluate.retrieval import unit_rows
+from cellvim.statistics import generator_for
 
 logger = logging.getLogger(__name__)
 
 FEWEST_WELLS = 5
+MOST_WELLS = 10_000
 NEIGHBORS = 15
 
 
@@ -38,10 +40,18 @@ def umap_coordinates(
     """UMAP of unit profiles, started from their principal components; the same on every run.
 
     Returns:
-        Coordinates; None with fewer than five wells, or if all wells are alike.
+        Coordinates; None with fewer than five wells, or if all wells are alike. Of more than `MOST_WELLS` wells
+        a random sample is placed, and the others are NaN: that many take a minute, and are more than an eye sees.
     """
     if len(features) < FEWEST_WELLS or np.ptp(pca) < 1e-6:
         return None
+    if len(features) > MOST_WELLS:
+        drawn = np.sort(generator_for(seed, "umap").choice(len(features), MOST_WELLS, replace=False))
+        coordinates = np.full((len(features), 2), np.nan, np.float32)
+        sampled = umap_coordinates(features[drawn], pca[drawn], seed=seed)
+        if sampled is not None:
+            coordinates[drawn] = sampled
+        return coordinates
     count = min(NEIGHBORS, len(features) - 1)
     nearest, similarity = nearest_rows(features, np.arange(len(features)), count - 1)
     itself = np.arange(len(features))[:, None]

@@ -60,11 +60,10 @@ def test_a_perturbation_is_listed_whatever_could_be_judged(content: ReportConten
     assert content.perturbations["replicates"].to_list() == [2] * 4
 
 
-def test_only_pictures_that_are_shown_are_carried(content: ReportContent) -> None:
+def test_pictures_of_all_wells_of_the_table_are_carried_and_no_others(content: ReportContent) -> None:
     assert content.thumbnails is not None
     assert set(content.thumbnails["Metadata_Plate"]) == {"P1"}
-    shown = {*content.neighbors["Metadata_Well"], *content.neighbors["neighbor_well"]}
-    assert set(content.thumbnails["Metadata_Well"]) == shown
+    assert set(content.thumbnails["Metadata_Well"]) == set(content.wells["Metadata_Well"])
 
 
 def test_a_reader_is_warned_of_what_cannot_be_shown(content: ReportContent) -> None:
@@ -73,7 +72,6 @@ def test_a_reader_is_warned_of_what_cannot_be_shown(content: ReportContent) -> N
             "activity: 4 of 4 perturbations have too few replicates or controls for p < 0.05, "
             "however well they are found (smallest reachable p 0.2)."
         ),
-        "replicate_retrieval: not done, no perturbation has wells on two plates.",
     ]
 
 

@@ -65,7 +65,10 @@ def _labels(wells: pl.DataFrame, code: Mapping[str, int]) -> list[dict[str, Any]
     candidates = [
         name
         for name, kind in wells.schema.items()
-        if name.startswith("Metadata_") and name not in FIXED and kind == pl.String
+        if name.startswith("Metadata_")
+        and name not in FIXED
+        and kind == pl.String
+        and _telling(name) < len(TELLING)
     ]
     grouped = texts.group_by(NAME).agg(
         pl.col(candidates).drop_nulls().n_unique().name.suffix("|count"),
@@ -81,7 +84,7 @@ def _labels(wells: pl.DataFrame, code: Mapping[str, int]) -> list[dict[str, Any]
         {
             "label": spelled(name.removeprefix("Metadata_")),
             "values": {
-                str(code[of]): value[:LONGEST_LABEL]
+                str(code[of]): value[:LONGEST_LABEL].replace("|", ", ")
                 for of, value in grouped.select(NAME, name).sort(NAME).iter_rows()
                 if value and value != of and of in code
             },

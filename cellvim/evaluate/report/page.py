@@ -1,5 +1,6 @@
 """One HTML file that works offline, asks nothing of the network, and runs no script but our own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cellvim.evaluate.report.payload import payload, script_json
 from cellvim.evaluate.report.scores import PerturbationRow, perturbation_rows, score_columns
 from cellvim.evaluate.report.section import ShownSection, shown_sections
 from cellvim.evaluate.report.sections import SECTIONS
-from cellvim.evaluate.report.summary import HELD_OUT, headline, probes, standouts, tasks_not_done, tiles
+from cellvim.evaluate.report.summary import HELD_OUT, headline, leaders, probes, silent, tiles
 from cellvim.profiles.schema import PERTURBATION
 
 MOST_BYTES = 9_600_000
@@ -53,6 +54,7 @@ def render(content: ReportContent) -> str:
         "sections": {each.section.key: each.data for each in sections},
     }
     shown, rows = add_perturbations(data, content)
+    first = next(iter(content.tables), None)
     environment = _environment()
     common = {
         "content": content,
@@ -65,15 +67,16 @@ def render(content: ReportContent) -> str:
         version=__version__,
         sections=_laid_out(environment, sections, common),
         headline=headline(content),
-        standouts=standouts(content),
+        leaders=leaders(content),
+        silent=silent(content),
+        labels_of=labels_of(data),
         tiles=tiles(content),
         comparison=comparison(content),
-        rows=[row for row in rows if row.table in content.tables[:1]][:MOST_PLAIN_ROWS],
+        rows=[row for row in rows if row.table == first][:MOST_PLAIN_ROWS],
         montage=shown,
         probes=probes(content),
         held_out={probe.split: HELD_OUT.get(probe.split, "") for probe in probes(content)},
         warnings=warnings(content.facts),
-        not_done=tasks_not_done(content),
         command=command_line(content.facts),
         fact_lists=fact_lists(content.facts),
         maps=map_kinds(measured),
@@ -100,6 +103,13 @@ def add_perturbations(data: dict[str, Any], content: ReportContent) -> tuple[Mon
     data["pictures"] = shown.pictures.encoded
     data["pictures_left_out"] = shown.pictures.left_out
     return shown, rows
+
+
+def labels_of(data: Mapping[str, Any]) -> dict[str, str]:
+    """The most telling label of each perturbation that has one: its target or mechanism."""
+    names: list[str] = next((item["names"] for item in data["categories"] if item["key"] == PERTURBATION), [])
+    columns = data["focus"]["labels"][:1]
+    return {names[int(code)]: text for column in columns for code, text in column["values"].items()}
 
 
 def map_kinds(measured: list[Measure]) -> list[str]:

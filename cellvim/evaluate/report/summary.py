@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
-from cellvim.evaluate.report.wording import counted, estimate_of, listed, score, spelled, with_interval
+from cellvim.evaluate.report.wording import counted, estimate_of, listed, spelled, with_interval
 from cellvim.statistics import Estimate
 
 MEASURED_AGAINST = {
@@ -25,6 +25,18 @@ HELD_OUT = {
         "Single wells are held out; the same plates and perturbations are on both sides, which usually flatters."
     ),
 }
+
+
+MOST_LEADERS = 6
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A perturbation that was shown to do something."""
+
+    name: str
+    strength: float
+    q: float
 
 
 @dataclass(frozen=True)
@@ -76,22 +88,26 @@ def headline(content: ReportContent) -> str:
     )
 
 
-def standouts(content: ReportContent) -> str:
-    """Name the strongest perturbations, and those that cannot be told from the controls."""
+def leaders(content: ReportContent) -> list[Leader]:
+    """The perturbations that were shown to do something, strongest first, as many as fit at the top of the page."""
+    if not content.tasks or not content.tables:
+        return []
+    task = content.tasks[0]
+    active = _ranked(content, task).filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).head(MOST_LEADERS)
+    columns = [pl.col("Metadata_Perturbation").cast(pl.String), f"{task}_map", f"{task}_q"]
+    return [Leader(name or "", strength, q) for name, strength, q in active.select(columns).iter_rows()]
+
+
+def silent(content: ReportContent) -> str:
+    """Name perturbations that cannot be told from the controls."""
     if not content.tasks or not content.tables:
         return ""
     task = content.tasks[0]
-    ranked = _tested(content, task).sort([f"{task}_map", "Metadata_Perturbation"], descending=[True, False])
-    active = ranked.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q)
-    silent = ranked.filter(pl.col(f"{task}_q") >= SIGNIFICANT_Q)
-    parts = []
-    if not active.is_empty():
-        names = [f"{_short(row[0])} ({score(row[1])})" for row in _named(active, task)]
-        parts.append(f"Strongest by mAP: {listed(names)}.")
-    if not silent.is_empty():
-        names = [_short(row[0]) for row in _named(silent, task)]
-        parts.append(f"Not shown to differ: {listed(names)}.")
-    return " ".join(parts)
+    found = _ranked(content, task).filter(pl.col(f"{task}_q") >= SIGNIFICANT_Q)
+    if found.is_empty():
+        return ""
+    names = [_short(name) for name in found["Metadata_Perturbation"].cast(pl.String)]
+    return f"Not shown to differ, which does not prove them inert: {listed(names)}."
 
 
 def tiles(content: ReportContent) -> list[Tile]:
@@ -104,22 +120,6 @@ def tiles(content: ReportContent) -> list[Tile]:
     return [tile for tile in found if tile] + judged
 
 
-def tasks_not_done(content: ReportContent) -> list[str]:
-    """Say which tasks the tables did not allow, and why; of the same reason in several tables once."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for table in content.tables:
-        for task, metrics in _tasks_of(content, table).items():
-            reason = _mapping(metrics).get("reason")
-            if reason:
-                found.setdefault((str(task), str(reason)), []).append(table)
-    return [
-        f"{_title(task)}: {reason}"
-        + ("" if len(tables) == len(content.tables) else f" ({listed(tables)})")
-        + "."
-        for (task, reason), tables in found.items()
-    ]
-
-
 def metrics_of(content: ReportContent, table: str, task: str) -> Mapping[str, Any]:
     """Metrics of one task of one table; empty if it was not run."""
     return _mapping(_tasks_of(content, table).get(task))
@@ -130,11 +130,6 @@ def _tasks_of(content: ReportContent, table: str) -> Mapping[str, Any]:
         if str(entry.get("name")) == table:
             return _mapping(entry.get("tasks"))
     return _mapping(content.metrics.get("tasks"))
-
-
-def _title(task: str) -> str:
-    words = spelled(task)
-    return TASK_LABELS.get(task, words[:1].upper() + words[1:])
 
 
 def probes(content: ReportContent) -> list[Probe]:
@@ -190,8 +185,9 @@ def _tested(content: ReportContent, task: str) -> pl.DataFrame:
     return first.filter(pl.col(f"{task}_q").is_not_null() & pl.col(f"{task}_q").is_finite())
 
 
-def _named(ranked: pl.DataFrame, task: str) -> list[tuple[str, float]]:
-    return ranked.select(pl.col("Metadata_Perturbation").cast(pl.String), f"{task}_map").rows()
+def _ranked(content: ReportContent, task: str) -> pl.DataFrame:
+    order = [f"{task}_map", "Metadata_Perturbation"]
+    return _tested(content, task).sort(order, descending=[True, False])
 
 
 def _short(name: str | None, most: int = 40) -> str:

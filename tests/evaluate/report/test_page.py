@@ -17,7 +17,7 @@ from cellvim.evaluate.report.measures import measures
 from cellvim.evaluate.report.montage import Pictures, montage
 from cellvim.evaluate.report.payload import payload, script_json
 from cellvim.evaluate.report.plates import place_of, plate_shape
-from cellvim.evaluate.report.summary import headline, standouts, tiles
+from cellvim.evaluate.report.summary import headline, leaders, silent, tiles
 from cellvim.evaluate.report.wording import counted, estimate_of, listed, probability, score
 
 
@@ -65,7 +65,10 @@ def test_the_summary_says_how_many_and_how_sure(content: ReportContent) -> None:
         f"{significant} of 9 perturbations differ from their plate's negative controls (q < 0.05); "
         "mean mAP 0.83 (95 % interval 0.77 to 0.89)."
     )
-    assert "Strongest by mAP: " in standouts(content)
+    first = content.perturbations.filter(pl.col("table") == "trained").sort("activity_map", descending=True)
+    found = first.filter(pl.col("activity_q") < 0.05)["Metadata_Perturbation"].to_list()
+    assert [leader.name for leader in leaders(content)] == found[:6]
+    assert all(name in silent(content) for name in first.filter(pl.col("activity_q") >= 0.05)["Metadata_Perturbation"])
     assert [tile.label for tile in tiles(content)] == [
         "Activity", "Distinctiveness", "Replicate retrieval", "Probe, plate held out",
     ]  # fmt: skip

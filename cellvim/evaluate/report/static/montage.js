@@ -1,7 +1,7 @@
 // Wells and the wells most like them; pictures are stored once and shown wherever they belong.
 
 function startMontage() {
-  for (const image of document.querySelectorAll("#montage img[data-picture]")) {
+  for (const image of document.querySelectorAll("img[data-picture]")) {
     showPicture(image, Number(image.dataset.picture));
   }
   const list = document.getElementById("montage");

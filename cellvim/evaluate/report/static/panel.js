@@ -48,11 +48,10 @@ function scoresOf(name) {
   const cells = judged.map(([task, score]) => [
     report.tasks[task].label,
     score.map.toFixed(2),
-    score.normalized_map === null ? "\u2013" : score.normalized_map.toFixed(2),
     probability(score.p),
     `${score.is_significant ? "\u2713 " : ""}${probability(score.q)}`,
   ]);
-  const table = plainTable(["", "mAP", "normalised", "p", "q"], cells);
+  const table = plainTable(["", "mAP", "p", "q"], cells);
   const replicates = perturbations.replicates[row];
   const wells = replicates === null ? "" : `From ${counted(replicates, "well")}; `;
   const floor = judged[0][1].smallest_p;
@@ -65,7 +64,7 @@ function replicatingOf(name) {
   const found = report.focus.replicating[code];
   if (!found || found[0] === null) return null;
   const [similarity, limit, isReplicating] = found;
-  const against = limit === null ? "" : `, ${isReplicating ? "above" : "not above"} the ${shortNumber(limit)} of random wells`;
+  const against = limit === null ? "" : `, ${isReplicating ? "beyond" : "within"} what random wells do (threshold ${shortNumber(limit)})`;
   return element("p", `Its replicates correlate with ${shortNumber(similarity)} (median pair)${against}.`);
 }
 
