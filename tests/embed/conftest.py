@@ -1,6 +1,6 @@
 """A tiny encoder, plates of given pixels, and one plate embedded in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,16 @@ def write_plate(tmp_path: Path) -> WritePlate:
     """Write a plate of given pixels: `write_plate({FieldKey("A01", 1): pixels})`."""
 
     def write(
-        fields: Mapping[FieldKey, np.ndarray], channels: tuple[str, ...] = ("DNA",), name: str = "P1"
+        fields: Mapping[FieldKey, np.ndarray],
+        channels: tuple[str, ...] = ("DNA",),
+        *,
+        folder: str = "plates",
+        invalid: Collection[tuple[FieldKey, int]] = (),
     ) -> PlateReader:
-        writer = PlateWriter(tmp_path / "plates", name, channels, np.dtype(np.uint16))
+        writer = PlateWriter(tmp_path / folder, "P1", channels, np.dtype(np.uint16))
         writer.begin()
         for key, pixels in fields.items():
-            is_valid = np.ones(len(channels), bool).tolist()
+            is_valid = [(key, channel) not in invalid for channel in range(len(channels))]
             writer.write_field(key, pixels.astype(np.uint16), token=str(key), is_valid=is_valid)
         writer.finish(list(fields))
         return PlateReader(writer.path)

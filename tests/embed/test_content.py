@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from cellvim.config import EmbedSettings
+from cellvim.embed import embed_plates
 from cellvim.embed.content import background_levels, is_bright, shares
 from cellvim.embed.cutting import Cutting
 from cellvim.embed.fields import tile_field
@@ -178,6 +179,18 @@ def test_rows_are_those_of_the_tiles_with_content(write_plate: Any, embed_one: A
         assert table["Metadata_ContentFraction"].to_list() == pytest.approx(expected)
 
 
+def test_the_summary_counts_what_was_dropped(write_plate: Any, model: Path, tmp_path: Path) -> None:
+    plate = write_plate(
+        {FieldKey("A01", 1): with_cells(noise(), right=32), FieldKey("B01", 1): noise(seed=1)}
+    )
+    content = {"plates": [plate.path], "model": model, "out": tmp_path / "e.parquet", "device": "cpu"}
+    summary = embed_plates(EmbedSettings.checked({**content, "min_content": BAR}))
+    assert summary.tallies == {"tiles": 8, "tiles_dropped": 2, "fields_without_content": 1}
+    assert "tiles dropped: 2" in str(summary)
+    plain = embed_plates(EmbedSettings.checked({**content, "out": tmp_path / "plain.parquet"}))
+    assert plain.tallies == {}
+
+
 def test_a_well_without_content_has_the_row_it_has_without_the_rule(write_plate: Any, embed_one: Any) -> None:
     plate = write_plate({FieldKey("A01", 1): with_cells(noise()), FieldKey("B01", 1): noise(seed=1)})
     plain, ruled = (embed_one(plate, min_content=bar).table for bar in (0.0, BAR))
@@ -197,6 +210,40 @@ def test_a_channel_that_only_an_empty_field_shows_is_taken_from_there(
     wells = embed_one(plate, min_content=BAR)
     assert wells.failed == {}
     assert wells.table.height == 1
+
+
+TILINGS: dict[str, dict[str, Any]] = {
+    "content": {"min_content": BAR, "level": "crop"},
+    "wells": {"min_content": BAR, "overlap": 0.5, "has_intensity": True},
+    "blocks": {"each_layer": True, "overlap": 0.3, "level": "field"},
+    "objects": {"level": "object", "masks": True, "object_background": "zero"},
+}
+
+
+@pytest.mark.parametrize("settings", TILINGS.values(), ids=TILINGS)
+def test_what_an_invalid_plane_holds_changes_nothing(
+    write_plate: Any, embed_one: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    keys = [FieldKey("A01", 1), FieldKey("A01", 2), FieldKey("B01", 1)]
+    shown = [with_cells(noise(seed=seed), right=32) for seed in range(3)]
+    if settings.get("masks"):
+        labels = (with_cells(noise() * 0) > 0)[0].astype(np.uint8)
+        for key in keys:
+            tifffile.imwrite(tmp_path / f"{key.well}_{key.site}.tif", labels)
+        settings = {**settings, "masks": tmp_path}
+    found = []
+    for number, filled in enumerate((np.zeros((1, 64, 64)), with_cells(noise(seed=9)))):
+        fields = {
+            key: np.concatenate([pixels, pixels[:, ::-1]]) for key, pixels in zip(keys, shown, strict=True)
+        }
+        fields[keys[1]][1:] = filled
+        plate = write_plate(fields, ("DNA", "ER"), folder=f"plates{number}", invalid=[(keys[1], 1)])
+        found.append(embed_one(plate, **settings))
+    assert found[0].table.equals(found[1].table)
+    assert found[0].tallies == found[1].tallies
+    assert found[0].left_out == found[1].left_out
+    assert found[0].thumbnails.equals(found[1].thumbnails)
+    assert found[0].table.height
 
 
 def test_a_higher_bar_never_keeps_more(write_plate: Any) -> None:

@@ -18,6 +18,7 @@ import torch
 from cellvim.config import EmbedSettings
 from cellvim.dataset import normalize_pixels
 from cellvim.embed import embed_plates, require_complete
+from cellvim.embed.fields import picture_field
 from cellvim.errors import ExitCode, InputError, OutputExistsError, SomeFailedError
 from cellvim.model import ModelCard, load_encoder, save_encoder
 from cellvim.store import FieldKey, PlateReader
@@ -168,6 +169,11 @@ def test_damaged_field_is_left_out_and_named(make_plate: Any, model: Path, tmp_p
     table = pl.read_parquet(tmp_path / "e.parquet")
     counts = dict(table.select("Metadata_Well", "Metadata_FieldCount").iter_rows())
     assert counts == {"A01": 1, "A02": 2, "B02": 2}
+    pictures = dict(
+        pl.read_parquet(tmp_path / "e.thumbnails.parquet").select("Metadata_Well", "png").iter_rows()
+    )
+    assert pictures["A01"] == picture_field(plate, FieldKey("A01", 2))
+    assert pictures["A02"] == picture_field(plate, FieldKey("A02", 1))
 
 
 def test_second_run_is_the_same_bytes_and_costs_nothing(make_plate: Any, model: Path, tmp_path: Path) -> None:

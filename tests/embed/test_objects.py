@@ -24,6 +24,7 @@ from cellvim.errors import InputError, NotFoundError, OutputExistsError, UsageEr
 from cellvim.ingest import ingest_plates
 from cellvim.model import load_encoder
 from cellvim.pretrain import pretrain
+from cellvim.profiles import aggregate, read_profiles
 from cellvim.store import FieldKey, find_plates
 
 SIDE = 64
@@ -134,6 +135,23 @@ def test_objects_average_to_fields_and_fields_to_wells(
     np.testing.assert_allclose(features_of(wells.table)[0], expected, atol=1e-6)
     assert wells.table["Metadata_ObjectCount"].to_list() == [4, 4]
     assert wells.table["Metadata_FieldCount"].to_list() == [2, 2]
+
+
+def test_profiles_average_objects_as_embed_does(make_plate: Any, model: Path, tmp_path: Path) -> None:
+    plate = make_plate(wells=("A01", "B01"), side_px=SIDE)
+    images = {
+        f"{well}_{site}.tif": labelled({3: CELLS[3], 9: CELLS[9]} if site == 1 else CELLS)
+        for well in ("A01", "B01")
+        for site in (1, 2)
+    }
+    masks = write_masks(tmp_path / "masks", images)
+    content = {"plates": [plate.path], "model": model, "device": "cpu", "masks": masks}
+    for level in ("object", "well"):
+        embed_plates(EmbedSettings.checked({**content, "level": level, "out": tmp_path / f"{level}.parquet"}))
+    averaged = aggregate(read_profiles(tmp_path / "object.parquet"))
+    np.testing.assert_allclose(
+        averaged.features, features_of(pl.read_parquet(tmp_path / "well.parquet")), atol=1e-6
+    )
 
 
 BAD_IMAGES = {
