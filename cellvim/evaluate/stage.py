@@ -9,6 +9,8 @@ from typing import Any
 from cellvim.atomic import write_json, write_text
 from cellvim.config import EvaluateSettings, TaskName
 from cellvim.errors import InputError
+from cellvim.evaluate.choice import choose_table
+from cellvim.evaluate.comparison import compare_tables
 from cellvim.evaluate.outputs import (
     METRICS,
     REPORT,
@@ -212,6 +214,8 @@ def collect_metrics(tables: Sequence[EvaluatedTable], settings: EvaluateSettings
         "seed": settings.seed,
         "tables": described,
         "tasks": described[0]["tasks"],
+        "comparison": compare_tables(tables, settings),
+        "choice": choose_table(tables, settings),
     }
 
 
