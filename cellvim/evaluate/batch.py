@@ -101,8 +101,10 @@ def batch(screen: Screen) -> TaskResult:
       each fold of them is judged after a fit to the others, among itself.
     - Silhouette by cosine distance, and principal component regression, by batch and by perturbation.
 
-    Of more than 5,000 treated wells, those of randomly chosen perturbations ask for their neighbours, about 5,000
-    of them; all wells may be found. Intervals: wells of a perturbation are drawn together; controls one by one.
+    Of more than 5,000 treated wells, those of randomly chosen perturbations, about 5,000 of them, are asked for
+    neighbours and silhouette, among all the others.
+
+    Intervals: wells of a perturbation are drawn together; controls one by one.
     """
     columns = [
         name for name in dict.fromkeys((PLATE, screen.batch_column)) if names_of(screen, name).n_unique() > 1
@@ -202,10 +204,12 @@ def silhouette_measure(
 ) -> Measured:
     settings = screen.settings
     name = f"batch/silhouette/{column}"
-    estimate = mean_over_units(silhouettes(wells.features, group), wells.perturbation, settings, name)
+    queries = wells.queries(settings.seed)
+    own = silhouettes(wells.features, group, queries)
+    estimate = mean_over_units(own, wells.perturbation[queries], settings, name)
     shuffled = generator_for(settings.seed, name, "shuffled").permutation(group)
-    chance = float(silhouettes(wells.features, shuffled).mean())
-    return Measured(SILHOUETTE, column, TREATED, group.size, estimate, chance)
+    chance = float(silhouettes(wells.features, shuffled, queries).mean())
+    return Measured(SILHOUETTE, column, TREATED, queries.size, estimate, chance)
 
 
 def control_measures(screen: Screen, codes: Int[ndarray, " wells"], column: str) -> list[Measured]:

@@ -41,26 +41,33 @@ def nearest_agreement(
 
 
 def silhouettes(
-    features: Float[ndarray, "wells features"], group: Int[ndarray, " wells"]
-) -> Float64[ndarray, " wells"]:
-    """Silhouette of each well by cosine distance, in [-1, 1]; 0 for a well that is alone in its group.
+    features: Float[ndarray, "wells features"],
+    group: Int[ndarray, " wells"],
+    queries: Int[ndarray, " queries"],
+) -> Float64[ndarray, " queries"]:
+    """Silhouette of some wells by cosine distance, in [-1, 1]; 0 for a well that is alone in its group.
 
     The mean cosine distance to a group is 1 minus the product with the group's mean direction, so no distance
     between two wells is ever needed.
 
     Source:
         Rousseeuw 1987, "Silhouettes"; equals scikit-learn's ``silhouette_samples(metric="cosine")``.
+
+    Args:
+        features: One row per well.
+        group: Code of what wells are grouped by.
+        queries: Wells whose silhouette is wanted, among all the others.
     """
     unit = unit_rows(features.astype(np.float64))
     group = np.unique(group, return_inverse=True)[1]
     sizes = np.bincount(group).astype(np.float64)
     if sizes.size < 2:
-        return np.zeros(len(unit))
+        return np.zeros(queries.size)
     sums = group_sums(unit, group)
-    found = np.empty(len(unit))
+    found = np.empty(queries.size)
     height = max(1, BLOCK_ENTRIES // sizes.size)
-    for start in range(0, len(unit), height):
-        rows = np.arange(start, min(start + height, len(unit)))
+    for start in range(0, queries.size, height):
+        rows = queries[start : start + height]
         own, place = group[rows], np.arange(rows.size)
         similarity = unit[rows] @ sums.T
         itself = np.einsum("wf,wf->w", unit[rows], unit[rows])
@@ -71,7 +78,7 @@ def silhouettes(
         inside, outside = (np.where(far > TIE_WIDTH, far, 0.0) for far in (within, distance.min(axis=1)))
         larger = np.maximum(inside, outside)
         score = (outside - inside) / np.where(larger > 0, larger, 1)
-        found[rows] = np.where(sizes[own] > 1, score, 0)
+        found[start : start + height] = np.where(sizes[own] > 1, score, 0)
     return found
 
 

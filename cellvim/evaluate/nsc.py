@@ -135,7 +135,8 @@ def reason_against(profiles: LabelledProfiles, screen: Screen, task: NearestTask
     if np.unique(profiles.compound).size < 2:
         return f"only one compound has a label in {screen.label_column}: there is no other to find"
     if task == "nscb" and profiles.rows[BATCH].n_unique() < 2:
-        return f"all labelled wells are of one batch ({screen.batch_column})"
+        hint = "; name another column by --batch" if len(screen.raw.plates) > 1 else ""
+        return f"all labelled wells are of one batch ({screen.batch_column}){hint}"
     return None
 
 

@@ -83,7 +83,9 @@ def test_silhouettes_are_those_of_scikit_learn(block_entries: int, monkeypatch: 
     features += rng.normal(size=(7, 6))[group]
     features[3] = 0
     group[5] = 99
-    assert np.allclose(silhouettes(features, group), silhouette_samples(features, group, metric="cosine"))
+    expected = silhouette_samples(features, group, metric="cosine")
+    for queries in (np.arange(60), np.array([59, 3, 5, 8])):
+        assert np.allclose(silhouettes(features, group, queries), expected[queries])
 
 
 @pytest.mark.parametrize("features", [5, 80])
