@@ -12,6 +12,8 @@ from cellvim.errors import InputError
 from cellvim.profiles.schema import PLATE, SITE, WELL, Profiles, first_present
 
 FIELD_COUNT = "Metadata_FieldCount"
+# About a plate of wells: what is held in double precision at the same time.
+GROUPS_AT_ONCE = 384
 # How fields of a well are told apart, in the order they are looked for.
 FIELD_NAMES = (SITE, "Metadata_Field", "Metadata_ImageNumber")
 # Columns that tell the rows of one well apart; two rows alike in all of them are a mistake, not a replicate.
@@ -101,6 +103,11 @@ def averaged(
     if average == "median":
         groups = [np.median(features[a : a + n], axis=0) for a, n in zip(starts, sizes, strict=True)]
         return np.stack(groups).astype(np.float32)
-    # Sums in double precision: the mean of equal values is then that value, bit for bit.
-    sums = np.add.reduceat(features.astype(np.float64), starts)
-    return np.asarray(sums / sizes[:, None], np.float32)
+    result = np.empty((starts.size, features.shape[1]), np.float32)
+    for first in range(0, starts.size, GROUPS_AT_ONCE):
+        own = slice(first, first + GROUPS_AT_ONCE)
+        rows = slice(starts[own][0], starts[own][-1] + sizes[own][-1])
+        # Sums in double precision: the mean of equal values is then that value, bit for bit.
+        sums = np.add.reduceat(features[rows].astype(np.float64), starts[own] - starts[own][0])
+        result[own] = sums / sizes[own, None]
+    return result

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 from numpy import ndarray
 
 from cellvim.config import Normalization
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 FEWEST_OWN_CONTROLS = 2
 """Of a plate whose wells are put through a fit: a spread needs two."""
+SMALL_LOSS = 0.05
+"""Share of what tells treated wells from controls that axes may lose unsaid: `pca` leaves out 1 % of the controls'."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ class FittedNormalization:
 
         Args:
             profiles: One row per well, with the features that the fit uses, in any order.
-            controls: Wells that count as controls; all negative controls if absent.
+            controls: Wells that count as controls; all negative controls if absent. With some of them only, the
+                result is for judging the others, and warns of nothing: a fit to all has said it.
 
         Raises:
             InputError: The table lacks a feature or was made differently from what was fitted, or a plate or batch
                 has fewer than two controls.
         """
+        is_partial = controls is not None
         controls = profiles.is_control if controls is None else controls
         columns = self._columns_in(profiles)
         grouping = require_column(profiles, self.grouping)
@@ -83,17 +87,24 @@ class FittedNormalization:
         groups = group_codes(profiles, grouping)
         names = self.output_names
         values = np.empty((len(groups), len(names)), np.float32)
-        flat = {}
+        flat, lengths = {}, np.zeros(2)
         # One plate at a time, so that only its wells are ever held in double precision.
         for code, rows in enumerate(rows_of_groups(groups)):
             wells = profiles.features[np.ix_(rows, columns)].astype(np.float64)
             maps = maps_of_group(self.steps, wells[controls[rows]])
             for learned in maps:
-                wells = learned.apply(wells)
+                before, wells = wells, learned.apply(wells)
+                if isinstance(learned, Axes) and not is_partial:
+                    lengths += squares_before_and_after(
+                        learned, before[~controls[rows]], wells[~controls[rows]]
+                    )
             values[rows] = wells
             flat[code] = sum(int(np.isinf(each.spread).sum()) for each in maps if isinstance(each, Shift))
         normalized = replace(profiles, features=values, feature_names=names)
-        return self._warned(normalized, flat, before=len(profiles.feature_names))
+        if is_partial:
+            return normalized
+        lost = float(1 - lengths[1] / lengths[0]) if lengths[0] else 0.0
+        return self._warned(normalized, flat, before=len(profiles.feature_names), lost=lost)
 
     def _columns_in(self, profiles: Profiles) -> Int[ndarray, " features"]:
         different = first_difference(self.making, making_of(profiles.provenance))
@@ -109,7 +120,7 @@ class FittedNormalization:
             raise InputError(found, hint="give a table with the features that the fit was made on")
         return np.array([position[name] for name in self.feature_names])
 
-    def _warned(self, profiles: Profiles, flat: Mapping[int, int], *, before: int) -> Profiles:
+    def _warned(self, profiles: Profiles, flat: Mapping[int, int], *, before: int, lost: float) -> Profiles:
         if self.is_collapsed:
             return profiles.warning(
                 "no feature varies among the negative controls: the profiles are only centred"
@@ -123,17 +134,16 @@ class FittedNormalization:
                 f"{dropped} of {before} features dropped: they do not vary among the controls of some plate"
             )
             profiles = profiles.warning(warning)
-        if axes is not None and self.controls <= len(self.feature_names):
+        if axes is not None and lost > SMALL_LOSS:
             warning = (
-                f"{self.method} keeps {len(axes.axes)} axes of {len(self.feature_names)} features, for it has "
-                f"{self.controls} controls to learn from: differences along which these do not vary are lost"
+                f"{self.method} keeps {len(axes.axes)} axes of {len(self.feature_names)} features, those along which "
+                f"its {self.controls} controls vary: {lost:.0%} of what tells treated wells from the controls' mean "
+                "lies across them and is lost"
             )
             profiles = profiles.warning(warning)
         worst = max(flat, key=flat.__getitem__)
         if flat[worst]:
-            name = (
-                profiles.metadata[self.grouping].unique().sort()[worst] if self.grouping == PLATE else worst
-            )
+            name = group_names(profiles, self.grouping).unique().sort()[worst]
             warning = (
                 f"{sum(map(bool, flat.values()))} plate(s) with features that do not vary among their own controls, "
                 f"for example {flat[worst]} on {name}: these are 0 there, as in a control"
@@ -142,9 +152,21 @@ class FittedNormalization:
         return profiles
 
 
+def squares_before_and_after(
+    step: Axes, before: Float64[ndarray, "wells features"], after: Float64[ndarray, "wells axes"]
+) -> Float64[ndarray, "2"]:
+    """Squared lengths of wells before and after a projection, added up."""
+    standardized = (before - step.centre) / step.spread
+    return np.array([np.vdot(standardized, standardized), np.vdot(after, after)])
+
+
 def group_codes(profiles: Profiles, column: str) -> Int[ndarray, " wells"]:
     """Number the values of a column in sorted order; wells without a value share one."""
-    return profiles.metadata[column].cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+    return group_names(profiles, column).rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def group_names(profiles: Profiles, column: str) -> pl.Series:
+    return profiles.metadata[column].cast(pl.String).fill_null("")
 
 
 def rows_of_groups(groups: Int[ndarray, " wells"]) -> list[Int[ndarray, " members"]]:
@@ -170,9 +192,7 @@ def require_controls(
             "--tasks distinctiveness,replicate_retrieval,probe"
         )
         raise InputError(found, hint=hint)
-    counts = profiles.metadata.select(
-        pl.col(column).cast(pl.String).fill_null("").alias("group")
-    ).with_columns(pl.Series("control", controls))
+    counts = pl.DataFrame({"group": group_names(profiles, column), "control": controls})
     totals = counts.group_by("group").agg(pl.col("control").sum()).sort("group")
     poor = totals.filter(pl.col("control") < fewest)["group"].to_list()
     if poor:

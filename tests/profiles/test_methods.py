@@ -270,6 +270,7 @@ def test_fewer_controls_than_features_leave_few_axes_and_say_so(
     assert result.features.shape == (12, controls - 1)
     assert np.isfinite(result.features).all()
     assert f"{controls - 1} axes of 20 features" in result.warnings[-1]
+    assert "% of what tells treated wells" in result.warnings[-1]
 
 
 def test_a_batch_with_too_few_controls_is_refused_by_name(screen: Profiles) -> None:
