@@ -58,9 +58,10 @@ study: $(VENV)/.installed  ## Which settings of the model matter: about 80 nano 
 
 bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python -m benchmarks.cpu --out out/cpu
-	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python -m benchmarks.evaluate --docs docs/evaluate_speed.md
 	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
 	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.embed --docs docs/embed_speed.md
 
 $(INGEST_PEERS)/.installed: benchmarks/ingest_peers_requirements.txt
 	$(PEERS_PYTHON) -m venv $(INGEST_PEERS)
