@@ -66,7 +66,7 @@ def run_retrieval(screen: Screen, task: RetrievalTask) -> TaskResult:
         found = f"{raw.source} has no negative controls, which activity is measured by"
         hint = "mark them with --control COLUMN=VALUE or a --platemap, or leave activity out of --tasks"
         raise InputError(found, hint=hint)
-    spaces = judging_spaces(raw, screen.normalized, task, settings.normalize)
+    spaces = judging_spaces(raw, screen.normalized, task, settings.normalize, batch=screen.batch_column)
     position = codes_of(raw.metadata[WELL]) if settings.different_position else None
     scores = score_queries(spaces, replicates(screen.wells, task, position=position))
     wells = wells_table(raw, scores)
@@ -86,7 +86,12 @@ def run_retrieval(screen: Screen, task: RetrievalTask) -> TaskResult:
 
 
 def judging_spaces(
-    raw: Profiles, normalized: Profiles, task: RetrievalTask, method: Normalization
+    raw: Profiles,
+    normalized: Profiles,
+    task: RetrievalTask,
+    method: Normalization,
+    *,
+    batch: str | None = None,
 ) -> Sequence[Space]:
     """Spaces in which candidates are ranked: one, or for `activity` one per fold of controls.
 
@@ -98,7 +103,7 @@ def judging_spaces(
     """
     if task != "activity" or method == "none":
         return [Space.whole(normalized.features)]
-    return UnseenControls(raw, method)
+    return UnseenControls(raw, method, batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +112,7 @@ class UnseenControls(Sequence[Space]):
 
     raw: Profiles
     method: Normalization
+    batch: str | None
 
     @cached_property
     def fold(self) -> Int[ndarray, " wells"]:
@@ -119,7 +125,8 @@ class UnseenControls(Sequence[Space]):
         if held_out not in range(len(self)):
             raise IndexError(held_out)
         seen = (self.fold >= 0) & (self.fold != held_out)
-        return Space(normalize(self.raw, self.method, fitted_on=seen).features, self.fold == held_out)
+        fitted = normalize(self.raw, self.method, fitted_on=seen, batch=self.batch)
+        return Space(fitted.features, self.fold == held_out)
 
 
 def codes_of(names: pl.Series) -> Int[ndarray, " wells"]:

@@ -57,7 +57,9 @@ def test_sphering_that_has_seen_the_controls_calls_inert_wells_active(
 ) -> None:
     """Why controls are judged in spaces fitted without them."""
 
-    def judge_in_one_space(raw: Profiles, normalized: Profiles, task: RetrievalTask, _: str) -> list[Space]:
+    def judge_in_one_space(
+        raw: Profiles, normalized: Profiles, task: RetrievalTask, _: str, **__: object
+    ) -> list[Space]:
         return list(judging_spaces(raw, normalized, task, "none"))
 
     monkeypatch.setattr("cellvim.evaluate.retrieval_tasks.judging_spaces", judge_in_one_space)

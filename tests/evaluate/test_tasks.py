@@ -60,7 +60,9 @@ def test_a_fit_that_has_seen_the_controls_calls_white_noise_active(
 ) -> None:
     """Why every method judges controls in spaces fitted without them."""
 
-    def judge_in_one_space(_: Profiles, normalized: Profiles, task: RetrievalTask, __: str) -> list[Space]:
+    def judge_in_one_space(
+        _: Profiles, normalized: Profiles, task: RetrievalTask, __: str, **___: object
+    ) -> list[Space]:
         assert task == "activity"
         return [Space.whole(normalized.features)]
 
