@@ -63,7 +63,7 @@ def most_iterations(wells: int, features: int, *, labels: int) -> int:
 def standardized(
     train: Float[ndarray, "train features"], test: Float[ndarray, "test features"]
 ) -> tuple[Float32[ndarray, "train features"], Float32[ndarray, "test features"]]:
-    """Scale features by training wells; in float32, in which a fit takes half the time and gives the same labels."""
+    """Scale features by training wells; in float32, in which a fit takes half the time."""
     scaler = StandardScaler().fit(train.astype(np.float64))
     scaled = [scaler.transform(part.astype(np.float64)).astype(np.float32) for part in (train, test)]
     return scaled[0], scaled[1]
