@@ -1,21 +1,22 @@
 """A normalisation that has been fitted: applied to the wells it was fitted with, or to a new plate."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from cellvim.config import Normalization
 from cellvim.errors import InputError
 from cellvim.profiles.annotate import require_column
+from cellvim.profiles.grouped import Remark, map_groups
 from cellvim.profiles.making import first_difference, making_of
 from cellvim.profiles.schema import PLATE, Profiles, shortened
-from cellvim.profiles.steps import Axes, Scaling, Shift, Step, maps_of_group
+from cellvim.profiles.steps import Axes, Scaling, Step
 
 logger = logging.getLogger(__name__)
 
@@ -87,24 +88,11 @@ class FittedNormalization:
         groups = group_codes(profiles, grouping)
         names = self.output_names
         values = np.empty((len(groups), len(names)), np.float32)
-        flat, lengths = {}, np.zeros(2)
-        # One plate at a time, so that only its wells are ever held in double precision.
-        for code, rows in enumerate(rows_of_groups(groups)):
-            wells = profiles.features[np.ix_(rows, columns)].astype(np.float64)
-            maps = maps_of_group(self.steps, wells[controls[rows]])
-            for learned in maps:
-                before, wells = wells, learned.apply(wells)
-                if isinstance(learned, Axes) and not is_partial:
-                    lengths += squares_before_and_after(
-                        learned, before[~controls[rows]], wells[~controls[rows]]
-                    )
-            values[rows] = wells
-            flat[code] = sum(int(np.isinf(each.spread).sum()) for each in maps if isinstance(each, Shift))
+        is_whole = np.array_equal(columns, np.arange(len(profiles.feature_names)))
+        chosen = profiles.features if is_whole else profiles.features[:, columns]
+        remarks = map_groups(chosen, self.steps, rows_of_groups(groups), controls, values)
         normalized = replace(profiles, features=values, feature_names=names)
-        if is_partial:
-            return normalized
-        lost = float(1 - lengths[1] / lengths[0]) if lengths[0] else 0.0
-        return self._warned(normalized, flat, before=len(profiles.feature_names), lost=lost)
+        return normalized if is_partial else self._warned(normalized, remarks, len(profiles.feature_names))
 
     def _columns_in(self, profiles: Profiles) -> Int[ndarray, " features"]:
         different = first_difference(self.making, making_of(profiles.provenance))
@@ -120,7 +108,7 @@ class FittedNormalization:
             raise InputError(found, hint="give a table with the features that the fit was made on")
         return np.array([position[name] for name in self.feature_names])
 
-    def _warned(self, profiles: Profiles, flat: Mapping[int, int], *, before: int, lost: float) -> Profiles:
+    def _warned(self, profiles: Profiles, remarks: Sequence[Remark], before: int) -> Profiles:
         if self.is_collapsed:
             return profiles.warning(
                 "no feature varies among the negative controls: the profiles are only centred"
@@ -134,6 +122,8 @@ class FittedNormalization:
                 f"{dropped} of {before} features dropped: they do not vary among the controls of some plate"
             )
             profiles = profiles.warning(warning)
+        whole = sum(each.before for each in remarks)
+        lost = 1 - sum(each.after for each in remarks) / whole if whole else 0.0
         if axes is not None and lost > SMALL_LOSS:
             warning = (
                 f"{self.method} keeps {len(axes.axes)} axes of {len(self.feature_names)} features, those along which "
@@ -141,23 +131,16 @@ class FittedNormalization:
                 "lies across them and is lost"
             )
             profiles = profiles.warning(warning)
-        worst = max(flat, key=flat.__getitem__)
-        if flat[worst]:
+        flat = [each.flat for each in remarks]
+        if any(flat):
+            worst = int(np.argmax(flat))
             name = group_names(profiles, self.grouping).unique().sort()[worst]
             warning = (
-                f"{sum(map(bool, flat.values()))} plate(s) with features that do not vary among their own controls, "
+                f"{sum(map(bool, flat))} plate(s) with features that do not vary among their own controls, "
                 f"for example {flat[worst]} on {name}: these are 0 there, as in a control"
             )
             profiles = profiles.warning(warning)
         return profiles
-
-
-def squares_before_and_after(
-    step: Axes, before: Float64[ndarray, "wells features"], after: Float64[ndarray, "wells axes"]
-) -> Float64[ndarray, "2"]:
-    """Squared lengths of wells before and after a projection, added up."""
-    standardized = (before - step.centre) / step.spread
-    return np.array([np.vdot(standardized, standardized), np.vdot(after, after)])
 
 
 def group_codes(profiles: Profiles, column: str) -> Int[ndarray, " wells"]:

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 from numpy import ndarray
+from threadpoolctl import threadpool_limits
 
 from cellvim.config import Normalization
 from cellvim.folds import hash_of
@@ -114,7 +115,9 @@ def fit_normalization(
         own, plate_codes(profiles)[controls], "mad" if method == "mad" else "standardize"
     )
     groups = group_codes(profiles, grouping)[controls]
-    steps = fitted_steps(method, own[:, kept], groups) if kept.any() else ()
+    # In one thread, as the last bits would depend on how many there are.
+    with threadpool_limits(1):
+        steps = fitted_steps(method, own[:, kept], groups) if kept.any() else ()
     is_collapsed = not steps
     if is_collapsed:
         kept, steps, grouping = (

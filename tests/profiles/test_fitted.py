@@ -1,6 +1,8 @@
 """A normalisation that is kept: the same numbers again, new plates put through it, and files not to be trusted."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +231,36 @@ def test_a_collapsed_fit_is_kept_as_well(screen: Profiles, tmp_path: Path) -> No
     assert "only centred" in result.warnings[-1]
     own = screen.features[:24].astype(np.float64)
     np.testing.assert_allclose(result.features[:24], own - own[:8].mean(0), rtol=1e-5, atol=1e-5)
+
+
+CHILD = """
+import resource
+from pathlib import Path
+import numpy as np
+import polars as pl
+from cellvim.profiles import Profiles, normalize
+
+plates, wells = 100, [f"{row}{column:02}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)]
+features = np.random.default_rng(0).standard_normal((plates * 384, 384), dtype=np.float32)
+metadata = pl.DataFrame({
+    "Metadata_Plate": [f"P{plate:03}" for plate in range(plates) for _ in wells],
+    "Metadata_Well": wells * plates,
+    "Metadata_ControlType": ["negcon" if index % 6 == 0 else None for index in range(384)] * plates,
+})
+names = tuple(f"x{index}" for index in range(384))
+table = Profiles(metadata, features, names, {}, Path("x"), "x")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+normalize(table, "sphere")
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_sphering_100_plates_needs_little_more_than_the_tables_themselves() -> None:
+    """The table takes 59 MB, and the result as much; all wells in double precision at once would take 118 MB more."""
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < 1_000_000
+    assert after - before < 59_000 + 80_000
 
 
 def test_metadata_stay_as_they_are(screen: Profiles) -> None:
