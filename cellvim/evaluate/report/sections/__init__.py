@@ -29,12 +29,14 @@ from cellvim.evaluate.report.sections.batch_or_biology import SECTION as BATCH_O
 from cellvim.evaluate.report.sections.confusion import SECTION as CONFUSION
 from cellvim.evaluate.report.sections.dose_overview import SECTION as DOSE_OVERVIEW
 from cellvim.evaluate.report.sections.label_groups import SECTION as LABEL_GROUPS
+from cellvim.evaluate.report.sections.layer_choice import SECTION as LAYER_CHOICE
 from cellvim.evaluate.report.sections.not_done import SECTION as NOT_DONE
 from cellvim.evaluate.report.sections.paired_comparison import SECTION as PAIRED_COMPARISON
 from cellvim.evaluate.report.sections.relationships import SECTION as RELATIONSHIPS
 from cellvim.evaluate.report.sections.replicates import SECTION as REPLICATES
 
 SECTIONS: tuple[Section, ...] = (
+    LAYER_CHOICE,
     PAIRED_COMPARISON,
     DOSE_OVERVIEW,
     REPLICATES,

@@ -12,6 +12,7 @@ from cellvim.evaluate.report.wording import spelled
 BIOLOGY = "biology"
 MEASURES = {
     "nearest neighbour": "share of wells whose nearest neighbour is of the same batch, or the same perturbation",
+    "nearest neighbour (negative controls)": "the same among negative controls, which differ in nothing but the batch",
     "silhouette": "how much tighter wells group by it than they mix, from -1 to 1; 0 is no grouping",
     "variance explained": "share of the variance of the profiles that it explains",
 }

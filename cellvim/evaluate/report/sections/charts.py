@@ -134,7 +134,7 @@ def block_line() -> dict[str, Any]:
     blocks = alt.Chart(alt.NamedData("blocks"))
     x = alt.X("block:Q", title="block of the encoder", scale=alt.Scale(zero=False, padding=14))
     x = x.axis(tickMinStep=1, format="d", grid=False)
-    y = alt.Y("value:Q", title="mean mAP", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", title="mean normalised mAP", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     line = blocks.mark_line(color="#2a82c7", strokeWidth=2, opacity=0.6, aria=False).encode(x=x, y=y)
     bars = blocks.mark_rule(strokeWidth=2, color="#2a82c7", aria=False).encode(x=x, y="low:Q", y2="high:Q")
     points = blocks.mark_point(filled=True, size=80, strokeWidth=1.5, stroke="#2a82c7", aria=False).encode(

@@ -10,19 +10,26 @@ from cellvim.evaluate.report.sections.reading import in_words, shown
 from cellvim.evaluate.report.sections.tables import table
 from cellvim.evaluate.report.wording import counted, spelled
 
+MOST_DRAWN = 30
+PLAIN = "mean map"
+"""Drawn only where it has no normalised twin: chance is part of it."""
+
 
 def paired_comparison(content: ReportContent) -> dict[str, Any] | None:
     """Differences with intervals, in the order of metrics.json; a difference is certain where 0 lies outside."""
     found = [row for entry in content.metrics.get("comparison") or () if (row := difference_row(entry))]
     if not found:
         return None
-    certain = [row for row in found if row["is_certain"]]
+    certain = [row for row in found if row["is_certain"] and row["metric"] != PLAIN]
+    drawn = [row for row in found if row["metric"] != PLAIN][:MOST_DRAWN] or found[:MOST_DRAWN]
     return {
-        "rows": found,
+        "rows": drawn,
+        "differences": len(found),
         "certain": len(certain),
         "findings": [sentence(row) for row in certain[:5]],
         "alternative": (
-            f"Forest of {counted(len(found), 'paired difference')} around 0: {len(certain)} have an interval without 0."
+            f"Forest of {counted(len(drawn), 'paired difference')} around 0: {len(certain)} of {len(found)} have an interval "
+            "without 0."
             + "".join(f" {sentence(row)}" for row in certain[:3])
         ),
         "table": table(

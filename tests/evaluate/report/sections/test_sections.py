@@ -34,9 +34,7 @@ def column(table: dict[str, Any], label: str) -> list[Any]:
 
 def test_every_section_is_there_and_fits_into_json(full_content: ReportContent) -> None:
     shown = shown_sections(SECTIONS, full_content)
-    assert [each.section.key for each in shown] == [
-        each.key for each in SECTIONS if each.key != "layer_choice"
-    ]
+    assert [each.section.key for each in shown] == [each.key for each in SECTIONS]
     for each in shown:
         script_json(each.data)
         assert str(each.section.key).isidentifier()
@@ -208,12 +206,48 @@ def test_batch_says_which_of_the_two_is_stronger(full_content: ReportContent) ->
 
 def test_only_differences_whose_interval_leaves_out_0_are_said_in_words(full_content: ReportContent) -> None:
     data = data_of("paired_comparison", full_content)
-    assert len(data["rows"]) == len(full_content.metrics["comparison"])
+    assert data["differences"] == len(data["table"]["rows"]) == len(full_content.metrics["comparison"])
+    assert {row["metric"] for row in data["rows"]} == {"mean normalized map"}
     assert [row["is_certain"] for row in data["rows"]] == [True, True, False, False]
     assert data["findings"] == [
         "Activity: trained is better than untrained by 0.10 (95 % interval 0.08 to 0.12).",
         "Consistency: trained is worse than untrained by 0.15 (95 % interval 0.13 to 0.17).",
     ]
+
+
+def test_a_choice_over_blocks_is_a_line_with_the_cross_fitted_score_beside_the_naive_one(
+    full_content: ReportContent,
+) -> None:
+    data = data_of("layer_choice", full_content)
+    assert [(row["block"], row["value"]) for row in data["rows"]] == [(0, 0.6), (4, 0.5), (8, 0.4)]
+    assert [row["is_chosen"] for row in data["rows"]] == [True, False, False]
+    assert data["has_blocks"]
+    assert (
+        data["optimism"]
+        == "Its score on all perturbations, 0.60, is 0.050 too high, for luck had a say in it."
+    )
+    assert (
+        "trained is best (0.60); tables so chosen score 0.55 (95 % interval 0.50 to 0.60)"
+        in data["alternative"]
+    )
+
+
+@pytest.mark.parametrize("layers", [None, [3, 7]])
+def test_tables_that_are_not_single_blocks_are_rows(
+    full_content: ReportContent, layers: list[int] | None
+) -> None:
+    choice = full_content.metrics["choice"]
+    tables = [entry | {"layers": layers} for entry in choice["tables"]]
+    metrics = full_content.metrics | {"choice": choice | {"tables": tables}}
+    data = data_of("layer_choice", dataclasses.replace(full_content, metrics=metrics))
+    assert not data["has_blocks"]
+    assert [row["label"] for row in data["rows"]] == list(full_content.tables)
+
+
+@pytest.mark.parametrize("choice", [None, {"reason": "too few"}])
+def test_no_choice_is_no_section(full_content: ReportContent, choice: Any) -> None:
+    metrics = full_content.metrics | {"choice": choice}
+    assert BY_KEY["layer_choice"].data(dataclasses.replace(full_content, metrics=metrics)) is None
 
 
 def test_what_was_not_done_gives_its_reason(full_content: ReportContent) -> None:

@@ -4,7 +4,7 @@ function startPairedComparison(data) {
   const rows = data.rows.map((row, place) => forestRow(
     {
       ...row,
-      label: `${row.task}: ${row.table} \u2212 ${row.against}`,
+      label: `${row.task}, ${row.metric}: ${row.table} \u2212 ${row.against}`,
       tooltip: `${row.table} against ${row.against}\n${row.task}, ${row.metric}\n${withInterval(row)}\n` +
         `${row.shared} shared`,
     },
