@@ -166,7 +166,8 @@ def evaluate_table(name: str, path: Path, settings: EvaluateSettings) -> Evaluat
         control=settings.control,
     )
     raw = warn_of_labels(warn_of_seen_controls(aggregate(profiles, settings.average), settings))
-    normalized = normalize(raw, settings.normalize)
+    batch = Screen(raw, raw, settings).batch_column
+    normalized = normalize(raw, settings.normalize, batch=batch)
     screen = Screen(raw, normalized, settings)
     results: dict[TaskName, TaskResult] = {}
     for task, run in TASKS.items():
