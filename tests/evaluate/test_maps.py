@@ -2,14 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 
+from cellvim.config import EvaluateSettings
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
 from cellvim.evaluate.neighbors import MOST_QUERIES, montage_queries, nearest_rows, nearest_wells
+from cellvim.evaluate.screen import Screen
+from cellvim.evaluate.similar import control_distance, similar_perturbations
+from cellvim.evaluate.thumbnails import read_thumbnails
 from cellvim.profiles import Profiles
 
 MakeScreen = Callable[..., Profiles]
@@ -112,6 +119,74 @@ def test_empty_wells_are_neither_asked_about_nor_found(make_screen: MakeScreen) 
     assert not {"H01", "H02"} & set(found["neighbor_well"])
     expected = nearest_wells(screen, queries - 2)
     assert found.equals(expected)
+
+
+def test_of_very_many_wells_a_sample_is_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellvim.evaluate.embedding_map.MOST_WELLS", 20)
+    features = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    pca = principal_components(features)
+    first, second = (umap_coordinates(features, pca, seed=0) for _ in range(2))
+    assert first is not None
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(first).all(axis=1).sum() == 20
+
+
+def test_similar_perturbations_are_those_of_a_full_sort(make_screen: MakeScreen) -> None:
+    profiles = make_screen(strengths=(1.0,) * 12)
+    screen = Screen(profiles, profiles, EvaluateSettings(tables=(Path("x"),), out=Path("y")))
+    table = similar_perturbations(screen, "mean")
+    names = profiles.metadata["Metadata_Perturbation"].to_numpy()
+    means = {
+        name: profiles.features[(names == name) & ~profiles.is_control].astype(np.float64).mean(axis=0)
+        for name in set(names[~profiles.is_control])
+    }
+    assert set(table["Metadata_Perturbation"]) == set(means)
+    for (name,), own in table.group_by("Metadata_Perturbation"):
+        cosine = {
+            other: float(cosine_similarity(means[str(name)][None], mean[None])[0, 0])
+            for other, mean in means.items()
+            if other != name
+        }
+        expected = sorted(cosine, key=lambda other: -cosine[other])[:8]
+        assert own.sort("rank")["neighbor"].to_list() == expected
+        np.testing.assert_allclose(own.sort("rank")["similarity"], [cosine[o] for o in expected], atol=1e-5)
+
+
+def test_distance_from_the_controls_is_that_of_a_plain_loop(make_screen: MakeScreen) -> None:
+    screen = make_screen(strengths=(0.0, 30.0))
+    plates = screen.metadata["Metadata_Plate"].to_numpy()
+    distance = control_distance(screen)
+    for row in range(len(distance)):
+        controls = screen.features[(plates == plates[row]) & screen.is_control].astype(np.float64)
+        difference = screen.features[row] - controls.mean(axis=0)
+        assert distance[row] == pytest.approx(np.sqrt((difference**2).mean()), rel=1e-6)
+    strong = (screen.metadata["Metadata_Perturbation"] == "drug 1").to_numpy()
+    assert distance[strong].min() > distance[screen.is_control].max()
+    alone = replace(
+        screen, metadata=screen.metadata.with_columns(Metadata_ControlType=pl.lit(None, pl.String))
+    )
+    assert np.isnan(control_distance(alone)).all()
+
+
+def picture(seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8)
+    return bytes(imagecodecs.png_encode(noise))
+
+
+@pytest.mark.parametrize("room", [10_000_000, 20_000, 0])
+def test_pictures_keep_to_their_room_the_most_wanted_first(room: int, tmp_path: Path) -> None:
+    wells = pl.DataFrame({"Metadata_Plate": "P", "Metadata_Well": [f"A{n:02d}" for n in range(1, 25)]})
+    pngs = pl.Series("png", [picture(n) for n in range(24)])
+    wells.with_columns(pngs).write_parquet(tmp_path / "t.thumbnails.parquet")
+    found = read_thumbnails(tmp_path / "t.parquet", wells.reverse(), room)
+    assert found is not None
+    assert found["png"].bin.size().sum() <= room
+    assert found["Metadata_Well"].to_list() == wells["Metadata_Well"].to_list()[24 - found.height :]
+    if room == 10_000_000:
+        assert found["png"].to_list() == pngs.to_list()
+    elif room:
+        assert 0 < found.height < 24
+        assert all(png.startswith(b"\xff\xd8") for png in found["png"])
 
 
 def test_umap_leaves_the_threads_of_the_process_alone() -> None:

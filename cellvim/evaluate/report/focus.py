@@ -47,15 +47,15 @@ def _turn(key: tuple[str, str, int]) -> int:
     return key[2]
 
 
-def _similar(table: pl.DataFrame, code: Mapping[str, int]) -> dict[str, list[list[float]]]:
+def _similar(table: pl.DataFrame, code: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
     """By code, pairs of code and cosine, nearest first."""
-    found: dict[str, list[list[float]]] = {}
+    found: dict[str, list[tuple[int, float]]] = {}
     for name, other, similarity in (
         table.sort(NAME, "rank").select(NAME, "neighbor", "similarity").iter_rows()
     ):
         cosine = rounded(similarity, 3)
         if name in code and other in code and cosine is not None:
-            found.setdefault(str(code[name]), []).append([code[other], cosine])
+            found.setdefault(str(code[name]), []).append((code[other], cosine))
     return found
 
 

@@ -204,20 +204,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+def opener(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open reports; every message, error, dialog and request of theirs fails the test."""
     said: list[str] = []
     contexts: list[BrowserContext] = []
 
-    def open_report(path: Path, *, width: int = 1280, scheme: Any = "light") -> Page:
+    def open_report(path: Path, *, width: int = 1280, scheme: Any = "light", fragment: str = "") -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
         page = contexts[-1].new_page()
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: None if is_own(request.url, path) else said.append(request.url))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + fragment)
         page.wait_for_selector("html[data-ready=yes]")
         return page
 
@@ -227,5 +226,16 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert said == []
 
 
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    yield from opener(browser)
+
+
+@pytest.fixture(scope="module")
+def open_once(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """The same for a page that all tests of a module share."""
+    yield from opener(browser)
+
+
 def is_own(url: str, path: Path) -> bool:
-    return url.startswith("data:") or url == path.as_uri()
+    return url.startswith("data:") or url.partition("#")[0] == path.as_uri()

@@ -121,6 +121,41 @@ def test_names_are_shown_as_they_are(
     assert set(page.locator(where).all_text_contents()) <= set(PAYLOADS)
 
 
+def test_no_name_runs_in_the_panel_the_finder_or_the_address(
+    content: ReportContent, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    similar = {
+        "Metadata_Perturbation": PAYLOADS,
+        "rank": [1] * 30,
+        "neighbor": PAYLOADS[::-1],
+        "similarity": [0.5] * 30,
+    }
+    telling = pl.concat_str(pl.lit(PAYLOADS[6]), "Metadata_Perturbation")
+    full = hostile(content)
+    full = dataclasses.replace(
+        full, wells=full.wells.with_columns(telling.alias("Metadata_target")), similar=pl.DataFrame(similar)
+    )
+    write_report(full, tmp_path / "report.html")
+    page = open_page(tmp_path / "report.html")
+    for name in PAYLOADS:
+        page.evaluate("name => { location.hash = 'focus=' + encodeURIComponent(name) }", name)
+        page.wait_for_function(
+            "name => document.getElementById('focus-title').textContent === name", arg=name
+        )
+    for name in PAYLOADS[::6]:
+        page.evaluate("name => { location.hash = 'focus=' + name }", name)
+        page.locator("#finder").fill(name[:12])
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.locator("#finder").fill("<")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#focus-title").inner_text() in PAYLOADS
+    assert page.locator("#focus .similar button").first.inner_text() in PAYLOADS
+    assert page.evaluate("window.ran ?? 0") == 0
+    assert page.locator("#focus script, #focus iframe, #focus [onerror], #finder-list img").count() == 0
+
+
 def use_everything(page: Page) -> None:
     """Go through every select, filter, highlight and tooltip that shows a name."""
     for select in page.locator("select").all():

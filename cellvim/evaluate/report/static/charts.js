@@ -3,7 +3,7 @@
 const MOST_SVG_MARKS = 3000;
 
 // As SVG, so that marks drawn in currentColor follow the theme and the printer at once; beyond some thousand marks as
-// a canvas, which is repainted when the theme changes.
+// a canvas, which `repaint` of main.js draws again when the theme changes.
 async function draw(element, kind, datasets, changes = {}, { choose = null } = {}) {
   const specification = { ...structuredClone(report.charts[kind]), ...changes, datasets };
   const marks = Math.max(...Object.values(datasets).map((rows) => rows.length));
@@ -16,7 +16,6 @@ async function draw(element, kind, datasets, changes = {}, { choose = null } = {
     tooltip: showTooltip,
   };
   const { view } = await vegaEmbed(element, specification, options);
-  if (options.renderer === "canvas") canvasViews.push(view);
   if (choose) {
     element.classList.add("choosable");
     view.addEventListener("click", (_event, item) => {
@@ -43,7 +42,3 @@ function originOf(element, view) {
 function describe(element, text) {
   element.setAttribute("aria-label", text);
 }
-
-const canvasViews = [];
-const repaint = () => canvasViews.forEach((view) => view.resize().runAsync());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);

@@ -4,6 +4,13 @@ window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
 
+// Canvases keep the colours that they were drawn with.
+function repaint() {
+  if (!document.querySelector(".chart canvas")) return;
+  drawScores();
+  drawMaps();
+}
+
 async function start() {
   startMontage();
   await startScores();
@@ -12,6 +19,7 @@ async function start() {
   startFinder();
   for (const [key, starter] of Object.entries(sectionStarters)) await starter?.(report.sections[key]);
   startFocus();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   document.documentElement.dataset.ready = "yes";
 }
 

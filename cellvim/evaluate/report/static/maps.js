@@ -105,7 +105,7 @@ function describeMap(element, kind, points) {
   }
   const shares = asked.length
     ? ` The mark nearest to a well is of the same perturbation for ${percent(counts.perturbation / asked.length)} of ` +
-      `wells, and of the same plate for ${percent(counts.plate / asked.length)}.`
+      `wells${report.plates.length > 1 ? `, and of the same plate for ${percent(counts.plate / asked.length)}` : ""}.`
     : "";
   const note = document.querySelector(`.map-note[data-kind="${kind}"]`);
   const share = points.length < wellCount ? ` of ${wellCount.toLocaleString("en")}` : "";
