@@ -66,6 +66,7 @@ def test_as_many_marks_as_rows(open_page: Opener, report: Path, full_content: Re
     for number, panel in enumerate(doses["panels"]):
         assert marks(page, f'[data-dose="{number}"]', "symbol") == len(panel["wells"])
         assert marks(page, f'[data-dose="{number}"]', "rect") == 1
+    assert marks(page, "#layer-choice-chart", "symbol") == len(data_of("layer_choice", full_content)["rows"])
     assert marks(page, "#z-prime-chart", "symbol") == len(doses["plates"])
     labels = data_of("confusion", full_content)["splits"][0]["labels"]
     assert marks(page, '[data-confusion="0"]', "rect") == len(labels) ** 2
@@ -154,9 +155,9 @@ def test_no_name_runs_and_none_reaches_the_network(
             header.click()
         for mark in page.locator(
             f"#{section.key} .mark-symbol > path, #{section.key} .mark-rect > path"
-        ).all()[:4]:
+        ).all()[:2]:
             mark.hover(force=True)
-        for button in page.locator(f"#{section.key} button.choose:visible").all()[:2]:
+        for button in page.locator(f"#{section.key} button.choose:visible").all()[:1]:
             button.click()
     page.locator("#confusion-split").select_option(index=1)
     page.wait_for_timeout(100)
