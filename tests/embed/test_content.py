@@ -202,14 +202,21 @@ def test_a_well_without_content_has_the_row_it_has_without_the_rule(write_plate:
 
 
 def test_a_channel_that_only_an_empty_field_shows_is_taken_from_there(
-    make_plate: Any, embed_one: Any
+    write_plate: Any, embed_one: Any
 ) -> None:
-    plate = make_plate(wells=("A01",), sites=2, channels=("DNA", "ER"), invalid=(("A01", 1, 1),))
+    keys = [FieldKey("A01", 1), FieldKey("A01", 2), FieldKey("B01", 1)]
+    cells, nothing = (np.concatenate([field, field]) for field in (with_cells(noise()), noise(seed=1)))
+    plate = write_plate(
+        dict(zip(keys, (cells, nothing, cells), strict=True)), ("DNA", "ER"), invalid=[(keys[0], 1)]
+    )
     fields = embed_one(plate, level="field", pool="channel", min_content=BAR)
     assert fields.left_out == {"P1 A01/1": "a channel has no valid plane"}
+    assert fields.tallies["fields_without_content"] == 1
     wells = embed_one(plate, min_content=BAR)
     assert wells.failed == {}
-    assert wells.table.height == 1
+    dna, er = np.split(features_of(wells.table)[0], 2)
+    np.testing.assert_allclose(er, np.split(features_of(fields.table)[0], 2)[1], atol=1e-5)
+    assert np.abs(dna - np.split(features_of(fields.table)[0], 2)[0]).max() > 1e-3
 
 
 TILINGS: dict[str, dict[str, Any]] = {
