@@ -164,7 +164,8 @@ def test_biology_is_not_taken_for_a_batch_effect() -> None:
     assert metrics["nearest_perturbation_accuracy"]["low"] > 0.95
     assert metrics["variance_explained_by_perturbation"]["low"] > 0.9
     assert metrics["silhouette_by_perturbation"]["low"] > 0.7
-    assert metrics["nearest_batch_accuracy"]["low"] <= metrics["chance"] + 0.1
+    # If replicates could be found, it would be 1 in 7: each has one on its own plate and six elsewhere.
+    assert metrics["nearest_batch_accuracy"]["value"] == pytest.approx(metrics["chance"], abs=0.07)
     assert metrics["variance_explained_by_batch"]["value"] < 0.01
 
 

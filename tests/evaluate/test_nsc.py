@@ -173,7 +173,9 @@ def test_ties_are_right_only_if_all_of_them_would_be() -> None:
         "MoA": ["x", "x", "x", "y", "y", "x"],
     }
     # a, b and c are alike; d, e and f are alike, and f is of another kind.
-    rows = nsc(screen_of(columns, np.array([east] * 3 + [north] * 3))).rows
+    # Of different lengths: what rounding leaves between them is no difference.
+    features = np.array([east] * 3 + [north] * 3) @ [[0.3, 0.7, 0.1], [0.9, -0.2, 0.4]]
+    rows = nsc(screen_of(columns, features * np.array([[1], [3], [7], [1], [5], [11]]))).rows
     assert rows["is_correct"].to_list() == [True, True, True, False, False, False]
     assert rows["nearest"].to_list() == ["b", "a", "a", "e", "d", "d"]
 

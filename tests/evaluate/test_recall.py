@@ -82,6 +82,7 @@ def complexes(
 def test_ranks_are_those_of_the_full_matrix(block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_ENTRIES", block_entries)
     features = np.random.default_rng(0).normal(size=(41, 7))
+    features[1] = 2 * features[0]
     first, second = np.triu_indices(41, k=1)
     every = cosine_similarity(features)[first, second]
     placed = place_pairs(features, first, second)
@@ -215,8 +216,9 @@ def test_the_order_of_wells_changes_nothing(write: Write) -> None:
 
 
 def test_numbers_are_names_as_they_are_written(write: Write) -> None:
-    relations = read_relations(write("a,b\n007,1.50\nNA,nan\n", "r.csv"), known=())
-    assert relations.pairs.select("first", "second").rows() == [("007", "1.50"), ("NA", "nan")]
+    for content, expected in (("007,1.50", ("007", "1.50")), ("NA,nan", ("NA", "nan"))):
+        relations = read_relations(write(f"a,b\n{content}\n", "r.csv"), known=())
+        assert relations.pairs.select("first", "second").rows() == [expected]
 
 
 @pytest.mark.parametrize(
