@@ -151,7 +151,7 @@ def test_no_name_runs_and_none_reaches_the_network(
     page = open_page(tmp_path / "report.html")
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     for section in SECTIONS:
-        for header in page.locator(f"#{section.key} thead button:visible").all():
+        for header in page.locator(f"#{section.key} thead button:visible").all()[:2]:
             header.click()
         for mark in page.locator(
             f"#{section.key} .mark-symbol > path, #{section.key} .mark-rect > path"
