@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy import ndarray
@@ -12,12 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cellvim.atomic import write_bytes
-from cellvim.config import Normalization
 from cellvim.errors import InputError, NotFoundError
 from cellvim.profiles.fitted import FittedNormalization
-from cellvim.profiles.normalize import METHODS
 from cellvim.profiles.sphere import Sphere
 from cellvim.profiles.steps import HOWS, Alignment, Axes, Scaling, Step
+
+if TYPE_CHECKING:
+    from cellvim.config import Normalization
 
 HEADER_KEY = "cellvim"
 """The only metadata key: safetensors writes several in random order."""
@@ -25,6 +26,13 @@ FORMAT, VERSION = "cellvim normalization", 1
 HINT = "write it again with: cellvim normalize TABLE --out profiles.parquet --save FIT"
 
 KINDS: Mapping[str, type[Step]] = {"sphere": Sphere, "axes": Axes, "scaling": Scaling, "alignment": Alignment}
+STEPS_OF: Mapping[str, tuple[type[Step], ...]] = {
+    "standardize": (Scaling,),
+    "mad": (Scaling,),
+    "sphere": (Sphere, Scaling),
+    "tvn": (Axes, Scaling, Alignment),
+    "pca": (Scaling, Axes),
+}
 DTYPES = {"F64", "BOOL"}
 
 
@@ -99,7 +107,7 @@ def fit_from(header: dict[str, Any], arrays: Mapping[str, ndarray]) -> FittedNor
     require(isinstance(header, dict), "its header is no object")
     require((header["format"], header["version"]) == (FORMAT, VERSION), "its format or version is another")
     method, names = header["method"], header["feature_names"]
-    require(method in get_args(Normalization) and method in METHODS, "its method is unknown")
+    require(isinstance(method, str) and method in STEPS_OF, "its method is unknown")
     require(is_list_of_text(names) and len(set(names)) == len(names) > 0, "its features are not named")
     require(
         isinstance(header["grouping"], str) and isinstance(header["making"], dict), "its header is damaged"
@@ -114,15 +122,17 @@ def fit_from(header: dict[str, Any], arrays: Mapping[str, ndarray]) -> FittedNor
         step = step_from(dict(described), own, width)
         width = width_after(step, width)
         steps.append(step)
-    require(0 < len(steps) <= len(METHODS[method]) and width > 0, "its steps are not those of its method")
-    return FittedNormalization(
-        method=method,
+    fit = FittedNormalization(
+        method=cast("Normalization", method),
         grouping=header["grouping"],
         feature_names=tuple(names),
         steps=tuple(steps),
         controls=header["controls"],
         making=header["making"],
     )
+    kinds = (Scaling,) if fit.is_collapsed else STEPS_OF[method]
+    require(width > 0 and tuple(map(type, steps)) == kinds, "its steps are not those of its method")
+    return fit
 
 
 def step_from(described: dict[str, Any], arrays: dict[str, ndarray], width: int) -> Step:

@@ -154,6 +154,7 @@ def rewritten(fit: FittedNormalization, **changes: object) -> bytes:
         {"version": 2},
         {"method": "none"},
         {"method": ["sphere"]},
+        {"method": "tvn"},
         {"feature_names": ["a", "b"]},
         {"feature_names": ["emb_0000"] * 10},
         {"feature_names": "emb"},
