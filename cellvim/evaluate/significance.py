@@ -88,10 +88,11 @@ class NullDistributions:
 
         Queries of one perturbation rank the same wells against each other, so their average precisions rise
         and fall together. The null takes that to the full: the mean of the queries' quantiles, which for
-        queries alike in (positives, total) is the null of a single query, as in copairs. That makes p too
-        large rather than too small, but for one thing: only strictly larger values count, so where the null
-        has few of them (few replicates, few controls) p is a little too small, at most by the share of lists
-        that equal the observed value. (For queries that differ in (positives, total), copairs averages
+        queries alike in (positives, total) is the null of a single query, as in copairs. That null spreads more than
+        the truth: small p come out too large, middling ones (above about 0.2) too small, and none that could be
+        called significant is too small by much (`docs/calibration.md`). Only strictly larger values count, so
+        where the null has few of them (few replicates, few controls) p is a little too small, at most by the share
+        of lists that equal the observed value. (For queries that differ in (positives, total), copairs averages
         independent samples instead, as if queries of one group had nothing to do with each other.)
 
         Args:

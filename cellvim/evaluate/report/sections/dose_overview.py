@@ -17,7 +17,7 @@ from cellvim.evaluate.report.sections.reading import (
     texts,
     values,
 )
-from cellvim.evaluate.report.sections.tables import table
+from cellvim.evaluate.report.sections.tables import Columns, table
 from cellvim.evaluate.report.wording import counted, listed, rounded
 
 MOST_DRAWN = 12
@@ -160,7 +160,7 @@ def plates(content: ReportContent, metrics: dict[str, Any]) -> dict[str, Any]:
     known = (
         None if rows is None else rows.filter(pl.col("z_prime").is_finite()).sort("z_prime", "Metadata_Plate")
     )
-    columns = (
+    columns: Columns = (
         ("Plate", "text"),
         ("Z'", "score"),
         ("Negative controls", "whole"),

@@ -18,7 +18,7 @@ from cellvim.evaluate.report.sections.reading import (
     texts,
     values,
 )
-from cellvim.evaluate.report.sections.tables import table
+from cellvim.evaluate.report.sections.tables import Columns, table
 from cellvim.evaluate.report.summary import metrics_of
 from cellvim.evaluate.report.wording import counted, listed, spelled
 
@@ -127,7 +127,7 @@ def nearest_rows(content: ReportContent) -> list[dict[str, Any]]:
 def wrong_neighbours(content: ReportContent) -> dict[str, Any]:
     """Queries of NSC with what they found: the wrong ones first."""
     rows = rows_of(content, "nsc")
-    columns = (("Perturbation", "choose"), ("Label", "text"), ("Nearest", "choose"), ("Its label", "text"),
+    columns: Columns = (("Perturbation", "choose"), ("Label", "text"), ("Nearest", "choose"), ("Its label", "text"),
                ("Cosine", "score"), ("Right", "check"))  # fmt: skip
     if rows is None:
         return table(columns, [])

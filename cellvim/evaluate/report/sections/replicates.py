@@ -42,7 +42,7 @@ def replicates(content: ReportContent) -> dict[str, Any] | None:
         "replicating": int(rows["is_replicating"].sum()),
         "perturbations": rows.height,
         "alternative": (
-            f"Histogram: {percent(rows['is_replicating'].mean())} of {counted(rows.height, 'perturbation')} have "
+            f"Histogram: {percent(int(rows['is_replicating'].sum()) / rows.height)} of {counted(rows.height, 'perturbation')} have "
             f"replicates more alike than 95 % of random groups (threshold {between}); "
             f"with its interval, {in_words(fraction, as_percent=True)}."
         ),

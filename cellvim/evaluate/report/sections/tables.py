@@ -18,10 +18,11 @@ Kind = Literal[
     "estimate",  # {value, low, high}
     "share",  # {value, low, high}, in percent
 ]
+Columns = Sequence[tuple[str, Kind]]
 TEXTS = ("text", "choose", "choose_as", "choose_many")
 
 
-def table(columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def table(columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Describe a table for the template and the script.
 
     Args:
