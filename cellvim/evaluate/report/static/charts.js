@@ -2,20 +2,29 @@
 
 const MOST_SVG_MARKS = 3000;
 
+const canvasViews = new Map();
+
 // As SVG, so that marks drawn in currentColor follow the theme and the printer at once; beyond some thousand marks as
-// a canvas, which `repaint` of main.js draws again when the theme changes.
+// a canvas, which knows no currentColor: it gets the colour of the moment, and `repaint` draws it again with the theme.
 async function draw(element, kind, datasets, changes = {}, { choose = null } = {}) {
-  const specification = { ...structuredClone(report.charts[kind]), ...changes, datasets };
   const marks = Math.max(...Object.values(datasets).map((rows) => rows.length));
+  const isCanvas = marks > MOST_SVG_MARKS;
+  const ink = getComputedStyle(element).color;
+  const plain = { ...structuredClone(report.charts[kind]), ...changes };
+  const specification = isCanvas ? JSON.parse(JSON.stringify(plain).replaceAll("currentColor", ink)) : plain;
+  specification.datasets = isCanvas
+    ? Object.fromEntries(Object.entries(datasets).map(([name, rows]) => [name, inked(rows, ink)]))
+    : datasets;
   const options = {
     actions: false,
     ast: true,
     defaultStyle: false,
     mode: "vega-lite",
-    renderer: marks > MOST_SVG_MARKS ? "canvas" : "svg",
+    renderer: isCanvas ? "canvas" : "svg",
     tooltip: showTooltip,
   };
   const { view } = await vegaEmbed(element, specification, options);
+  if (isCanvas) canvasViews.set(view, element);
   if (choose) {
     element.classList.add("choosable");
     view.addEventListener("click", (_event, item) => {
@@ -26,8 +35,14 @@ async function draw(element, kind, datasets, changes = {}, { choose = null } = {
   return view;
 }
 
+function inked(rows, ink) {
+  const solid = (colour) => (colour === "currentColor" ? ink : colour);
+  return rows.map((row) => ({ ...row, fill: solid(row.fill), line: solid(row.line), ink: solid(row.ink) }));
+}
+
 function redraw(view, name, rows) {
-  return view.data(name, rows).runAsync();
+  const element = canvasViews.get(view);
+  return view.data(name, element ? inked(rows, getComputedStyle(element).color) : rows).runAsync();
 }
 
 // Where a chart's own coordinates begin, in pixels of the window.

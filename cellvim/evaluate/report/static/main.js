@@ -4,11 +4,10 @@ window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
 
-// Canvases keep the colours that they were drawn with.
+// Canvases keep the colours that they were drawn with, axes included.
 function repaint() {
-  if (!document.querySelector(".chart canvas")) return;
-  drawScores();
-  drawMaps();
+  for (const [task, view] of scoreViews) if (canvasViews.has(view)) scoreViews.delete(task);
+  if (canvasViews.size) Promise.all([drawScores(), drawMaps()]);
 }
 
 async function start() {

@@ -3,6 +3,7 @@
 // `view()` is the chart's view, `places()` gives the rows of its data in their order, with `name` and `tooltip`;
 // `at(row)` gives the coordinates of a row in the chart's own units.
 function walkable(element, view, places, at) {
+  if (element.tabIndex === 0) return;
   let current = -1;
   element.tabIndex = 0;
   element.setAttribute("role", "application");
