@@ -122,6 +122,8 @@ def dose_lines(task: str, metrics: Metrics) -> list[str]:
         share = estimate(metrics["fraction_significant"])
         line += f", {share.value:.0%} with q < 0.05 (p can reach {metrics['smallest_p']:.2g})"
     lines = [line]
+    if metrics["leading"]:
+        lines.append(f"  {task}: clearest {', '.join(map(half_effect, metrics['leading']))}")
     if "mean_z_prime" in metrics:
         lines.append(f"  {task}: Z' of the controls {estimate(metrics['mean_z_prime'])}")
     if not metrics["doses_tested"]:
@@ -130,8 +132,19 @@ def dose_lines(task: str, metrics: Metrics) -> list[str]:
         f"{each['compound']} from {each['lowest_active_dose']:g} {each['unit'] or ''}".strip()
         for each in metrics["active"]
     ]
-    found = f"  {task}: {metrics['doses_active']} of {metrics['doses_tested']} doses active"
+    found = f"  {task}: {metrics['doses_active']} of {metrics['doses_tested']} doses active with q < 0.05"
+    found += f" (p can reach {metrics['smallest_p_of_doses']:.2g})"
     return [*lines, found + (f": {', '.join(named)}" if named else "")]
+
+
+def half_effect(compound: Metrics) -> str:
+    """Name a compound, with the dose of half its effect where the wells say so."""
+    if compound["ec50"] is None:
+        return str(compound["compound"])
+    return (
+        f"{compound['compound']} (half of its effect at {compound['ec50']:.3g} {compound['unit'] or ''}".rstrip()
+        + ")"
+    )
 
 
 def probe_lines(task: str, metrics: Metrics) -> list[str]:

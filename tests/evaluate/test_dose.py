@@ -86,6 +86,7 @@ def test_a_planted_response_is_found_and_an_inert_compound_is_not(positives: int
     assert method == "sphere" or 0.1 < active["ec50"] < 10
     assert inert["q"] > 0.05
     assert inert["ec50"] is None
+    assert [each["compound"] for each in found.metrics["leading"]] == ["drug 0"]
 
 
 def test_places_are_the_textbook_projection() -> None:

@@ -191,7 +191,9 @@ def headline(screen: Screen, tables: Mapping[str, pl.DataFrame], axis: str) -> d
         "doses_active": int(doses["is_active"].sum()),
         "wells": int(table["wells"].sum()),
         "smallest_p": tested["smallest_p"].min(),
+        "smallest_p_of_doses": doses["smallest_p"].min(),
         "active": named_doses(table),
+        "leading": leading(table),
     } | estimates
 
 
@@ -201,3 +203,9 @@ def named_doses(table: pl.DataFrame) -> list[dict[str, Any]]:
         "q", "p", "compound", nulls_last=True
     )
     return active.head(MOST_NAMED).select("compound", "lowest_active_dose", "unit").to_dicts()
+
+
+def leading(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """A few compounds that follow the dose, the clearest first, with the dose of half their effect where it is known."""
+    found = table.filter(pl.col("q") < SIGNIFICANT_Q).sort("q", "p", "compound")
+    return found.head(MOST_NAMED).select("compound", "trend", "q", "ec50", "unit").to_dicts()
