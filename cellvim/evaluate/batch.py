@@ -104,7 +104,9 @@ def batch(screen: Screen) -> TaskResult:
     Of more than 5,000 treated wells, those of randomly chosen perturbations, about 5,000 of them, are asked for
     neighbours and silhouette, among all the others.
 
-    Intervals: wells of a perturbation are drawn together; controls one by one.
+    Intervals: wells of a perturbation are drawn together; controls one by one. Two wells are often each other's
+    nearest, which such draws do not know: in 80 screens without any effect, intervals of nearest neighbours held
+    chance in 84 % to 90 %, those of silhouettes in 90 % to 94 %.
     """
     columns = [
         name for name in dict.fromkeys((PLATE, screen.batch_column)) if names_of(screen, name).n_unique() > 1

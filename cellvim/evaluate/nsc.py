@@ -83,6 +83,9 @@ def run_nearest(screen: Screen, task: NearestTask) -> TaskResult:
     Where several profiles are equally near, the answer is right only if all of them would be: a collapsed
     embedding gets nothing by luck.
 
+    The interval draws compounds. Two of them are often each other's nearest, which such draws do not know: in 80
+    screens without any effect it held chance in 89 % (nsc) and 85 % (nscb).
+
     Source:
         Ljosa et al. 2013, "Comparison of methods for image-based profiling" (not same compound); Ando et al.
         2017, "Improving phenotypic measurements in high-content imaging screens" (nor same batch).
