@@ -239,7 +239,15 @@ def measure_jump(
 
 def run(model: Path, out: Path, threads: int, more: dict[str, Any], plates: list[Path]) -> Outcome:
     """Run embed in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.embed_runs", model, out, str(threads), json.dumps(more)]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "benchmarks.embed_runs",
+        model,
+        out,
+        str(threads),
+        json.dumps(more),
+    ]
     return run_watched([*command, *plates], cwd=ROOT)
 
 

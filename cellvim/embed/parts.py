@@ -1,9 +1,11 @@
 """Finished plates, kept beside the output until all are done, so that an interrupted run goes on after them."""
 
+import ctypes
 import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,7 @@ def make_part(part: Part, encoder: ChannelEncoder, recipe: Recipe, *, advance: A
         embedded = embed_plate(plate, encoder, recipe.settings, tile_px=recipe.tile_px, advance=advance)
     seconds = time.perf_counter() - started
     _write_part(part, embedded, {"kernels": recipe.kernels, "seconds": seconds, "waiting_s": waiting.seconds})
+    _return_memory()
     logger.info(
         "plate %s: %d wells embedded, %d failed, %.0f s, %.0f %% of it waiting for pixels",
         plate.name,
@@ -144,6 +147,12 @@ def join_parts(
     join_tables(thumbnails_path(out), [thumbnails_path(part.path) for part in parts], {})
     take = (lambda table: table) if block is None else partial(table_of_block, block=block)
     join_tables(out, [part.path for part in parts], provenance, take=take)
+
+
+def _return_memory() -> None:
+    """Let the C library give back what it keeps of freed memory: it kept 4 MiB more with every plate."""
+    with suppress(OSError, AttributeError):  # only that of GNU can be asked to
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write_part(part: Part, embedded: EmbeddedPlate, facts: Mapping[str, Any]) -> None:
