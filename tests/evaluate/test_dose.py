@@ -109,7 +109,7 @@ def test_places_are_the_textbook_projection() -> None:
     assert places[positive].mean() == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("method", ["standardize", "mad", "sphere", "none"])
+@pytest.mark.parametrize("method", ["standardize", "mad", "sphere", "tvn", "pca", "none"])
 def test_white_noise_does_not_part_the_controls(method: str) -> None:
     """200 features of noise tell 8 from 6 wells perfectly; places of controls must not know it."""
     differences, factors, errors = [], [], []
