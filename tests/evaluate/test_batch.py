@@ -162,6 +162,8 @@ def test_planted_batch_offsets_are_seen_by_every_measure() -> None:
 def test_biology_is_not_taken_for_a_batch_effect() -> None:
     metrics = batch(planted(strength=5)).metrics
     assert metrics["nearest_perturbation_accuracy"]["low"] > 0.95
+    # Two wells of it on each of the three other plates, among 120.
+    assert metrics["chance_of_perturbation"] == pytest.approx(6 / 120)
     assert metrics["variance_explained_by_perturbation"]["low"] > 0.9
     assert metrics["silhouette_by_perturbation"]["low"] > 0.7
     # If replicates could be found, it would be 1 in 7: each has one on its own plate and six elsewhere.

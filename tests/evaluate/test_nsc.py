@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate import nearest
+from cellvim.evaluate.intervals import mean_over_units
 from cellvim.evaluate.nsc import nsc, nscb
 from cellvim.evaluate.screen import Screen
 from cellvim.profiles import Profiles, aggregate
@@ -163,6 +164,17 @@ def test_a_collapsed_embedding_is_never_right(task: str, value: float) -> None:
     )
     metrics = TASKS[task](Screen(flat, flat, screen.settings)).metrics
     assert metrics["accuracy"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_an_interval_over_compounds_weighs_each_by_its_queries() -> None:
+    settings = EvaluateSettings(tables=(Path("t"),), out=Path("o"), bootstraps=300)
+    unit = np.repeat(np.arange(6), [1, 2, 3, 4, 5, 30])
+    same = mean_over_units(np.ones(45), unit, settings, "same")
+    assert (same.value, same.low, same.high) == (1, 1, 1)
+    mixed = mean_over_units((unit == 5).astype(np.float64), unit, settings, "mixed")
+    assert mixed.value == pytest.approx(30 / 45)
+    # The one compound that matters is not drawn at all in a third of the resamples.
+    assert mixed.low == 0
 
 
 def test_ties_are_right_only_if_all_of_them_would_be() -> None:
