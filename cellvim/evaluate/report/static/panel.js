@@ -20,7 +20,7 @@ function verdict(name) {
   if (!judged.length) return "Not judged: no retrieval task tested it.";
   const found = judged.filter(([, score]) => score.is_significant).map(([task]) => report.tasks[task].claim);
   const [, lead] = judged[0];
-  const sure = `mAP ${lead.map.toFixed(2)}, p ${shortNumber(lead.p)}, q ${shortNumber(lead.q)}`;
+  const sure = `mAP ${lead.map.toFixed(2)}, p ${probability(lead.p)}, q ${probability(lead.q)}`;
   if (found.length) return `Shown (q < 0.05): it ${found.join("; it ")}. ${report.tasks[judged[0][0]].label}: ${sure}.`;
   const cannot = lead.smallest_p !== null && lead.smallest_p >= 0.05 ? " It could not reach p < 0.05, whatever it does." : "";
   return `Not shown to do anything (${sure}).${cannot}`;
