@@ -37,7 +37,10 @@ def dose_overview(content: ReportContent) -> dict[str, Any] | None:
     followed = perturbation_of_each(wells, rows)
     compounds = [compound_row(row, followed) for row in clearest_first(rows).iter_rows(named=True)]
     band = control_band(wells)
-    panels = [] if wells is None else [panel(one, wells) for one in compounds[:MOST_DRAWN]]
+    is_tested = metrics.get("doses_tested") != 0
+    panels = (
+        [] if wells is None else [panel(one, wells, is_tested=is_tested) for one in compounds[:MOST_DRAWN]]
+    )
     panels = [one for one in panels if one["wells"]]
     rising = [one for one in compounds if one["q"] is not None and one["q"] < SIGNIFICANT_Q]
     active = [one for one in compounds if one["lowest_active_dose"] is not None]
@@ -45,6 +48,7 @@ def dose_overview(content: ReportContent) -> dict[str, Any] | None:
         "compounds": len(compounds),
         "significant": len(rising),
         "active": len(active),
+        "is_tested": is_tested,
         "doses_named": listed([with_unit(one) for one in active], most=5),
         "axis": str(metrics.get("axis", "")),
         "panels": panels,
@@ -99,7 +103,7 @@ def perturbation_of_each(wells: pl.DataFrame | None, rows: pl.DataFrame) -> dict
     return dict(zip(texts(first["compound"]), texts(first["Metadata_Perturbation"]), strict=True))
 
 
-def panel(one: dict[str, Any], wells: pl.DataFrame) -> dict[str, Any]:
+def panel(one: dict[str, Any], wells: pl.DataFrame, *, is_tested: bool) -> dict[str, Any]:
     """Wells of a compound and the median of each dose; doses of zero have no place on a log axis."""
     own = wells.filter(
         (pl.col("compound").cast(pl.String) == one["compound"])
@@ -109,7 +113,8 @@ def panel(one: dict[str, Any], wells: pl.DataFrame) -> dict[str, Any]:
     medians = own.group_by("dose").agg(pl.col("projection").median()).sort("dose")
     q = "no test" if one["q"] is None else f"q {one['q']:.2g}"
     active = one["lowest_active_dose"]
-    finding = "no dose is active" if active is None else f"active from {active:g} {one['unit']}".strip()
+    none = "no dose is active" if is_tested else "single doses not tested"
+    finding = none if active is None else f"active from {active:g} {one['unit']}".strip()
     return {
         **one,
         "finding": finding,

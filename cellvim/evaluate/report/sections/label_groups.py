@@ -45,6 +45,7 @@ def label_groups(content: ReportContent) -> dict[str, Any] | None:
         "labels": labels[:MOST_DRAWN],
         "label_count": len(labels),
         "significant": len(found),
+        "beyond_reach": sum((label["smallest_p"] or 0) * len(labels) >= SIGNIFICANT_Q for label in labels),
         "alternative": (
             f"Forest of {counted(min(len(labels), MOST_DRAWN), 'label')}: {len(found)} of {len(labels)} are found "
             f"better than by chance (q < {SIGNIFICANT_Q:g}){': ' + names if found else ''}."

@@ -164,6 +164,27 @@ def test_a_compound_is_followed_by_its_lowest_active_dose_else_by_its_highest(
         assert panel["name"] == at["Metadata_Perturbation"][0]
 
 
+def test_doses_of_single_wells_are_not_called_inactive(full_content: ReportContent) -> None:
+    tables = [
+        entry | {"tasks": entry["tasks"] | {"dose": entry["tasks"]["dose"] | {"doses_tested": 0}}}
+        for entry in full_content.metrics["tables"]
+    ]
+    content = dataclasses.replace(full_content, metrics=full_content.metrics | {"tables": tables})
+    assert data_of("dose_overview", content)["panels"][2]["finding"] == "single doses not tested"
+    assert data_of("dose_overview", full_content)["panels"][2]["finding"] == "no dose is active"
+
+
+def test_labels_that_cannot_become_significant_are_counted(full_content: ReportContent) -> None:
+    coarse = first(full_content, "consistency").with_columns(
+        smallest_p=pl.Series([0.2, 0.01, 0.001, 0.001, 0.001])
+    )
+    tables = full_content.tables_on_disk | {"consistency": coarse}
+    assert (
+        data_of("label_groups", dataclasses.replace(full_content, tables_on_disk=tables))["beyond_reach"] == 2
+    )
+    assert data_of("label_groups", full_content)["beyond_reach"] == 0
+
+
 def test_plates_are_ranked_by_z_prime_and_those_without_are_only_in_the_table(
     full_content: ReportContent,
 ) -> None:
