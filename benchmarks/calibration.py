@@ -242,8 +242,8 @@ What holds, and what does not:
   of at most a + {EXCESS_BOUND:g}, whatever the task, the number of replicates, the layout, the correlation of features or the normalisation.
 - **They are conservative**, the more so the more replicates a perturbation has: the null takes a perturbation's wells to rise
   and fall together to the full, and in truth they do so in part. Cross-plate retrieval with two to four replicates is nearly exact.
-- **They are not uniform.** Above the levels at which anything is decided p-values crowd: with twelve replicates, 95 % of them
-  lie below 0.65. Do not estimate the share of true nulls from their histogram, nor read a large p-value as evidence.
+- **They are not uniform.** Above the levels at which anything is decided p-values crowd: with twelve replicates about nine
+  in ten lie below 0.7. Do not estimate the share of true nulls from their histogram, nor read a large p-value as evidence.
 - **p-values of single wells are uniform**, so the null of a single rank list is right. Of consistency there are too few labels
   to show this within the bound; its largest distance is what chance leaves of so many uniform values.
 - **The null is that controls and treated wells are alike but for the labels.** Where all controls share what no treated well
