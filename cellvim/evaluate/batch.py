@@ -241,7 +241,7 @@ def unseen_controls(
     found = []
     for held_out in np.unique(fold):
         members = np.flatnonzero(fold == held_out)
-        fitted = normalize(controls, method, fitted_on=fold != held_out)
+        fitted = normalize(controls, method, fitted_on=fold != held_out, batch=screen.batch_column)
         found.append((members, fitted.features[members]))
     return found
 

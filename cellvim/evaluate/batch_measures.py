@@ -164,7 +164,7 @@ def share_between(
     spread: Float64[ndarray, " resamples"],
 ) -> Float64[ndarray, " resamples"]:
     rest = spread - middle
-    return np.clip((between - middle) / np.where(rest > 0, rest, np.inf), 0, 1)
+    return np.asarray(np.clip((between - middle) / np.where(rest > 0, rest, np.inf), 0, 1))
 
 
 def group_sums(
