@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from copairs.map import average_precision, mean_average_precision, multilabel
+from sklearn.metrics import average_precision_score
 
 from cellvim.evaluate.questions import WellLabels, replicates, shared_labels
 from cellvim.evaluate.retrieval import Question, Space, score_queries
@@ -36,6 +37,8 @@ class Case:
     name: str
     ours: Callable[[], Answer]
     theirs: Callable[[], Answer]
+    exact: Callable[[int, str], float] | None = None
+    """Average precision of one query of a group by scikit-learn, in double precision; judges where the two differ."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"cellvim": [], "copairs": []})
     answers: dict[str, Answer] = field(default_factory=dict)
 
@@ -49,7 +52,7 @@ class Case:
     def differences(self) -> dict[str, float]:
         """Largest difference of each number; of q as Benjamini-Hochberg makes it from copairs' own p."""
         ours, theirs = (self.answers[who] for who in ("cellvim", "copairs"))
-        queries = ours.queries.join(theirs.queries, on=[UNIT, GROUP], how="full", suffix="_theirs")
+        queries = self.both_queries()
         means = theirs.groups.select(GROUP, "map", "p")
         groups = ours.groups.join(means, on=GROUP, how="full", suffix="_theirs")
         return {
@@ -58,6 +61,19 @@ class Case:
             "p": largest(groups, "p"),
             "q": largest(theirs.groups, "q"),
         }
+
+    def both_queries(self) -> pl.DataFrame:
+        ours, theirs = (self.answers[who].queries for who in ("cellvim", "copairs"))
+        return ours.join(theirs, on=[UNIT, GROUP], how="full", suffix="_theirs")
+
+    def judged(self, *, most: float) -> tuple[int, float, float]:
+        """Queries whose two answers differ by more than `most`; how far ours and theirs are from the definition there."""
+        apart = self.both_queries().filter((pl.col("ap") - pl.col("ap_theirs")).abs() > most)
+        if self.exact is None or apart.is_empty():
+            return apart.height, 0.0, 0.0
+        truth = np.array([self.exact(unit, group) for unit, group in apart.select(UNIT, GROUP).iter_rows()])
+        ours, theirs = (np.abs(apart[name].to_numpy() - truth).max() for name in ("ap", "ap_theirs"))
+        return apart.height, float(ours), float(theirs)
 
 
 def largest(table: pl.DataFrame, name: str) -> float:
@@ -121,7 +137,14 @@ def mechanism_case(profiles: np.ndarray, table: pd.DataFrame) -> Case:
         )
         return peer_answer(found, "mechanism")
 
-    return Case("well-level mechanism", ours, theirs)
+    unit = own.astype(np.float64) / np.linalg.norm(own.astype(np.float64), axis=1, keepdims=True)
+
+    def exact(query: int, mechanism: str) -> float:
+        is_positive = (wells["mechanism"].to_numpy() == mechanism) & (compound != compound[query])
+        asked = is_positive | (wells["mechanism"].to_numpy() != mechanism)
+        return float(average_precision_score(is_positive[asked], (unit @ unit[query])[asked]))
+
+    return Case("well-level mechanism", ours, theirs, exact)
 
 
 def consistency_case(profiles: np.ndarray, perturbation: np.ndarray) -> Case:

@@ -1,15 +1,19 @@
 """How surprising is a mean average precision? Exact where all rank lists can be counted, sampled elsewhere."""
 
 import math
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int, Integer
 from numpy import ndarray
 
+from cellvim.config.base import cores
 from cellvim.statistics import generator_for
 
 # A null value this close to the observed one equals it: their sums differ only in the order of addition.
@@ -77,11 +81,23 @@ class NullDistributions:
         sizes = np.bincount(group)
         means = np.bincount(group, weights=average_precision) / sizes
         p, smallest_p = np.empty(sizes.size), np.empty(sizes.size)
-        for shapes, members in groups_by_shapes(group, positives, total).items():
+        groups = groups_by_shapes(group, positives, total)
+        self._make_side_by_side(groups)
+        for shapes, members in groups.items():
             null = self.of_mean(shapes)
             larger = null.size - np.searchsorted(null, means[members] + FLOAT_SLACK, side="right")
             p[members], smallest_p[members] = (1 + larger) / (1 + null.size), 1 / (1 + null.size)
         return Significance(means, p, smallest_p)
+
+    def _make_side_by_side(self, groups: Iterable[Shapes]) -> None:
+        """Make the null distributions that will be asked for, one per core at a time.
+
+        Each is a function of the seed and its own numbers, so that it does not matter which thread makes it.
+        """
+        wanted = dict.fromkeys((positives, total) for shapes in groups for positives, total, _ in shapes)
+        if len(wanted) > 1:
+            with ThreadPoolExecutor(cores()) as pool:
+                deque(pool.map(lambda shape: self.of(*shape), islice(wanted, KEPT_NULLS)), maxlen=0)
 
     def of_mean(self, shapes: Shapes) -> Float64[ndarray, " lists"]:
         """Null distribution of a mean over queries, ascending.
