@@ -51,7 +51,8 @@ def choose_table(tables: Sequence["EvaluatedTable"], settings: EvaluateSettings)
         return {"reason": f"no task that all tables have been judged by: run one of {', '.join(CRITERIA)}"}
     names = [table.name for table in tables]
     shared, scores = shared_scores(tables, task)
-    compound = compounds_of(tables, shared)
+    # As the first table names them.
+    compound = [tables[0].screen.compound_of.get(name, name) for name in shared]
     fold = np.array([fold_of(name, folds=FOLDS, salt="choice") for name in compound], np.int64)
     compounds = len(set(compound))
     counts = {"task": task, "metric": METRIC, "perturbations": len(shared), "compounds": compounds}
@@ -96,17 +97,6 @@ def shared_scores(tables: Sequence["EvaluatedTable"], task: TaskName) -> tuple[l
     shared = sorted(set.intersection(*map(set, found)))
     scores = [[own[name] for own in found] for name in shared]
     return shared, np.array(scores, np.float64).reshape(len(shared), len(tables))
-
-
-def compounds_of(tables: Sequence["EvaluatedTable"], perturbations: Sequence[str]) -> Sequence[str]:
-    """Compound of each perturbation as the first table names it, whatever the dose."""
-    screen = tables[0].screen
-    names = screen.raw.metadata.select(
-        pl.col(PERTURBATION).cast(pl.String), screen.compounds.alias("compound")
-    )
-    first = names.drop_nulls().group_by(PERTURBATION).agg(pl.col("compound").min())
-    known: dict[str, str] = dict(first.iter_rows())
-    return [known.get(name, name) for name in perturbations]
 
 
 def cross_fitted(

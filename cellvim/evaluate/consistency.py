@@ -52,7 +52,7 @@ def consistency(screen: Screen) -> TaskResult:
         "compounds": int(np.unique(compound[scores.unit]).size),
         "queries": rows.height,
         "queries_without_candidates": scores.dropped,
-    } | headline("consistency", groups, scores, screen.settings)
+    } | headline("consistency", groups, scores, screen.settings, unit=np.arange(groups.height))
     return TaskResult("consistency", metrics, {"": groups, "perturbations": rows.sort(PERTURBATION, "label")})
 
 

@@ -104,7 +104,8 @@ def perturbations_table(table: "EvaluatedTable") -> pl.DataFrame:
 
 def has_rows(table: "EvaluatedTable", task: TaskName) -> bool:
     """Whether a retrieval task was asked for and could judge anything."""
-    return task in table.results and not table.results[task].rows.is_empty()
+    rows = table.results[task].tables.get("") if task in table.results else None
+    return rows is not None and not rows.is_empty()
 
 
 def wells_to_picture(neighbors: pl.DataFrame, wells: pl.DataFrame) -> pl.DataFrame:

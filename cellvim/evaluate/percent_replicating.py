@@ -11,12 +11,13 @@ import polars as pl
 from jaxtyping import Float, Float64, Int
 from numpy import ndarray
 
+from cellvim.evaluate.intervals import mean_over_units
 from cellvim.evaluate.nearest import BLOCK_ENTRIES, TIE_WIDTH
 from cellvim.evaluate.results import TaskResult
 from cellvim.evaluate.retrieval import unit_rows
 from cellvim.evaluate.screen import Screen
 from cellvim.profiles.schema import PERTURBATION
-from cellvim.statistics import generator_for, mean_with_interval
+from cellvim.statistics import generator_for
 
 QUANTILE = 0.95
 NULL_GROUPS = 1000
@@ -85,14 +86,14 @@ def percent_replicating(screen: Screen) -> TaskResult:
         size: null_groups(unit, list(groups.values()), size, seed) for size in sorted(set(sizes.values()))
     }
     table = perturbations_table(unit, replicated, sizes, nulls, seed)
+    names = table[PERTURBATION].to_list()
+    compound = np.unique([screen.compound_of.get(name, name) for name in names], return_inverse=True)[1]
+    is_replicating = table["is_replicating"].cast(pl.Float64).to_numpy()
     metrics = {
         "perturbations": table.height,
         "without_replicates": len(groups) - len(replicated),
-        "fraction_replicating": mean_with_interval(
-            table["is_replicating"].cast(pl.Float64).to_numpy(),
-            resamples=screen.settings.bootstraps,
-            seed=seed,
-            name="percent_replicating/fraction",
+        "fraction_replicating": mean_over_units(
+            is_replicating, compound, screen.settings, "percent_replicating/fraction"
         ).as_metric(),
         "chance": 1 - QUANTILE,
         "median_similarity": float(np.median(table["similarity"].to_numpy())),

@@ -13,12 +13,12 @@ from cellvim.config import EvaluateSettings
 from cellvim.evaluate.classifier import most_iterations, predict_held_out
 from cellvim.evaluate.confusion import confusion_table
 from cellvim.evaluate.results import TaskResult
-from cellvim.evaluate.screen import Screen, split_labels
+from cellvim.evaluate.screen import Screen, compounds_of, split_labels
 from cellvim.folds import fold_of
 from cellvim.profiles import Profiles, require_column
 from cellvim.profiles.schema import CONTROL_TYPE, EMPTY, PERTURBATION, PLATE, WELL
 from cellvim.statistics import generator_for, score_predictions
-from cellvim.store import compound_columns, name_compounds
+from cellvim.store import compound_columns
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def labelled_wells(profiles: Profiles, column: str, separator: str | None = None
         names=names,
         plate=kept[PLATE].to_numpy().astype(str),
         # Doses of a compound share what they do: one of them in training would give the others away.
-        perturbation=name_compounds(metadata)[rows].to_numpy().astype(str),
+        perturbation=compounds_of(metadata)[rows].to_numpy().astype(str),
         well=kept.select(pl.concat_str(PLATE, WELL, separator="/")).to_series().to_numpy().astype(str),
         row=rows,
         several=int((is_treated.to_numpy() & np.array([len(each) > 1 for each in found], bool)).sum()),

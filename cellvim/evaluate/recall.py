@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from numpy import ndarray
 
 from cellvim.config import EvaluateSettings
+from cellvim.evaluate.intervals import mean_over_pairs
 from cellvim.evaluate.nearest import BLOCK_ENTRIES, TIE_WIDTH
 from cellvim.evaluate.relations import Relations, read_relations
 from cellvim.evaluate.results import TaskResult
@@ -18,7 +19,7 @@ from cellvim.evaluate.retrieval import unit_rows
 from cellvim.evaluate.screen import Screen
 from cellvim.profiles import consensus
 from cellvim.profiles.schema import PERTURBATION, shortened
-from cellvim.statistics import Estimate, generator_for, resampled_counts
+from cellvim.statistics import Estimate, generator_for
 
 TAIL = 0.05
 # Fewer pairs than this, and no pair can lie among the closest 5 %.
@@ -232,27 +233,7 @@ def recalls(table: pl.DataFrame, settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def recall_of(pairs: pl.DataFrame, settings: EvaluateSettings, name: str) -> Estimate:
-    """Share of pairs recalled, with an interval by drawing perturbations: a pair weighs the product of its ends.
-
-    Source:
-        Owen 2007, "The pigeonhole bootstrap".
-    """
-    is_recalled = pairs["is_recalled"].cast(pl.Float64).to_numpy()
-    value = float(is_recalled.mean())
-    if pairs.height < 2:
-        return Estimate(value)
+    """Share of pairs recalled, with an interval by drawing perturbations."""
     ends = pairs.select(pl.concat_str("level", end, separator="\t").alias(end) for end in ("first", "second"))
     codes = np.unique(ends.to_numpy().astype(str), return_inverse=True)[1].reshape(pairs.height, 2)
-    counts = resampled_counts(
-        int(codes.max()) + 1, resamples=settings.bootstraps, seed=settings.seed, name=name
-    )
-    hits, drawn = np.zeros(len(counts)), np.zeros(len(counts))
-    step = max(1, BLOCK_ENTRIES // len(counts))
-    for start in range(0, pairs.height, step):
-        at = slice(start, start + step)
-        weight = counts[:, codes[at, 0]] * counts[:, codes[at, 1]]
-        hits += weight @ is_recalled[at]
-        drawn += weight.sum(axis=1)
-    return (
-        Estimate.from_resamples(value, hits[drawn > 0] / drawn[drawn > 0]) if drawn.any() else Estimate(value)
-    )
+    return mean_over_pairs(pairs["is_recalled"].cast(pl.Float64).to_numpy(), codes, settings, name)

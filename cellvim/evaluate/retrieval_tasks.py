@@ -11,7 +11,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cellvim.config import EvaluateSettings, Normalization
-from cellvim.errors import InputError
+from cellvim.evaluate.intervals import mean_over_units
 from cellvim.evaluate.precision import expected_average_precision
 from cellvim.evaluate.questions import RetrievalTask, replicates
 from cellvim.evaluate.results import TaskResult
@@ -20,11 +20,11 @@ from cellvim.evaluate.screen import Screen
 from cellvim.evaluate.significance import NullDistributions, benjamini_hochberg
 from cellvim.profiles import Profiles, control_folds, normalize
 from cellvim.profiles.schema import PERTURBATION, PLATE, WELL
-from cellvim.statistics import mean_with_interval
 
 RETRIEVAL_TASKS: tuple[RetrievalTask, ...] = ("activity", "distinctiveness", "replicate_retrieval")
 SIGNIFICANT_Q = 0.05
 CONTROL_FOLDS = 5
+NO_CONTROLS = "the table has no negative controls: mark them with --control COLUMN=VALUE or a --platemap"
 REASONS = {
     "activity": "no perturbation has a second well to be found, against controls of its plate",
     "distinctiveness": "no perturbation has a second well to be found, against others on its plate",
@@ -57,15 +57,10 @@ def run_retrieval(screen: Screen, task: RetrievalTask) -> TaskResult:
     Returns:
         Rows `Metadata_Perturbation, replicates, plates, map, normalized_map, p, q, smallest_p`, and `wells`:
         `Metadata_Plate, Metadata_Well, Metadata_Perturbation, ap, normalized_ap, positives, total`.
-
-    Raises:
-        InputError: `activity` on a table without negative controls.
     """
     raw, settings = screen.raw, screen.settings
     if task == "activity" and not raw.is_control.any():
-        found = f"{raw.source} has no negative controls, which activity is measured by"
-        hint = "mark them with --control COLUMN=VALUE or a --platemap, or leave activity out of --tasks"
-        raise InputError(found, hint=hint)
+        return TaskResult.not_done(task, NO_CONTROLS)
     spaces = judging_spaces(raw, screen.normalized, task, settings.normalize, batch=screen.batch_column)
     position = codes_of(raw.metadata[WELL]) if settings.different_position else None
     scores = score_queries(spaces, replicates(screen.wells, task, position=position))
@@ -80,9 +75,10 @@ def run_retrieval(screen: Screen, task: RetrievalTask) -> TaskResult:
     }
     if perturbations.is_empty():
         return TaskResult(task, counts | {"reason": REASONS[task]}, {"": perturbations, "wells": wells})
-    return TaskResult(
-        task, counts | headline(task, perturbations, scores, settings), {"": perturbations, "wells": wells}
-    )
+    names = perturbations[PERTURBATION].to_list()
+    compound = np.unique([screen.compound_of.get(name, name) for name in names], return_inverse=True)[1]
+    found = headline(task, perturbations, scores, settings, unit=compound)
+    return TaskResult(task, counts | found, {"": perturbations, "wells": wells})
 
 
 def judging_spaces(
@@ -181,25 +177,43 @@ def averaged_groups(
 
 
 def headline(
-    task: str, groups: pl.DataFrame, scores: QueryScores, settings: EvaluateSettings
+    task: str,
+    groups: pl.DataFrame,
+    scores: QueryScores,
+    settings: EvaluateSettings,
+    *,
+    unit: Int[ndarray, " groups"],
 ) -> dict[str, Any]:
-    """Numbers of metrics.json: means over groups with intervals, and what p can reach."""
+    """Numbers of metrics.json: means over groups with intervals, what chance gives for them, and what p can reach.
+
+    Args:
+        task: Name of the task.
+        groups: As from `averaged_groups`.
+        scores: The queries behind them.
+        settings: Resamples and seed.
+        unit: Code of what is resampled together: all doses of a compound.
+    """
     columns = {
         "mean_map": groups["map"],
         "mean_normalized_map": groups["normalized_map"],
         "fraction_significant": (groups["q"] < SIGNIFICANT_Q).cast(pl.Float64),
     }
     estimates = {
-        name: mean_with_interval(
-            values.to_numpy(), resamples=settings.bootstraps, seed=settings.seed, name=f"{task}/{name}"
-        ).as_metric()
+        name: mean_over_units(values.to_numpy(), unit, settings, f"{task}/{name}").as_metric()
         for name, values in columns.items()
     }
     smallest = groups["smallest_p"].to_numpy()
     return estimates | {
-        "chance_map": float(expected_average_precision(scores.positives, scores.total).mean()),
+        "chance_map": mean_chance(scores),
         "smallest_p": float(smallest.min()),
         "beyond_reach": int((smallest >= SIGNIFICANT_Q).sum()),
         # q of the only group that does anything is p times the number of groups.
         "beyond_reach_alone": int((smallest * groups.height >= SIGNIFICANT_Q).sum()),
     }
+
+
+def mean_chance(scores: QueryScores) -> float:
+    """What random orders give for `mean_map`: a mean over groups of means over their queries."""
+    chance = expected_average_precision(scores.positives, scores.total)
+    group = np.unique(scores.group, return_inverse=True)[1]
+    return float((np.bincount(group, weights=chance) / np.bincount(group)).mean())

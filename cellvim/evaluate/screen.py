@@ -1,6 +1,7 @@
 """A table of wells as the tasks of the evaluation see it: profiles, and what was done to each well."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,6 +27,8 @@ DOSE_NAMES = (
     "Metadata_Dose", "Metadata_dose", "Metadata_Concentration", "Metadata_concentration", "Metadata_conc",
     "Metadata_Compound_Concentration", "Metadata_mmoles_per_liter", "Metadata_mg_per_ml",
 )  # fmt: skip
+# Names of perturbations as plate maps without a perturbation make them: compound@dose unit.
+NAMED_DOSE = r"^(.+)@\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(\S*)$"
 BATCH_NAMES = (
     "Metadata_Batch",
     "Metadata_batch",
@@ -70,7 +73,15 @@ class Screen:
     @cached_property
     def compounds(self) -> pl.Series:
         """What each well was given, whatever the dose: what counts as the same compound, or must be held out together."""
-        return name_compounds(self.raw.metadata)
+        return compounds_of(self.raw.metadata)
+
+    @cached_property
+    def compound_of(self) -> Mapping[str, str]:
+        """Compound of each perturbation."""
+        name = pl.col(PERTURBATION).cast(pl.String)
+        named = self.raw.metadata.select(name, self.compounds.alias("compound")).drop_nulls()
+        first = named.group_by(PERTURBATION).agg(pl.col("compound").min())
+        return dict(first.iter_rows())
 
     @cached_property
     def batch_column(self) -> str:
@@ -105,6 +116,17 @@ class Screen:
         """Normalised treated wells, with some columns of this screen (`compounds`, `batches`) added to their metadata."""
         wells = replace(self.normalized, metadata=self.raw.metadata.with_columns(*columns))
         return wells.only(np.flatnonzero(self.wells.is_treated))
+
+
+def compounds_of(metadata: pl.DataFrame) -> pl.Series:
+    """What each well was given, whatever the dose: from the columns that say so, else from names like ``drug@0.5 uM``.
+
+    Null where a well has neither a compound nor a perturbation.
+    """
+    given = name_compounds(metadata)
+    is_all_there_is = given == metadata[PERTURBATION].cast(pl.String).str.strip_chars()
+    before_dose = pl.when(is_all_there_is).then(given.str.extract(NAMED_DOSE, 1).str.strip_chars())
+    return pl.select(pl.coalesce(before_dose, given)).to_series()
 
 
 def first_telling(names: tuple[str, ...], metadata: pl.DataFrame) -> str | None:

@@ -167,12 +167,10 @@ def require_controls(
         InputError: There are no controls, or fewer than `fewest` somewhere.
     """
     if not controls.any():
-        found = (
-            f"{profiles.source} has no negative controls, which normalisation and activity are measured by"
-        )
+        found = f"{profiles.source} has no negative controls, by which profiles are normalised and activity is judged"
         hint = (
-            "mark them with --control COLUMN=VALUE or a --platemap; or pass --normalize none "
-            "--tasks distinctiveness,replicate_retrieval,probe"
+            "mark them with --control COLUMN=VALUE or a --platemap; or pass --normalize none, "
+            "and what needs controls is left out"
         )
         raise InputError(found, hint=hint)
     counts = pl.DataFrame({"group": group_names(profiles, column), "control": controls})

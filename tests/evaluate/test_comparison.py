@@ -66,7 +66,7 @@ def test_the_same_profiles_do_not_differ_and_noisier_ones_are_worse(tables: list
     for task in ("activity", "replicate_retrieval"):
         assert worse[task, "mean_map"]["difference"]["high"] < 0
         assert worse[task, "mean_map"]["shared"] == worse[task, "mean_map"]["units"] == 8
-        assert worse[task, "mean_map"]["of"] == "perturbation"
+        assert worse[task, "mean_map"]["of"] == "compound"
     assert {task for task, _ in worse} >= {"activity", "distinctiveness", "replicate_retrieval", "probe"}
 
 
@@ -141,3 +141,30 @@ def test_two_runs_are_the_same_and_every_task_with_items_has_a_comparison(
 ) -> None:
     assert compare_tables(tables, SETTINGS) == compare_tables(tables, SETTINGS)
     assert set(TASKS) - set(COMPARED) <= {"batch"}
+
+
+def recall_of(hits: list[bool], source: str | None, names: list[tuple[str, str]]) -> TaskResult:
+    rows = pl.DataFrame(names, schema=["first", "second"], orient="row").with_columns(
+        pl.lit(source, dtype=pl.String).alias("source"), pl.Series("is_recalled", hits)
+    )
+    return TaskResult("recall", {}, {"": rows})
+
+
+@pytest.mark.parametrize("source", [None, "CORUM"])
+def test_recall_is_compared_whether_or_not_pairs_have_a_source(
+    tables: list[EvaluatedTable], source: str | None
+) -> None:
+    """And pairs of one hub, which is second in every one of them, are drawn together."""
+    hubs = [(f"a{hub} {other}", f"hub {hub}") for hub in range(8) for other in range(10)]
+    spread = [(f"a{number}", f"b{number}") for number in range(80)]
+    better = [number // 10 % 2 == 0 for number in range(80)]
+    width = {}
+    for name, pairs in (("hubs", hubs), ("spread", spread)):
+        first, other = (
+            replace(tables[0], name=which, results={"recall": recall_of(hits, source, pairs)})
+            for which, hits in (("first", [False] * 80), ("other", better))
+        )
+        (found,) = compare_tables([first, other], SETTINGS)
+        assert (found["task"], found["shared"], found["difference"]["value"]) == ("recall", 80, 0.5)
+        width[name] = found["difference"]["high"] - found["difference"]["low"]
+    assert width["hubs"] > 1.5 * width["spread"]

@@ -17,6 +17,7 @@ from cellvim.evaluate.dose.curve import fit_curve
 from cellvim.evaluate.dose.series import dosed_wells
 from cellvim.evaluate.dose.trend import trend_along_axis, trend_to_highest_dose
 from cellvim.evaluate.results import TaskResult
+from cellvim.evaluate.retrieval_tasks import judging_spaces
 from cellvim.evaluate.screen import Screen
 from cellvim.profiles import Profiles, aggregate, normalize
 
@@ -344,3 +345,19 @@ def test_fifty_eight_compounds_of_a_real_plate(shared: Path) -> None:
     assert found.metrics["mean_trend"]["low"] > 0.3
     assert found.metrics["smallest_p"] == pytest.approx(1 / 720)
     assert set(found.tables) == {"", "wells", "plates", "doses"}
+
+
+def test_places_of_controls_come_from_fits_by_the_batches_of_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two plates of one batch: `tvn` must not be fitted by plate for the controls and by batch for all others."""
+    screen = with_metadata(screen_of(normalize="tvn"), pl.lit("b").alias("Metadata_Batch"))
+    asked = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        asked.append(named.get("batch"))
+        return judging_spaces(*given, **named)
+
+    monkeypatch.setattr("cellvim.evaluate.dose.axis.judging_spaces", noted)
+    places_on_axis(screen)
+    assert asked == ["Metadata_Batch"]

@@ -1,5 +1,6 @@
 """Inert wells stay inert: white noise in, no more small p-values out than chance allows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from cellvim.errors import InputError
 from cellvim.evaluate.questions import RetrievalTask
 from cellvim.evaluate.retrieval import Space
 from cellvim.evaluate.retrieval_tasks import run_retrieval
-from cellvim.evaluate.screen import Screen
+from cellvim.evaluate.screen import Screen, compounds_of
 from cellvim.profiles import Profiles, normalize
 
 FITTED = ("standardize", "mad", "sphere")
@@ -76,3 +77,55 @@ def test_a_plate_that_cannot_spare_a_control_is_refused(method: str) -> None:
     assert p_values(white_noise(0, controls=3), method).size == PERTURBATIONS
     with pytest.raises(InputError, match="fewer than 3 negative controls"):
         p_values(white_noise(0, controls=2), method)
+
+
+def test_chance_is_of_the_same_mean_as_what_stands_beside_it() -> None:
+    """Two replicates here and twelve there: a mean over perturbations has another chance than one over wells."""
+    rng = np.random.default_rng(0)
+    means, chances = [], []
+    for _ in range(30):
+        raw = white_noise(0, controls=30)
+        names = (
+            [f"pair {n // 2}" for n in range(40)] + [f"many {n // 12}" for n in range(120)] + ["DMSO"] * 30
+        )
+        metadata = raw.metadata.with_columns(pl.Series("Metadata_Perturbation", names))
+        wells = replace(raw, metadata=metadata, features=rng.normal(size=(190, 6)).astype(np.float32))
+        settings = EvaluateSettings(
+            tables=(raw.source,), out=Path("o"), normalize="none", null_size=50, bootstraps=2
+        )
+        found = run_retrieval(Screen(wells, wells, settings), "activity").metrics
+        means.append(found["mean_map"]["value"])
+        chances.append(found["chance_map"])
+    error = np.std(means, ddof=1) / len(means) ** 0.5
+    assert abs(np.mean(means) - np.mean(chances)) < 4 * error
+
+
+def test_an_interval_draws_compounds_with_all_their_doses() -> None:
+    """Ten compounds of four doses, alike within a compound: as wide as of ten numbers, not of forty."""
+    raw = white_noise(0, controls=8)
+    strong = np.repeat(np.arange(PERTURBATIONS) // 4 % 2, REPLICATES)
+    features = raw.features.copy()
+    features[: strong.size] += (
+        6 * strong[:, None] * np.repeat(np.eye(PERTURBATIONS, FEATURES), REPLICATES, axis=0)
+    )
+    compound = [f"c{number // 4}" for number in range(PERTURBATIONS) for _ in range(REPLICATES)] + [
+        "DMSO"
+    ] * 8
+    widths = {}
+    for name, column in (("Metadata_Compound", compound), ("Metadata_Other", compound)):
+        wells = replace(raw, features=features, metadata=raw.metadata.with_columns(pl.Series(name, column)))
+        settings = EvaluateSettings(
+            tables=(raw.source,), out=Path("o"), normalize="none", null_size=50, bootstraps=400
+        )
+        metric = run_retrieval(Screen(wells, wells, settings), "activity").metrics["mean_map"]
+        widths[name] = metric["high"] - metric["low"]
+    assert widths["Metadata_Compound"] > 1.6 * widths["Metadata_Other"]
+
+
+def test_doses_in_names_are_doses_of_one_compound() -> None:
+    metadata = pl.DataFrame(
+        {"Metadata_Perturbation": ["drug@0.5 uM", "drug@2 uM", " drug@1", "siRNA@pool", "DMSO", None]}
+    )
+    assert compounds_of(metadata).to_list() == ["drug", "drug", "drug", "siRNA@pool", "DMSO", None]
+    named = metadata.with_columns(Metadata_Compound=pl.Series(["a@1", None, None, None, None, None]))
+    assert compounds_of(named).to_list()[:2] == ["a@1", "drug"]

@@ -109,7 +109,8 @@ def places_of_controls(
 def fold_spaces(controls: Screen, folds: int) -> Iterator[tuple[int, Float[ndarray, "wells features"]]]:
     """Yield each fold of negative controls, with the features as a normalisation without it gives them."""
     method = controls.settings.normalize
-    spaces = judging_spaces(controls.raw, controls.normalized, "activity", method)
+    batch = controls.batch_column
+    spaces = judging_spaces(controls.raw, controls.normalized, "activity", method, batch=batch)
     for number in range(folds):
         # Without normalisation there is one space, which has seen nothing.
         yield number, spaces[min(number, len(spaces) - 1)].features

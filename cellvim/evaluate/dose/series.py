@@ -2,15 +2,13 @@
 
 import polars as pl
 
-from cellvim.evaluate.screen import Screen, first_telling
+from cellvim.evaluate.screen import NAMED_DOSE, Screen, first_telling
 from cellvim.profiles.schema import METADATA_PREFIX, PERTURBATION, PLATE, WELL
 
 UNIT_NAMES = (
     "Metadata_DoseUnit", "Metadata_Dose_Unit", "Metadata_dose_unit", "Metadata_Unit", "Metadata_unit", "Metadata_Units",
     "Metadata_ConcentrationUnit", "Metadata_Concentration_Unit", "Metadata_pert_dose_unit",
 )  # fmt: skip
-# Names of perturbations as plate maps without a perturbation make them: compound@dose unit.
-NAMED_DOSE = r"^(.+)@\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(\S*)$"
 # Doses that agree to so many digits are one dose: plates write 3.3333 and 3.33.
 DIGITS = 3
 MOLAR = {"M": 1.0, "mM": 1e-3, "uM": 1e-6, "\u00b5M": 1e-6, "\u03bcM": 1e-6, "nM": 1e-9, "pM": 1e-12}
@@ -29,21 +27,17 @@ def dosed_wells(screen: Screen) -> pl.DataFrame:
     """
     metadata = screen.raw.metadata
     name = pl.col(PERTURBATION).cast(pl.String)
-    named = [name.str.extract(NAMED_DOSE, group) for group in (1, 2, 3)]
+    level, unit = (name.str.extract(NAMED_DOSE, group) for group in (2, 3))
     wells = metadata.select(
         pl.int_range(pl.len()).alias("well"),
         PLATE,
         WELL,
         PERTURBATION,
-        # A name that is all the table has for a compound holds its dose; the compound is what is before it.
-        pl.when(screen.compounds == name)
-        .then(pl.coalesce(named[0], name))
-        .otherwise(screen.compounds)
-        .alias("compound"),
-        pl.coalesce(pl.Series(screen.doses).fill_nan(None), named[1].cast(pl.Float64, strict=False)).alias(
+        screen.compounds.alias("compound"),
+        pl.coalesce(pl.Series(screen.doses).fill_nan(None), level.cast(pl.Float64, strict=False)).alias(
             "dose"
         ),
-        pl.coalesce(unit_of_column(screen), named[2].replace("", None), unit_in_name(screen)).alias("unit"),
+        pl.coalesce(unit_of_column(screen), unit.replace("", None), unit_in_name(screen)).alias("unit"),
     ).filter(pl.Series(screen.wells.is_treated) & pl.col("dose").is_finite() & (pl.col("dose") > 0))
     return in_one_unit(wells).with_columns(pl.col("dose").round_sig_figs(DIGITS))
 
