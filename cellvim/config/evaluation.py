@@ -54,7 +54,7 @@ class EvaluateSettings(Settings):
     """From crops, fields or cells to wells."""
     consensus: Average = "mean"
     """From wells to one profile per perturbation; the median is not the same in rotated features."""
-    tasks: tuple[TaskName, ...] = TASK_NAMES
+    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1)] = TASK_NAMES
     different_position: bool = False
     """Replicates count for `replicate_retrieval` only where they lie at another well position, too."""
     null_size: Positive = 10000

@@ -27,6 +27,7 @@ from cellvim.profiles import (
     read_fit,
     read_together,
     table_files,
+    without_pictures,
     write_fit,
 )
 from cellvim.profiles.schema import PERTURBATION, require_file
@@ -76,6 +77,7 @@ def normalize_tables(settings: NormalizeSettings) -> NormalizeSummary:
         UsageError: A flag contradicts another or the fit.
         OutputExistsError: The output was made from other inputs or settings.
     """
+    settings = settings.model_copy(update={"tables": without_pictures(settings.tables)})
     run = Run("normalize", settings)
     identity = identity_of(settings, run)
     require_parquet(settings.out)

@@ -1,6 +1,6 @@
 """The output folder: who may write it, and the tables in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from cellvim.provenance import sha256_of_json
 
 REPORT, METRICS, RUN = "report.html", "metrics.json", "run.json"
 OUTPUTS = (RUN, REPORT, METRICS)
+KINDS = ("", "wells", "perturbations", "histogram", "plates", "doses", "confusion")
+"""Tables that tasks give. Any other file in the folder is somebody else's, whatever its name."""
 
 
 @contextmanager
@@ -36,14 +38,22 @@ def output_folder(out: Path) -> Iterator[None]:
                 out.rmdir()
 
 
-def require_own_or_empty(settings: EvaluateSettings, token: str) -> None:
-    """Refuse to write over results of other inputs or settings, unless told to.
+def require_own_or_empty(settings: EvaluateSettings, token: str, inputs: Iterable[Path]) -> None:
+    """Refuse to write over results of other inputs or settings, unless told to; and over what is read, always.
 
     Results of the same inputs and settings are computed again: they come out the same, byte for byte.
 
     Raises:
-        OutputExistsError: Other results are in the folder.
+        OutputExistsError: Other results are in the folder, or an input that is named like a result.
     """
+    read = {path.resolve() for path in inputs}
+    mistaken = [path.name for path in own_files(settings.out) if path.resolve() in read]
+    if mistaken:
+        raise OutputExistsError(
+            settings.out,
+            why=f"holds {mistaken[0]}, which is read here and would be replaced",
+            hint="choose another --out",
+        )
     present = [path.name for path in own_files(settings.out)]
     if not present or settings.overwrite or recorded_token(settings.out / RUN) == token:
         return
@@ -76,13 +86,12 @@ def remove_old_results(out: Path) -> None:
 
 def own_files(out: Path) -> list[Path]:
     """What an evaluation has written into the folder, its record first."""
-    named = [out / name for name in OUTPUTS if (out / name).exists()]
-    return named + [
-        path
-        for task in TASK_NAMES
-        for path in (out / f"{task}.parquet", *sorted(out.glob(f"{task}_*.parquet")))
-        if path.exists()
-    ]
+    tables = [f"{stem_of(task, kind)}.parquet" for task in TASK_NAMES for kind in KINDS]
+    return [out / name for name in (*OUTPUTS, *tables) if (out / name).exists()]
+
+
+def stem_of(task: TaskName, kind: str) -> str:
+    return f"{task}_{kind}" if kind else task
 
 
 def stacked_tables(results: Mapping[str, Mapping[TaskName, TaskResult]]) -> dict[str, pl.DataFrame]:
@@ -96,8 +105,7 @@ def stacked_tables(results: Mapping[str, Mapping[TaskName, TaskResult]]) -> dict
         for task, result in tasks.items():
             for kind, table in result.tables.items():
                 named = pl.Series("table", [name] * table.height, pl.String)
-                stem = f"{task}_{kind}" if kind else task
-                found.setdefault(stem, []).append(table.clone().insert_column(0, named))
+                found.setdefault(stem_of(task, kind), []).append(table.clone().insert_column(0, named))
     return {stem: pl.concat(tables, how="diagonal_relaxed") for stem, tables in found.items()}
 
 

@@ -34,6 +34,7 @@ from cellvim.profiles import (
     read_profiles,
     table_files,
     thumbnails_files,
+    without_pictures,
 )
 from cellvim.profiles.schema import require_file, table_name
 from cellvim.provenance import Run, sha256_of_file
@@ -91,13 +92,15 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         InputError: A table lacks what a task or the normalisation needs.
         OutputExistsError: The folder holds results of other inputs or settings.
     """
+    settings = settings.model_copy(update={"tables": without_pictures(settings.tables)})
     with output_folder(settings.out):
         names = table_names(settings.tables)
         run = Run("evaluate", settings)
-        for name, path in input_files(settings, names).items():
+        inputs = input_files(settings, names)
+        for name, path in inputs.items():
             run.record_input(name, sha256_of_file(path))
         run.facts["token"] = token_of(settings, run.inputs)
-        require_own_or_empty(settings, run.facts["token"])
+        require_own_or_empty(settings, run.facts["token"], inputs.values())
         tables = [evaluate_table(name, path, settings) for name, path in names.items()]
         metrics = collect_metrics(tables, settings)
         stacked = stacked_tables({table.name: table.results for table in tables})

@@ -7,7 +7,14 @@ from cellvim.profiles.fit_file import fit_bytes, read_fit, write_fit
 from cellvim.profiles.fitted import FittedNormalization
 from cellvim.profiles.normalize import control_folds, fit_normalization, normalize, plate_codes
 from cellvim.profiles.reading import read_profiles, read_together
-from cellvim.profiles.schema import PROVENANCE_KEY, Profiles, table_files, thumbnails_files, thumbnails_path
+from cellvim.profiles.schema import (
+    PROVENANCE_KEY,
+    Profiles,
+    table_files,
+    thumbnails_files,
+    thumbnails_path,
+    without_pictures,
+)
 from cellvim.profiles.sphere import Sphere, fit_sphere
 
 __all__ = [
@@ -32,5 +39,6 @@ __all__ = [
     "table_files",
     "thumbnails_files",
     "thumbnails_path",
+    "without_pictures",
     "write_fit",
 ]

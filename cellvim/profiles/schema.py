@@ -1,6 +1,7 @@
 """Profile tables as files: `Metadata_*` columns say what a row is, every other column is a feature."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Float32, Integer
 from numpy import ndarray
 
-from cellvim.errors import NotFoundError
+from cellvim.errors import InputError, NotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,19 @@ def table_files(path: Path) -> list[Path]:
         hint = f"give a file, or a folder with files, ending in {', '.join(endings)}"
         raise NotFoundError(path, expected="profile table in the folder", hint=hint)
     return sorted(files, key=lambda file: file.name)
+
+
+def without_pictures(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Tables among some files: a shell's `blocks.block*.parquet` names the pictures beside them, too.
+
+    Raises:
+        InputError: All are pictures.
+    """
+    tables = tuple(path for path in paths if not path.name.endswith(THUMBNAILS))
+    if not tables:
+        found = f"{paths[0]} holds pictures of wells, no profiles"
+        raise InputError(found, hint=f"give the table beside it, which is named without {THUMBNAILS}")
+    return tables
 
 
 def is_copy(file: Path) -> bool:

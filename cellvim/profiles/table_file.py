@@ -1,11 +1,14 @@
 """One profile table in one file: Parquet, CSV, TSV or AnnData, ours or a peer's."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,6 +37,8 @@ PLATE_NAMES = (
     "Metadata_Barcode",
     "Metadata_barcode",
 )
+# How pandas names the numbers of rows that it writes unless told not to.
+ROW_NUMBERS = re.compile(r"|index|level_0|__index_level_\d+__|Unnamed: \d+")
 WELL_NAMES = (WELL, "Metadata_well", "Metadata_well_position", "Metadata_Position", "Metadata_pert_well")
 
 
@@ -46,10 +51,13 @@ def read_file(path: Path) -> Profiles:
         UsageError: It is an AnnData file, and anndata is not installed.
     """
     table, provenance = read_table(path)
+    refuse_consensus(provenance, path)
     metadata = table.select(pl.col(f"^{METADATA_PREFIX}.*$"))
-    numbers = table.drop(metadata.columns)
+    counted = [name for name in table.columns if ROW_NUMBERS.fullmatch(name)]
+    numbers = table.drop(metadata.columns, counted)
     require_numbers(numbers, path)
-    return Profiles(
+    metadata = plain_cells(metadata)
+    profiles = Profiles(
         metadata=named_wells(metadata, path),
         features=np.ascontiguousarray(numbers.cast(pl.Float32).fill_null(float("nan")).to_numpy()),
         feature_names=tuple(numbers.columns),
@@ -57,6 +65,37 @@ def read_file(path: Path) -> Profiles:
         source=path,
         name=table_name(path),
     )
+    if counted:
+        named = ", ".join(name or "(no name)" for name in counted)
+        return profiles.warning(
+            f"{len(counted)} column(s) of row numbers are no features and were left out: {named}"
+        )
+    return profiles
+
+
+def refuse_consensus(provenance: Mapping[str, Any], path: Path) -> None:
+    """Refuse what `cellvim normalize --consensus` writes: it has no wells.
+
+    Raises:
+        InputError: Rows of the table stand for perturbations.
+    """
+    done = provenance.get("normalized")
+    if isinstance(done, Mapping) and done.get("level") == "perturbation":
+        found = (
+            f"{path} has one row per perturbation (from normalize --consensus), and rows of wells are needed"
+        )
+        raise InputError(
+            found,
+            hint="give the table it was made from; evaluate makes a consensus of its own where a task needs one",
+        )
+
+
+def plain_cells(metadata: pl.DataFrame) -> pl.DataFrame:
+    """Make metadata of any format what they would be as text: blank and NaN are null, lists are ``a|b``."""
+    lists = cs.list().list.eval(pl.element().cast(pl.String)).list.join("|")
+    texts = metadata.with_columns(cs.float().fill_nan(None), lists)
+    is_blank = cs.string().str.strip_chars() == ""
+    return texts.with_columns(pl.when(~is_blank).then(cs.string()))
 
 
 def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

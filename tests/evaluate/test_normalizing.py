@@ -213,3 +213,11 @@ def test_each_file_of_a_folder_is_an_input_of_an_evaluation(tables: Path, tmp_pa
         "tables/P3.parquet",
         "thumbnails/P2.thumbnails.parquet",
     ]
+
+
+def test_a_consensus_is_refused_where_wells_are_needed(tables: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.parquet"
+    normalize_tables(NormalizeSettings(tables=(tables,), out=out, is_consensus=True))
+    with pytest.raises(InputError, match="one row per perturbation") as caught:
+        read_profiles(out)
+    assert "the table it was made from" in caught.value.hint

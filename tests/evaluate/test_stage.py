@@ -13,6 +13,7 @@ from cellvim.atomic import locked
 from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError, LockedError, NotFoundError, OutputExistsError
 from cellvim.evaluate import evaluate_tables
+from cellvim.evaluate.outputs import own_files
 from cellvim.evaluate.stage import evaluate_table
 from cellvim.profiles import Profiles
 from cellvim.provenance import sha256_of_file
@@ -46,7 +47,15 @@ def by_name(table: pl.DataFrame, column: str) -> dict[str, float]:
 
 def test_every_promised_file_is_there(finished: EvaluateSettings) -> None:
     names = {path.name for path in finished.out.iterdir()}
-    tables = {f"{task}{kind}.parquet" for task in RETRIEVAL for kind in ("", "_wells")}
+    kinds = {task: ("", "_wells") for task in RETRIEVAL} | {
+        "consistency": ("", "_perturbations"),
+        "nsc": ("",),
+        "nscb": ("",),
+        "percent_replicating": ("", "_histogram"),
+        "probe": ("_wells", "_confusion"),
+        "batch": ("",),
+    }
+    tables = {f"{task}{kind}.parquet" for task, own in kinds.items() for kind in own}
     assert names == {"report.html", "metrics.json", "run.json"} | tables
 
 
@@ -179,11 +188,48 @@ def test_a_table_without_controls_is_refused_and_told_the_way_out(
     assert "--normalize none" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
-    with pytest.raises(InputError, match="which activity is measured by"):
-        evaluate_tables(settings.model_copy(update={"normalize": "none"}))
-    tasks = ("distinctiveness", "replicate_retrieval", "probe")
-    evaluate_tables(settings.model_copy(update={"normalize": "none", "tasks": tasks}))
+    # The way out works: what needs no controls is judged, and the rest says what it lacks.
+    tasks = evaluate_tables(settings.model_copy(update={"normalize": "none"})).metrics["tasks"]
+    for task in ("activity", "dose"):
+        assert "reason" in tasks[task]
+    assert "--control" in tasks["activity"]["reason"]
+    assert "mean_map" in tasks["distinctiveness"]
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_other_people_s_files_are_never_removed(screen: Path, tmp_path: Path) -> None:
+    """`batch_1.parquet` sounds like a table of the task `batch`; `probe.parquet` is one, unless it is read."""
+    other = tmp_path / "batch_1.parquet"
+    other.write_bytes(screen.read_bytes())
+    settings = EvaluateSettings(tables=(other,), out=tmp_path, tasks=("activity",), overwrite=True, **QUICK)
+    evaluate_tables(settings)
+    assert other.read_bytes() == screen.read_bytes()
+    clash = tmp_path / "other" / "probe.parquet"
+    clash.parent.mkdir()
+    clash.write_bytes(screen.read_bytes())
+    with pytest.raises(OutputExistsError, match=r"holds probe\.parquet, which is read here"):
+        evaluate_tables(settings.model_copy(update={"tables": (clash,), "out": clash.parent}))
+    assert clash.is_file()
+
+
+def test_every_table_of_a_task_is_known_as_ours(finished: EvaluateSettings) -> None:
+    assert {path.name for path in own_files(finished.out)} == {path.name for path in finished.out.iterdir()}
+
+
+def test_pictures_among_the_tables_of_a_shell_s_pattern_are_passed_over(screen: Path, tmp_path: Path) -> None:
+    for block in ("b.block01", "b.block02"):
+        (tmp_path / f"{block}.parquet").write_bytes(screen.read_bytes())
+        pictures = (
+            pl.read_parquet(screen).select("Metadata_Plate", "Metadata_Well").with_columns(png=pl.lit(b"png"))
+        )
+        pictures.write_parquet(tmp_path / f"{block}.thumbnails.parquet")
+    tables = tuple(sorted(tmp_path.glob("b.block*.parquet")))
+    assert len(tables) == 4
+    settings = EvaluateSettings(tables=tables, out=tmp_path / "out", tasks=("activity",), **QUICK)
+    names = [table["name"] for table in evaluate_tables(settings).metrics["tables"]]
+    assert names == ["b.block01", "b.block02"]
+    with pytest.raises(InputError, match="holds pictures of wells"):
+        evaluate_tables(settings.model_copy(update={"tables": tables[1:2]}))
 
 
 @pytest.fixture

@@ -113,3 +113,22 @@ def test_a_file_that_is_no_table_says_so(tmp_path: Path) -> None:
         read_profiles(write(tmp_path, "t.csv", PLAIN).rename(tmp_path / "t.xlsx"))
     with pytest.raises(NotFoundError):
         read_profiles(tmp_path / "absent.parquet")
+
+
+def test_numbers_of_rows_are_no_features(tmp_path: Path) -> None:
+    """What pandas writes unless told not to: as a feature it would know the order of rows, and place on the plate."""
+    for name in ("", "Unnamed: 0", "index", "__index_level_0__"):
+        columns = {name: [0, 1, 2], **PLAIN}
+        profiles = read_profiles(write(tmp_path, "t.csv", columns))
+        assert profiles.feature_names == ("size", "count")
+        assert "row numbers" in profiles.warnings[0]
+    assert not read_profiles(write(tmp_path, "t.csv", PLAIN)).warnings
+
+
+def test_metadata_of_any_format_are_what_they_would_be_as_text(tmp_path: Path) -> None:
+    told = {"moa": ["", " ", "x"], "code": [float("nan"), 1.0, 2.0], "targets": [["a", "b"], [], None]}
+    columns = PLAIN | {f"Metadata_{name}": values for name, values in told.items()}
+    metadata = read_profiles(write(tmp_path, "t.parquet", columns)).metadata
+    assert metadata["Metadata_moa"].to_list() == [None, None, "x"]
+    assert metadata["Metadata_code"].to_list() == [None, 1.0, 2.0]
+    assert metadata["Metadata_targets"].to_list() == ["a|b", None, None]
