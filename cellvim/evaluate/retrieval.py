@@ -145,15 +145,15 @@ class Memberships:
         self.size = np.searchsorted(group, group, side="right") - self.first
         self._by_unit = np.argsort(self.unit, kind="stable")
         self._by_kin = np.argsort(question.kin, kind="stable")
+        kin = question.kin[self._by_kin]
+        kin_count = np.searchsorted(kin, question.kin, side="right") - np.searchsorted(kin, question.kin)
+        in_groups = np.bincount(self.unit, weights=self.size, minlength=question.kin.size)
+        self.related_count = kin_count + in_groups.astype(np.int64)
+        """Number of pairs that `related` gives for each unit."""
 
     def portions(self) -> Iterator[tuple[int, int]]:
         """Cut memberships into runs of about `BLOCK_ENTRIES` pairs of a query and a member of its group."""
-        if not self.size.size:
-            return
-        before = np.cumsum(self.size) - self.size
-        borders = np.flatnonzero(np.diff(before // BLOCK_ENTRIES)) + 1
-        starts = [0, *borders.tolist()]
-        yield from zip(starts, [*starts[1:], before.size], strict=True)
+        yield from blocks_of(self.size)
 
     def related(
         self, units: Int[ndarray, " asking"]
@@ -232,20 +232,29 @@ class Portion:
         units, unit_of_place = np.unique(self.unit[places], return_inverse=True)
         places = places[np.argsort(unit_of_place, kind="stable")]
         unit_of_place = np.sort(unit_of_place)
-        height = max(1, BLOCK_ENTRIES // pool.size)
-        for start in range(0, units.size, height):
-            block = units[start : start + height]
+        for start, stop in blocks_of(pool.size + self.memberships.related_count[units]):
+            block = units[start:stop]
             similarity = rows[block] @ candidates
             asking, related = self.memberships.related(block)
             is_here = column[related] >= 0
             similarity[asking[is_here], column[related[is_here]]] = -np.inf
             similarity.sort(axis=1)
-            at = slice(*np.searchsorted(unit_of_place, [start, start + height]))
+            at = slice(*np.searchsorted(unit_of_place, [start, stop]))
             own, row = places[at], unit_of_place[at] - start
             self.negatives[own] += np.isfinite(similarity).sum(axis=1)[row]
             pairs = runs(begins[own], self.positives[own])
             row_of_pair = np.repeat(row, self.positives[own])
             self.above[pairs] += pool.size - smaller_in_row(similarity, row_of_pair, lowest[pairs])
+
+
+def blocks_of(entries: Int[ndarray, " items"]) -> Iterator[tuple[int, int]]:
+    """Cut items into runs of about `BLOCK_ENTRIES` entries, or single items that have more."""
+    if not entries.size:
+        return
+    before = np.cumsum(entries) - entries
+    borders = np.flatnonzero(np.diff(before // BLOCK_ENTRIES)) + 1
+    starts = [0, *borders.tolist()]
+    yield from zip(starts, [*starts[1:], entries.size], strict=True)
 
 
 def smaller_in_row(

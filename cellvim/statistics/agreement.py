@@ -1,10 +1,15 @@
 """How well do predicted labels agree with the true ones, and how sure is that?"""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 from numpy import ndarray
 
 from cellvim.statistics.bootstrap import Estimate, resampled_counts
+
+# Counts held at once: 32 MiB.
+BLOCK_ENTRIES = 2**22
 
 
 def score_predictions(
@@ -28,45 +33,61 @@ def score_predictions(
     """
     size = int(max(label.max(), predicted.max())) + 1
     units = int(unit.max()) + 1
-    hits = tally(unit[label == predicted], label[label == predicted], units, size)
-    truths, calls = tally(unit, label, units, size), tally(unit, predicted, units, size)
-    whole = np.ones((1, units))
+    is_hit = label == predicted
     counts = resampled_counts(units, resamples=resamples, seed=seed, name=name)
+    whole, resampled = (
+        Tallies(
+            hits=tally(drawn, unit[is_hit], label[is_hit], size),
+            truths=tally(drawn, unit, label, size),
+            calls=tally(drawn, unit, predicted, size),
+        )
+        for drawn in (np.ones((1, units)), counts)
+    )
     estimates = {}
     for metric, measure in (("accuracy", accuracy_of), ("macro_f1", macro_f1_of)):
-        value = measure(hits, truths, calls, whole)[0]
-        resampled = measure(hits, truths, calls, counts)
-        estimates[metric] = Estimate.from_resamples(value, resampled) if units > 1 else Estimate(float(value))
+        value = float(measure(whole)[0])
+        estimates[metric] = (
+            Estimate.from_resamples(value, measure(resampled)) if units > 1 else Estimate(value)
+        )
     return estimates
 
 
+@dataclass(frozen=True)
+class Tallies:
+    """Items by label, in each resample: predicted rightly, there, and predicted."""
+
+    hits: Float64[ndarray, "resamples labels"]
+    truths: Float64[ndarray, "resamples labels"]
+    calls: Float64[ndarray, "resamples labels"]
+
+
 def tally(
-    unit: Int[ndarray, " items"], label: Int[ndarray, " items"], units: int, labels: int
-) -> Float64[ndarray, "units labels"]:
-    """Count items by unit and label."""
-    return (
-        np.bincount(unit * labels + label, minlength=units * labels).reshape(units, labels).astype(np.float64)
-    )
+    drawn: Float64[ndarray, "resamples units"],
+    unit: Int[ndarray, " items"],
+    label: Int[ndarray, " items"],
+    labels: int,
+) -> Float64[ndarray, "resamples labels"]:
+    """Count items by label, each as often as its unit is drawn; never a table of units by labels, which may be large."""
+    order = np.argsort(label, kind="stable")
+    present, starts = np.unique(label[order], return_index=True)
+    counts = np.zeros((len(drawn), labels))
+    if not present.size:
+        return counts
+    height = max(1, BLOCK_ENTRIES // label.size)
+    for start in range(0, len(drawn), height):
+        at = slice(start, start + height)
+        counts[at, present] = np.add.reduceat(drawn[at][:, unit[order]], starts, axis=1)
+    return counts
 
 
-Tally = Float64[ndarray, "units labels"]
-
-
-def accuracy_of(
-    hits: Tally,
-    truths: Tally,
-    calls: Tally,  # noqa: ARG001 - measures are called alike
-    counts: Float64[ndarray, "resamples units"],
-) -> Float64[ndarray, " resamples"]:
+def accuracy_of(found: Tallies) -> Float64[ndarray, " resamples"]:
     """Share of items whose label is predicted."""
-    return np.asarray((counts @ hits.sum(axis=1)) / (counts @ truths.sum(axis=1)))
+    return np.asarray(found.hits.sum(axis=1) / found.truths.sum(axis=1))
 
 
-def macro_f1_of(
-    hits: Tally, truths: Tally, calls: Tally, counts: Float64[ndarray, "resamples units"]
-) -> Float64[ndarray, " resamples"]:
+def macro_f1_of(found: Tallies) -> Float64[ndarray, " resamples"]:
     """Mean over labels of the harmonic mean of precision and recall; labels neither true nor called are left out."""
-    involved = counts @ (truths + calls)
-    f1 = 2 * (counts @ hits) / np.where(involved > 0, involved, 1)
+    involved = found.truths + found.calls
     is_involved: Bool[ndarray, "resamples labels"] = involved > 0
+    f1 = 2 * found.hits / np.where(is_involved, involved, 1)
     return np.asarray(f1.sum(axis=1) / is_involved.sum(axis=1))

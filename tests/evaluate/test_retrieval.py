@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from cellvim.evaluate import retrieval
 from cellvim.evaluate.precision import average_precision, expected_average_precision
-from cellvim.evaluate.questions import WellLabels, replicates
+from cellvim.evaluate.questions import WellLabels, replicates, shared_labels
 from cellvim.evaluate.retrieval import QueryScores, Space, score_queries
 
 TASKS = ("activity", "distinctiveness", "replicate_retrieval")
@@ -264,3 +264,17 @@ def test_memory_holds_blocks_and_never_all_pairs(monkeypatch: pytest.MonkeyPatch
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3e6
+
+
+def test_memory_is_bounded_where_every_unit_has_many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 perturbations with 20 of 40 labels each: pairs of units of a common label, one by one, take 14 MB and more."""
+    monkeypatch.setattr(retrieval, "BLOCK_ENTRIES", 2**14)
+    rng = np.random.default_rng(0)
+    labels = [tuple(f"l{code}" for code in rng.choice(40, 20, replace=False)) for _ in range(300)]
+    question = shared_labels(labels, np.arange(300))[0]
+    features = rng.normal(size=(300, 4))
+    tracemalloc.start()
+    score_queries([Space.whole(features)], question)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6e6
