@@ -49,20 +49,30 @@ def batch_or_biology(content: ReportContent) -> dict[str, Any] | None:
 
 
 def findings(rows: list[dict[str, Any]]) -> list[str]:
-    """Say for each measure which of the two is the stronger."""
+    """Say for each measure which of the two is the stronger, beyond chance: small groups explain much by luck."""
     found = []
     for measure in dict.fromkeys(row["measure"] for row in rows):
         biology = [row for row in rows if row["measure"] == measure and row["is_biology"]]
         batch = [row for row in rows if row["measure"] == measure and not row["is_biology"]]
         if not biology or not batch:
             continue
-        worst = max(batch, key=lambda row: row["value"])
-        word = "more than" if worst["value"] > biology[0]["value"] else "less than"
+        worst = max(batch, key=beyond_chance)
+        word = "more than" if beyond_chance(worst) > beyond_chance(biology[0]) else "less than"
         found.append(
-            f"By {measure}, {worst['of']} ({decimals(worst['value'])}) shows {word} biology "
-            f"({decimals(biology[0]['value'])})."
+            f"By {measure}, {worst['of']} ({beside_chance(worst)}) shows {word} biology "
+            f"({beside_chance(biology[0])}), both beyond chance."
         )
     return found
+
+
+def beyond_chance(row: dict[str, Any]) -> float:
+    """Share of the way from chance to 1."""
+    chance = row["chance"] or 0.0
+    return float((row["value"] - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def beside_chance(row: dict[str, Any]) -> str:
+    return f"{decimals(row['value'])}, chance {decimals(row['chance'])}"
 
 
 SECTION = Section(

@@ -219,10 +219,27 @@ def test_batch_says_which_of_the_two_is_stronger(full_content: ReportContent) ->
     data = data_of("batch_or_biology", full_content)
     assert [row["value"] for row in data["rows"]] == first(full_content, "batch")["value"].to_list()
     assert data["findings"] == [
-        "By nearest neighbour, Plate (0.61) shows more than biology (0.55).",
-        "By silhouette, Plate (-0.02) shows less than biology (0.12).",
-        "By variance explained, Plate (0.20) shows less than biology (0.50).",
+        "By nearest neighbour, Plate (0.61, chance 0.33) shows less than biology (0.55, chance 0.10), both beyond chance.",
+        "By silhouette, Plate (-0.02, chance 0.00) shows less than biology (0.12, chance 0.00), both beyond chance.",
+        "By variance explained, Plate (0.20, chance 0.02) shows less than biology (0.50, chance 0.06), both beyond chance.",
     ]
+
+
+def test_biology_that_explains_no_more_than_chance_is_not_called_the_stronger(
+    full_content: ReportContent,
+) -> None:
+    """100 perturbations of 4 wells explain a quarter of the variance of pure noise, 4 plates hardly any."""
+    rows = full_content.tables_on_disk["batch"]
+    noise = (pl.col("measure") == "variance explained") & (pl.col("batch_column") == "biology")
+    changed = rows.with_columns(
+        pl.when(noise).then(0.25).otherwise("value").alias("value"),
+        pl.when(noise).then(0.25).otherwise("chance").alias("chance"),
+    )
+    tables = full_content.tables_on_disk | {"batch": changed}
+    findings = data_of("batch_or_biology", dataclasses.replace(full_content, tables_on_disk=tables))[
+        "findings"
+    ]
+    assert findings[-1].startswith("By variance explained, Plate (0.20, chance 0.02) shows more than biology")
 
 
 def test_only_differences_whose_interval_leaves_out_0_are_said_in_words(full_content: ReportContent) -> None:
