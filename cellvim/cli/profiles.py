@@ -148,7 +148,7 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure perturbation retrieval and linear probes, and write a report.
+    """Say how good the profiles of tables are: what is active, distinct and found again, by dose, by mechanism, across batches.
 
     **Examples**
 
