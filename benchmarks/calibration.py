@@ -36,7 +36,7 @@ from cellvim.statistics import generator_for
 
 EXCESS_BOUND = 0.02
 """Largest excess of P(p <= level) over the level, at levels up to `SMALL`."""
-UNIFORM_BOUND = 0.03
+UNIFORM_BOUND = 0.02
 """Largest distance of the p-value of a single well from uniform, at any level, once its steps are smoothed."""
 NULL_SIZE = 2000
 Judge = Callable[[Screen], PAndQ]
@@ -244,8 +244,7 @@ What holds, and what does not:
   and fall together to the full, and in truth they do so in part. Cross-plate retrieval with two to four replicates is nearly exact.
 - **They are not uniform.** Above the levels at which anything is decided p-values crowd: with twelve replicates about nine
   in ten lie below 0.7. Do not estimate the share of true nulls from their histogram, nor read a large p-value as evidence.
-- **p-values of single wells are uniform**, so the null of a single rank list is right. Of consistency there are too few labels
-  to show this within the bound; its largest distance is what chance leaves of so many uniform values.
+- **p-values of single wells are uniform**, so the null of a single rank list is right.
 - **The null is that controls and treated wells are alike but for the labels.** Where all controls share what no treated well
   has, as when they fill columns at the edge, activity is no longer calibrated (last table): no p-value can know that."""
 

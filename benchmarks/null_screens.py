@@ -35,6 +35,7 @@ class Design:
             they fill a column of their own. Then controls and treated wells differ, and the null is false.
         normalize: Normalisation before the tasks; `activity` fits it anew for each fold of controls.
         tasks: Tasks that are judged.
+        labels: Number of targets, of which each perturbation has one or two.
         has_single_wells: Whether single wells are judged, too.
         broken: Judge that must fail here, if any.
     """
@@ -50,6 +51,7 @@ class Design:
     column_shift: float = 0.0
     normalize: Normalization = "none"
     tasks: tuple[TaskName, ...] = RETRIEVAL
+    labels: int = LABELS
     has_single_wells: bool = False
     broken: str = ""
 
@@ -84,6 +86,8 @@ DESIGNS = (
         tasks=("activity",),
         broken="a fit that saw the controls",
     ),
+    # Single wells would do: consistency is about perturbations, and each label gives one p-value.
+    Design("many labels", (1,) * 240, labels=100, tasks=("consistency",), has_single_wells=True),
     Design("plates differ, not normalised", (3,) * 40, plate_shift=2),
     Design("controls differ from all others", (3,) * 40, column_shift=1.0),
 )  # fmt: skip
@@ -123,7 +127,9 @@ def null_metadata(design: Design, generator: np.random.Generator) -> pl.DataFram
     """Wells by plate: controls, then treated wells; targets are dealt to perturbations at random, one or two each."""
     count = len(design.replicates)
     targets = [
-        "|".join(f"target {label}" for label in generator.choice(LABELS, size=1 + place % 2, replace=False))
+        "|".join(
+            f"target {label}" for label in generator.choice(design.labels, size=1 + place % 2, replace=False)
+        )
         for place in range(count)
     ]
     wells = [
