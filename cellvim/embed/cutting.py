@@ -13,7 +13,6 @@ from cellvim.embed.content import background_levels, is_bright, shares
 from cellvim.embed.masks import LabelImages, masks_sha256
 from cellvim.embed.objects import Objects, find_objects
 from cellvim.embed.tiling import tiles
-from cellvim.errors import InputError
 from cellvim.store import FieldKey, PlateReader
 
 ROW_PER_TILE = ("crop", "object")
@@ -29,7 +28,7 @@ class Cut:
         columns: What the table says of each tile where tiles are its rows.
         content: Share of the field's tiles, dropped ones too, that shows something; None if nobody asked.
         has_content: False if no tile shows enough, so that all were kept.
-        counts: Of tiles or objects that were dropped or do not fit, by what they are.
+        counts: Of tiles or objects that were dropped or do not fit, by what they are, and of fields that show none.
         labels: Label image, if the pixels around an object are not to be shown.
     """
 
@@ -80,7 +79,7 @@ class Cutting:
         pixels: Shaped[ndarray, "c y x"],
         is_valid: Bool[ndarray, " c"],
     ) -> Cut:
-        """Choose the tiles of a field.
+        """Choose the tiles of a field; there are none where its label image has no whole object.
 
         Args:
             plate: Its plate.
@@ -89,7 +88,7 @@ class Cutting:
             is_valid: Channels that are looked at for content.
 
         Raises:
-            InputError: Its label image is missing, unusable or shows no whole object.
+            InputError: Its label image is missing or unusable.
         """
         if self.labels is not None:
             return self._around_objects(self.labels.read(key, plate.shape(key)))
@@ -122,10 +121,6 @@ class Cutting:
         height, width = labels.shape
         found = find_objects(labels)
         whole = found.only(~found.touches_border(height, width))
-        if not len(whole):
-            why = f"all {len(found)} objects touch the field's edge" if len(found) else "no object"
-            message = f"label image: {why}"
-            raise InputError(message, hint="check how the objects were found")
         return Cut(
             whole.corners(height, width, self.tile_px),
             _object_columns(whole),
@@ -133,6 +128,7 @@ class Cutting:
                 "objects": len(found),
                 "objects_at_edge": len(found) - len(whole),
                 "objects_larger_than_tile": int(whole.is_larger_than(self.tile_px).sum()),
+                "fields_without_object": int(not len(whole)),
             },
             labels=labels if self.object_background == "zero" else None,
         )

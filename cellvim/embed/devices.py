@@ -87,9 +87,9 @@ def embed_in_processes(
                 assert isinstance(connection, Connection)  # noqa: S101 - only such are waited for
                 kind, payload = _receive(connection, started[connection])
                 if kind == "ready" and coming:
-                    connection.send(coming.popleft())
+                    _send(connection, started[connection], coming.popleft())
                 elif kind == "ready":
-                    connection.send(None)
+                    _send(connection, started[connection], None)
                     started.pop(connection).join(PATIENCE_S)
                 else:
                     _take(kind, payload, advance)
@@ -140,11 +140,22 @@ def _receive(connection: Connection, process: SpawnProcess) -> tuple[str, Any]:
     try:
         kind, payload = connection.recv()
     except (EOFError, OSError) as gone:
-        process.join(PATIENCE_S)
-        found = f"a worker is gone without a word (exit code {process.exitcode})"
-        hint = "a system short of memory kills processes: use fewer --workers; the same command goes on"
-        raise LostWorkerError(found, hint=hint) from gone
+        raise _lost(process) from gone
     return kind, payload
+
+
+def _send(connection: Connection, process: SpawnProcess, part: Part | None) -> None:
+    try:
+        connection.send(part)
+    except OSError as gone:
+        raise _lost(process) from gone
+
+
+def _lost(process: SpawnProcess) -> LostWorkerError:
+    process.join(PATIENCE_S)
+    found = f"a worker is gone without a word (exit code {process.exitcode})"
+    hint = "a system short of memory kills processes: use fewer --workers; the same command goes on"
+    return LostWorkerError(found, hint=hint)
 
 
 def _take(kind: str, payload: Any, advance: Advance) -> None:

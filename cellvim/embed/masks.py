@@ -139,4 +139,7 @@ def _checked(image: ndarray, name: str, shape: tuple[int, int]) -> Integer[ndarr
     if plane.dtype.kind == "i" and plane.min() < 0:
         found = f"label image {name} holds negative labels"
         raise InputError(found, hint="write 0 where there is no object, and objects as 1, 2, 3 and so on")
+    if plane.dtype == np.uint64 and plane.max() > np.iinfo(np.int64).max:
+        found = f"label image {name} holds labels beyond 2**63"
+        raise InputError(found, hint="write objects as 1, 2, 3 and so on")
     return plane

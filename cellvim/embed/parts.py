@@ -24,7 +24,7 @@ from cellvim.store import PlateReader
 
 logger = logging.getLogger(__name__)
 
-BOOKS = ("failed", "skipped", "left_out")
+BOOKS = ("failed", "skipped", "left_out", "empty")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Books:
     embedded: int = 0
     """Wells that have a row."""
     lost: Mapping[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in BOOKS})
-    """What is not in the table, and why: `failed`, `skipped`, `left_out`."""
+    """What is not in the table, and why: `failed`, `skipped`, `left_out`, `empty`."""
     tallies: Mapping[str, int] = field(default_factory=dict)
     """Tiles or objects, and how many of them were dropped."""
     kernels: tuple[str, ...] = ()

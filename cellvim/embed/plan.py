@@ -97,14 +97,21 @@ class Plan:
 
     @property
     def inputs(self) -> dict[str, str]:
-        fingerprints = {plate.file_name: plate.fingerprint for plate in self.plates}
+        """For run.json: hashes by file name, or by plate where two files share one."""
+        files = [plate.file_name for plate in self.plates]
+        fingerprints = {
+            plate.file_name if files.count(plate.file_name) == 1 else plate.name: plate.fingerprint
+            for plate in self.plates
+        }
         return {self.settings.model.name: self.model_sha256, **fingerprints}
 
     @property
     def identity(self) -> str:
         """Hash of all that decides what the tables hold."""
-        content = {"settings": self.relevant_settings, "cutting": self.cutting, "inputs": self.inputs}
-        return sha256_of_json(content)
+        # By the names of plates, which are all different, where file names need not be.
+        fingerprints = {plate.name: plate.fingerprint for plate in self.plates}
+        content = {"settings": self.relevant_settings, "cutting": self.cutting, "plates": fingerprints}
+        return sha256_of_json({**content, "model": self.model_sha256})
 
     @cached_property
     def outputs(self) -> list[Output]:
@@ -173,6 +180,8 @@ def plan_run(settings: EmbedSettings) -> Plan:
     kernels = name_kernels(device, encoder.settings.state_size)
     plates = list_plates(settings)
     unknown = find_unknown_stains(plates, encoder, card)
+    encoder.require_blocks(settings.layers)
+    _refuse_small_tiles(settings, encoder.settings.patch_px)
     cutting = describe(settings, [plate.name for plate in plates])
     sha256 = weights_sha256(settings.model)
     plan = Plan(settings, device, encoder, card, sha256, kernels, plates, unknown, cutting)
@@ -205,6 +214,12 @@ def opened_parts(plan: Plan) -> Iterator[None]:
 def _files(plan: Plan) -> Iterator[Path]:
     for output in plan.outputs:
         yield from (output.path, thumbnails_path(output.path), anndata_path(output.path))
+
+
+def _refuse_small_tiles(settings: EmbedSettings, patch_px: int) -> None:
+    if settings.tile_px is not None and settings.tile_px < patch_px:
+        found = f"--tile-px {settings.tile_px} is less than a patch of the model, {patch_px} px"
+        raise UsageError(found, hint=f"pass {patch_px} or more, or leave it away for the training crop")
 
 
 def _refuse_other_formats(out: Path) -> None:

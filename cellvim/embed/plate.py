@@ -21,6 +21,7 @@ from cellvim.store.platemap import join_platemap
 logger = logging.getLogger(__name__)
 
 NO_VALID_PLANE = "a channel has no valid plane"
+NO_OBJECT = "no whole object in its label images"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class EmbeddedPlate:
     """`PLATE WELL` and the reason why ingest did not write the well."""
     left_out: dict[str, str] = field(default_factory=dict)
     """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
+    empty: dict[str, str] = field(default_factory=dict)
+    """`PLATE WELL` of wells without a row because their label images hold no whole object, which is no failure."""
     tallies: dict[str, int] = field(default_factory=dict)
     """Tiles or objects, and how many of them were dropped; empty if nothing could be."""
 
@@ -51,7 +54,8 @@ def embed_plate(
 
     A channel whose plane was filled at ingest is not shown to the encoder, and a field that cannot be read, or
     whose label image cannot be used, is left out. A well fails if that leaves it without any field, or a channel
-    without any valid plane.
+    without any valid plane. A field whose label image holds no whole object adds nothing to its well; a well of such
+    fields alone has no row and is counted apart, for wells without a cell are what toxic compounds make.
 
     Args:
         plate: Plate to read.
@@ -71,21 +75,20 @@ def embed_plate(
     cutting = Cutting.of_plate(plate, settings, tile_px)
     needs_all = encoder.needs_all_channels
     tiled_fields = _read_ahead(plate, cutting, needs_all=needs_all, ahead=settings.readers)
-    for tiled, encoded in fields.encode(_usable(tiled_fields, left_out, plate.name)):
-        advance()
+    usable = _usable(tiled_fields, left_out, tallies, plate.name, advance)
+    for tiled, encoded in fields.encode(usable):
         if tiled.key.well not in thumbnails:
             thumbnails[tiled.key.well] = tiled.thumbnail or picture_field(plate, tiled.key)
-        tallies.update(tiled.cut.counts)
         rows.add(tiled, encoded)
     table = rows.to_table()
     complete = _without_gaps(table)
     left_out |= _rows_with_gaps(table, complete) if settings.level != "well" else {}
-    failed = _failures(plate, table, complete, left_out)
+    failed, empty = _wells_without_row(plate, table, complete, left_out)
     if plate.platemap is not None and complete.height:
         complete = join_platemap(complete, plate.platemap)
     skipped = {f"{plate.name} {well}": why for well, why in plate.skipped.items()}
     pictures = _thumbnail_table(plate.name, thumbnails)
-    return EmbeddedPlate(_metadata_first(complete), pictures, failed, skipped, left_out, dict(tallies))
+    return EmbeddedPlate(_metadata_first(complete), pictures, failed, skipped, left_out, empty, dict(tallies))
 
 
 def _read_ahead(plate: PlateReader, cutting: Cutting, *, needs_all: bool, ahead: int) -> Iterator[TiledField]:
@@ -98,13 +101,23 @@ def _read_ahead(plate: PlateReader, cutting: Cutting, *, needs_all: bool, ahead:
     return prefetched(read, plate.fields, ahead=ahead)
 
 
-def _usable(fields: Iterable[TiledField], left_out: dict[str, str], plate_name: str) -> Iterator[TiledField]:
+def _usable(
+    fields: Iterable[TiledField],
+    left_out: dict[str, str],
+    tallies: Counter[str],
+    plate_name: str,
+    advance: Advance,
+) -> Iterator[TiledField]:
     for tiled in fields:
-        if tiled.error is None:
-            yield tiled
-        else:
+        advance()
+        tallies.update(tiled.cut.counts)
+        if tiled.error is not None:
             logger.warning("field left out: %s", tiled.error)
             left_out[f"{plate_name} {tiled.key}"] = tiled.error
+        elif tiled.cut.corners:
+            yield tiled
+        else:
+            logger.info("plate %s field %s: no whole object", plate_name, tiled.key)
 
 
 def _without_gaps(table: pl.DataFrame) -> pl.DataFrame:
@@ -118,17 +131,24 @@ def _rows_with_gaps(table: pl.DataFrame, complete: pl.DataFrame) -> dict[str, st
     return {f"{plate} {well}/{site}": NO_VALID_PLANE for plate, well, site in lost.iter_rows()}
 
 
-def _failures(
+def _wells_without_row(
     plate: PlateReader, table: pl.DataFrame, complete: pl.DataFrame, left_out: dict[str, str]
-) -> dict[str, str]:
-    """Why each well of the plate that has no complete row has none."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Wells of the plate that failed, and wells that are empty: those of which every field could be looked at."""
     present, embedded = set(table[WELL]), set(complete[WELL])
-    failed = {}
+    failed, empty = {}, {}
     for well in plate.wells:
-        if well not in embedded:
-            reasons = [why for where, why in left_out.items() if where.startswith(f"{plate.name} {well}/")]
-            failed[f"{plate.name} {well}"] = NO_VALID_PLANE if well in present else reasons[0]
-    return failed
+        if well in embedded:
+            continue
+        where = f"{plate.name} {well}"
+        reasons = [why for field, why in left_out.items() if field.startswith(f"{where}/")]
+        if well in present:
+            failed[where] = NO_VALID_PLANE
+        elif reasons:
+            failed[where] = reasons[0]
+        else:
+            empty[where] = NO_OBJECT
+    return failed, empty
 
 
 def _metadata_first(table: pl.DataFrame) -> pl.DataFrame:

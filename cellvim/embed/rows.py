@@ -1,6 +1,7 @@
 """Rows of one plate: tiles or objects as they are, or averaged to fields and fields to wells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,8 +10,9 @@ from numpy import ndarray
 
 from cellvim.config.embedding import Level
 from cellvim.embed.blocks import feature_names
-from cellvim.embed.cutting import ROW_PER_TILE
+from cellvim.embed.cutting import ROW_PER_TILE, Cut
 from cellvim.embed.fields import TiledField
+from cellvim.store import FieldKey
 
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 FIELD_COUNT, CONTENT = "Metadata_FieldCount", "Metadata_ContentFraction"
@@ -19,7 +21,9 @@ Row = dict[str, object]
 
 
 class Rows:
-    """Rows of one plate as they grow, fields in the order of the plate. Only one well is held in double precision.
+    """Rows of one plate as they grow, fields in the order of the plate.
+
+    Only one well is held in double precision, and no pixel of it.
 
     Args:
         plate_name: First key of every row.
@@ -33,15 +37,15 @@ class Rows:
         self.blocks = tuple(blocks)
         self._keys: list[Row] = []
         self._features: list[Float[ndarray, "rows features"]] = []
-        self._well: list[tuple[TiledField, Float[ndarray, " features"]]] = []
+        self._well: list[tuple[FieldKey, Cut, Float[ndarray, " features"]]] = []
 
     def add(self, tiled: TiledField, encoded: Float[ndarray, "tile features"]) -> None:
         """Take in a field; its tiles are averaged in float64 unless they are the rows."""
-        if self._well and self._well[0][0].key.well != tiled.key.well:
+        if self._well and self._well[0][0].well != tiled.key.well:
             self._close_well()
         if self.level in ROW_PER_TILE:
             columns = {name: values.tolist() for name, values in tiled.cut.columns.items()}
-            key = self._key(tiled)
+            key = self._key(tiled.key)
             self._keys += [
                 {**key, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)
             ]
@@ -49,9 +53,9 @@ class Rows:
             return
         mean = encoded.mean(axis=0, dtype=np.float64)
         if self.level == "well":
-            self._well.append((tiled, mean))
+            self._well.append((tiled.key, replace(tiled.cut, labels=None), mean))
         else:
-            self._append({**self._key(tiled), **_counts([tiled])}, mean)
+            self._append({**self._key(tiled.key), **_counts([tiled.cut])}, mean)
 
     def to_table(self) -> pl.DataFrame:
         """All rows; null where a channel is not valid."""
@@ -65,18 +69,18 @@ class Rows:
     def _close_well(self) -> None:
         if not self._well:
             return
-        fields = [tiled for tiled, _ in self._well]
-        with_content = np.array([tiled.cut.has_content for tiled in fields])
-        key = self._key(fields[0])
-        counted = [tiled for tiled in fields if tiled.cut.has_content] or fields
+        cuts = [cut for _, cut, _ in self._well]
+        with_content = np.array([cut.has_content for cut in cuts])
+        key = self._key(self._well[0][0])
+        counted = [cut for cut in cuts if cut.has_content] or cuts
         row = {PLATE: key[PLATE], WELL: key[WELL], FIELD_COUNT: len(counted), **_counts(counted)}
         if CONTENT in row:
-            row[CONTENT] = _content(fields)
-        self._append(row, mean_of_fields(np.stack([mean for _, mean in self._well]), with_content))
+            row[CONTENT] = _content(cuts)
+        self._append(row, mean_of_fields(np.stack([mean for *_, mean in self._well]), with_content))
         self._well = []
 
-    def _key(self, tiled: TiledField) -> Row:
-        return {PLATE: self.plate_name, WELL: tiled.key.well, SITE: tiled.key.site}
+    def _key(self, key: FieldKey) -> Row:
+        return {PLATE: self.plate_name, WELL: key.well, SITE: key.site}
 
     def _append(self, row: Row, features: Float[ndarray, " features"]) -> None:
         self._keys.append(row)
@@ -102,16 +106,16 @@ def _nan_mean(values: Float[ndarray, "field features"]) -> Float[ndarray, " feat
     return np.asarray(np.divide(total, count, out=np.full(values.shape[1], np.nan), where=count > 0))
 
 
-def _counts(fields: Sequence[TiledField]) -> Row:
+def _counts(cuts: Sequence[Cut]) -> Row:
     """What the table says about the tiles or objects behind a row, if their number is not plain."""
-    used = sum(len(tiled.cut.corners) for tiled in fields)
-    if fields[0].cut.is_of_objects:
+    used = sum(len(cut.corners) for cut in cuts)
+    if cuts[0].is_of_objects:
         return {"Metadata_ObjectCount": used}
-    if fields[0].cut.content is None:
+    if cuts[0].content is None:
         return {}
-    return {"Metadata_TileCount": used, CONTENT: _content(fields)}
+    return {"Metadata_TileCount": used, CONTENT: _content(cuts)}
 
 
-def _content(fields: Sequence[TiledField]) -> float:
+def _content(cuts: Sequence[Cut]) -> float:
     """Share of the fields that shows something, dropped tiles included."""
-    return float(np.mean([tiled.cut.content for tiled in fields]))
+    return float(np.mean([cut.content for cut in cuts]))

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """Wells in = embedded + failed + skipped, always."""
+    """Wells in = embedded + failed + empty + skipped, always."""
 
     out: Path
     tables: tuple[Path, ...]
@@ -44,6 +44,8 @@ class EmbedSummary:
     """`PLATE WELL` and the reason why ingest had left it out already."""
     left_out: dict[str, str]
     """`PLATE WELL/SITE` and the reason why the field is not part of its well's row."""
+    empty: dict[str, str]
+    """`PLATE WELL` of wells without a row because their label images hold no whole object, which is no failure."""
     tallies: dict[str, int]
     """Tiles or objects, and how many of them were dropped; empty if nothing could be."""
     was_done: bool
@@ -54,11 +56,13 @@ class EmbedSummary:
     def __str__(self) -> str:
         state = "already done" if self.was_done else "done"
         counts = f"{self.wells} wells = {self.embedded} embedded + {len(self.failed)} failed"
+        counts += f" + {len(self.empty)} without objects" if self.empty else ""
         counts += f" + {len(self.skipped)} skipped at ingest" if self.skipped else ""
         size = f"{self.rows} rows x {self.features} features"
         lines = [f"{table}  {size}  {counts}  {state}" for table in self.tables]
         lines += [f"  {what.replace('_', ' ')}: {count}" for what, count in self.tallies.items()]
-        named = {"failed": self.failed, "skipped at ingest": self.skipped, "field left out": self.left_out}
+        named = {"failed": self.failed, "without objects": self.empty, "skipped at ingest": self.skipped}
+        named["field left out"] = self.left_out
         lines += [f"  {what}: {where}: {why}" for what, lost in named.items() for where, why in lost.items()]
         return "\n".join(lines)
 
@@ -152,7 +156,7 @@ def _make_parts(plan: Plan, workers: list[Worker]) -> None:
 
 def _refuse_nothing(plan: Plan, books: Books) -> None:
     if not books.embedded:
-        reason = next(iter({**books.lost["failed"], **books.lost["skipped"]}.values()))
+        reason = next(iter({**books.lost["failed"], **books.lost["empty"], **books.lost["skipped"]}.values()))
         wells = sum(plate.wells for plate in plan.plates)
         found = f"none of the {wells} wells could be embedded: {reason}"
         raise InputError(found, hint="look at the plate with: cellvim info PLATE")

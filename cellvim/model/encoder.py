@@ -191,6 +191,17 @@ class ChannelEncoder(nn.Module):
         """Channels that go by `unknown`, in the order given; none with joint tokens, which `arrange` refuses."""
         return () if self.needs_all_channels else unmatched_stains(self.channels, channels)
 
+    def require_blocks(self, layers: Sequence[int]) -> None:
+        """Check that the model has some blocks.
+
+        Raises:
+            UsageError: No such block.
+        """
+        absent = [layer for layer in layers if not 0 <= layer < len(self.blocks)]
+        if absent:
+            found = f"layers {absent} do not exist: the model has blocks 0 to {len(self.blocks) - 1}"
+            raise UsageError(found, hint="name blocks in that range with --layers")
+
     def cut(
         self, image: Float[Tensor, "b c y x"], arrangement: Arrangement
     ) -> Float[Tensor, "b rows cols T pixels"]:
@@ -211,10 +222,7 @@ class ChannelEncoder(nn.Module):
     def _run(
         self, tokens: Float[Tensor, "b L d"], plan: Plan, layers: tuple[int, ...]
     ) -> list[tuple[Float[Tensor, "b L d"], Float[Tensor, "b d"] | None]]:
-        absent = [layer for layer in layers if not 0 <= layer < len(self.blocks)]
-        if absent:
-            found = f"layers {absent} do not exist: the model has blocks 0 to {len(self.blocks) - 1}"
-            raise UsageError(found, hint="name blocks in that range with --layers")
+        self.require_blocks(layers)
         stream = Stream(self._with_class_token(plan.arrange(tokens)))
         outputs = {}
         for number, block in enumerate(self.blocks):

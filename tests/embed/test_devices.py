@@ -150,6 +150,25 @@ def test_a_worker_that_is_killed_is_missed(monkeypatch: pytest.MonkeyPatch) -> N
     assert lost.value.exit_code == ExitCode.INTERRUPTED
 
 
+def test_a_worker_that_is_killed_while_it_waits_for_a_plate_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_dead = threading.Event()
+
+    class Late:
+        def __reduce__(self) -> Any:
+            assert is_dead.wait(10)
+            return str, ("part",)
+
+    def die(line: Connection) -> None:
+        line.send(("ready", None))
+        line.close()
+        is_dead.set()
+
+    with pytest.raises(LostWorkerError, match="gone without a word"):
+        act(monkeypatch, die, parts=[Late()])
+
+
 def test_what_a_worker_logs_is_logged_here(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,24 +185,26 @@ def test_what_a_worker_logs_is_logged_here(
 
 KILLED = """
 import os, signal, sys
+from multiprocessing import active_children
 from cellvim.config import EmbedSettings
 from cellvim.embed import devices, embed_plates
-started = devices._started
+send, sent = devices._send, []
 
-def take(kind, payload, advance):
-    # Both are at work: the last thing this process does is to say who they are.
-    if kind == "advance":
-        from multiprocessing import active_children
+def send_until_a_plate_is_done(connection, process, part):
+    sent.append(part)
+    # Two have a plate, and one of them has finished it: the last thing this process does is to say who they are.
+    if len(sent) == 3:
         print(*(child.pid for child in active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    send(connection, process, part)
 
-devices._take = take
+devices._send = send_until_a_plate_is_done
 embed_plates(EmbedSettings.model_validate_json(sys.argv[1]))
 """
 
 
-def test_killed_with_two_workers_and_resumed_is_the_table_of_one_process(
-    settings: EmbedSettings, tmp_path: Path
+def test_killed_with_two_workers_and_resumed_by_one_process_is_the_table_of_that_one(
+    settings: EmbedSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = settings.model_copy(update={"out": tmp_path / "whole.parquet"})
     embed_plates(whole)
@@ -199,17 +220,32 @@ def test_killed_with_two_workers_and_resumed_is_the_table_of_one_process(
         assert time.monotonic() < until
         time.sleep(0.05)
     assert not two.out.exists()
-    embed_plates(two)
+    with caplog.at_level(logging.INFO, "cellvim.embed"):
+        embed_plates(settings)
+    # What workers had finished is part of the table.
+    assert any("is embedded already" in message for message in caplog.messages)
     assert two.out.read_bytes() == whole.out.read_bytes()
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith("e.")} == {
         "e.parquet", "e.run.json", "e.thumbnails.parquet",
     }  # fmt: skip
 
 
-def test_a_real_worker_says_why_it_cannot_work(settings: EmbedSettings, tmp_path: Path) -> None:
+def test_a_worker_says_why_it_cannot_work(
+    settings: EmbedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a process of its own would run; that such processes start and work is shown above.
+    monkeypatch.setattr(devices, "_end_with_parent", lambda: None)
+    logger = logging.getLogger("cellvim")
+    for name in ("level", "propagate", "handlers"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.setattr(logger, "handlers", [])
     recipe = Recipe(settings.model_copy(update={"model": tmp_path / "nowhere"}), 32, "cpp")
+
+    def fail(line: Connection) -> None:
+        devices._serve(line, Worker("cpu", 1, 1), recipe, logging.INFO)
+
     with pytest.raises(WorkerFailedError, match="no model weights at") as failed:
-        embed_in_processes([], [Worker("cpu", 1, 1)], recipe, advance=lambda *_: None)  # type: ignore[arg-type]
+        act(monkeypatch, fail, parts=[])
     assert failed.value.exit_code == ExitCode.BAD_INPUT
     assert "NotFoundError" in failed.value.__notes__[0]
 

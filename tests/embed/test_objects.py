@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from cellvim.config import EmbedSettings, IngestSettings, PretrainSettings
 from cellvim.dataset import normalize_pixels
-from cellvim.embed import embed_plates
+from cellvim.embed import embed_plates, require_complete
 from cellvim.embed.cutting import describe
 from cellvim.embed.masks import LabelImages, masks_sha256
 from cellvim.embed.objects import find_objects
@@ -88,7 +88,9 @@ def test_a_row_per_object_is_the_crop_around_it(
     plate = make_plate(wells=("A01",), sites=1, side_px=SIDE)
     masks = write_masks(tmp_path / "masks", {"A1_01.tif": labelled({**CELLS, 12: (60, 20, 6)})})
     done = embed_one(plate, level="object", masks=masks, object_background=background, batch_size=2)
-    assert done.tallies == {"objects": 4, "objects_at_edge": 1, "objects_larger_than_tile": 0}
+    assert done.tallies == {
+        "objects": 4, "objects_at_edge": 1, "objects_larger_than_tile": 0, "fields_without_object": 0,
+    }  # fmt: skip
     table = done.table
     assert table["Metadata_ObjectNumber"].to_list() == list(CELLS)
     assert table["Metadata_ObjectTop"].to_list() == [row - radius for row, _, radius in CELLS.values()]
@@ -159,8 +161,7 @@ BAD_IMAGES = {
     "label image A01_2.tif is 64 x 63 px, its field 64 x 64": labelled()[:, :63],
     "label image A01_2.tif is 2 x 64 x 64 px, its field 64 x 64": np.stack([labelled()] * 2),
     "label image A01_2.tif holds negative labels": -labelled().astype(np.int32),
-    "label image: no object": np.zeros((SIDE, SIDE), np.uint8),
-    "label image: all 1 objects touch the field's edge": labelled({1: (2, 30, 6)}),
+    "label image A01_2.tif holds labels beyond 2**63": labelled().astype(np.uint64) << np.uint64(61),
     "no label image A01_2.tif": None,
 }
 
@@ -180,6 +181,46 @@ def test_what_is_wrong_with_a_label_image_costs_its_field_and_is_said(
     # The reason of the well is that of its first field.
     assert done.failed == {"P1 A01": "no label image A01_1.tif"}
     assert done.table["Metadata_Well"].to_list() == ["A02"]
+
+
+NO_WHOLE_OBJECT = {"nothing": np.zeros((SIDE, SIDE), np.uint8), "only at the edge": labelled({1: (2, 30, 6)})}
+
+
+@pytest.mark.parametrize("image", NO_WHOLE_OBJECT.values(), ids=NO_WHOLE_OBJECT)
+@pytest.mark.parametrize("level", ["well", "field", "object"])
+def test_a_field_without_a_whole_object_is_no_failure(
+    make_plate: Any, embed_one: Any, tmp_path: Path, image: np.ndarray, level: str
+) -> None:
+    plate = make_plate(wells=("A01", "A02", "A03"), side_px=SIDE)
+    images = {f"{well}_{site}.tif": image for well in ("A01", "A02", "A03") for site in (1, 2)}
+    masks = write_masks(tmp_path / "masks", {**images, "A01_2.tif": labelled()})
+    done = embed_one(plate, masks=masks, level=level)
+    assert (done.failed, done.left_out) == ({}, {})
+    assert done.empty == dict.fromkeys(("P1 A02", "P1 A03"), "no whole object in its label images")
+    assert set(done.table["Metadata_Well"]) == {"A01"}
+    assert done.tallies["fields_without_object"] == 5
+    # A field that nobody could look at may have had objects.
+    (masks / "A02_1.tif").unlink()
+    done = embed_one(plate, masks=masks, level=level)
+    assert done.failed == {"P1 A02": "no label image A02_1.tif"}
+    assert list(done.empty) == ["P1 A03"]
+
+
+def test_a_well_without_cells_is_counted_apart_and_the_command_succeeds(
+    make_plate: Any, model: Path, tmp_path: Path
+) -> None:
+    plate = make_plate(wells=("A01", "A02"), sites=1, side_px=SIDE)
+    masks = write_masks(tmp_path / "masks", {"A01_1.tif": labelled(), "A02_1.tif": labelled({})})
+    content = {"plates": [plate.path], "model": model, "device": "cpu", "masks": masks, "level": "object"}
+    summary = embed_plates(EmbedSettings.checked({**content, "out": tmp_path / "cells.parquet"}))
+    require_complete(summary)
+    assert (summary.wells, summary.embedded, len(summary.empty)) == (2, 1, 1)
+    assert "2 wells = 1 embedded + 0 failed + 1 without objects" in str(summary)
+    about = json.loads(pq.read_schema(tmp_path / "cells.parquet").metadata[b"cellvim"])
+    assert about["empty"] == summary.empty
+    (masks / "A01_1.tif").write_bytes((masks / "A02_1.tif").read_bytes())
+    with pytest.raises(InputError, match="none of the 2 wells could be embedded: no whole object"):
+        embed_plates(EmbedSettings.checked({**content, "out": tmp_path / "none.parquet"}))
 
 
 def test_a_file_that_is_no_tiff_costs_its_field(make_plate: Any, embed_one: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import gc
 import json
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from polars.testing import assert_frame_equal
 from cellvim import __version__
 from cellvim.config import EmbedSettings
 from cellvim.embed import embed_plates, parts, run, writer
+from cellvim.embed.cutting import Cut
+from cellvim.embed.fields import TiledField
 from cellvim.embed.plate import EmbeddedPlate
+from cellvim.embed.rows import Rows
 from cellvim.embed.writer import join_tables, read_metadata, write_table
 from cellvim.errors import NotFoundError, OutputExistsError, UsageError
-from cellvim.store import PlateReader
+from cellvim.store import FieldKey, PlateReader
 
 
 def settings_for(plates: list[PlateReader], model: Path, out: Path, **changes: Any) -> EmbedSettings:
@@ -69,6 +73,23 @@ def test_only_one_plate_is_in_memory(
     monkeypatch.setattr(parts, "embed_plate", embed)
     embed_plates(settings_for(plates, model, tmp_path / "e.parquet"))
     assert len(earlier) == 6
+
+
+@pytest.mark.parametrize("level", ["well", "field", "crop"])
+def test_pixels_of_a_field_are_let_go_with_its_features(level: Any) -> None:
+    rows = Rows("P1", level)
+    pixels = []
+    for site in (1, 2, 3):
+        field = np.zeros((1, 32, 32), np.float32)
+        pixels.append(weakref.ref(field))
+        corners = [(0, 0)]
+        cut = Cut(corners, {"Metadata_CropTop": np.array([0]), "Metadata_CropLeft": np.array([0])})
+        tiled = TiledField(FieldKey("A01", site), np.array([True]), field, np.zeros(1, np.float32), cut, 32)
+        rows.add(tiled, np.full((1, 4), site, np.float32))
+        del field, tiled
+    gc.collect()
+    assert [held() for held in pixels] == [None] * 3
+    assert rows.to_table()["emb_0000"].mean() == 2
 
 
 def test_a_plate_is_a_group_of_rows_and_everyone_reads_them_all(
@@ -164,6 +185,30 @@ def test_a_part_of_other_settings_is_never_used(
     assert (tmp_path / "e.parquet").read_bytes() == (tmp_path / "fresh.parquet").read_bytes()
 
 
+def test_plates_whose_folders_share_a_name_are_all_part_of_what_a_table_is_made_from(
+    make_plate: Any, model: Path, tmp_path: Path
+) -> None:
+    for name in ("P1", "P2"):
+        plate = make_plate(name, wells=("A01",), sites=1)
+        for path in (plate.path, plate.path.with_name(f"{name}.cellvim")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            path.rename(tmp_path / name / f"X{''.join(path.suffixes)}")
+    out = tmp_path / "e.parquet"
+    plates = [PlateReader(tmp_path / name / "X.ome.zarr") for name in ("P1", "P2")]
+    embed_plates(settings_for(plates, model, out))
+    assert embed_plates(settings_for(plates, model, out)).was_done
+    assert set(json.loads((tmp_path / "e.run.json").read_text())["inputs"]) >= {"P1", "P2"}
+    other = make_plate("P1", wells=("A01", "A02"), sites=1)
+    with pytest.raises(OutputExistsError):
+        embed_plates(settings_for([other, plates[1]], model, out))
+    for path in (plates[0].path, plates[0].companion.path):  # type: ignore[attr-defined]
+        shutil.rmtree(path)
+    for path in (other.path, other.path.with_name("P1.cellvim")):
+        path.rename(tmp_path / "P1" / f"X{''.join(path.suffixes)}")
+    with pytest.raises(OutputExistsError):
+        embed_plates(settings_for(plates, model, out))
+
+
 def test_a_full_disk_leaves_parts_and_nothing_half_written(
     plates: list[PlateReader], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +266,10 @@ def test_mistakes_are_found_before_anything_is_written(
         embed_plates(settings_for(plates, tmp_path / "nowhere", tmp_path / "e.parquet"))
     with pytest.raises(UsageError, match=r"does not end in \.parquet"):
         embed_plates(settings_for(plates, model, tmp_path / "e.csv"))
+    with pytest.raises(UsageError, match=r"layers \[2\] do not exist: the model has blocks 0 to 1"):
+        embed_plates(settings_for(plates, model, tmp_path / "e.parquet", layers=(0, 2), each_layer=True))
+    with pytest.raises(UsageError, match="--tile-px 7 is less than a patch of the model, 8 px"):
+        embed_plates(settings_for(plates, model, tmp_path / "e.parquet", tile_px=7))
     assert names_in(tmp_path) == set()
 
 
