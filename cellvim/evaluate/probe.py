@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 FOLDS = 5
 LEAKY = "random_well (leaky)"
 FEWEST_WELLS_PER_LABEL = 2
+# A score for each well and label is held several times over: 200 MB each at most, and a fit of half a minute.
+MOST_SCORES = 5e7
 LABEL_IS_PERTURBATION = (
     "the label is the perturbation: pass --label with a column such as a target or mechanism"
 )
@@ -193,6 +195,12 @@ def judged_split(
     unlearnable = {"unlearnable_wells": int(wells.label.size - judged.label.size)}
     if np.unique(judged.label).size < 2:
         return {"reason": reason_against(name, wells, members)} | unlearnable, None
+    labels = np.unique(judged.label).size
+    if judged.label.size * labels > MOST_SCORES:
+        reason = (
+            f"{labels} labels of {judged.label.size} wells take hours and gigabytes: pass a coarser --label"
+        )
+        return {"reason": reason} | unlearnable, None
     units, fold = units[is_learnable], fold[is_learnable]
     metrics, predicted = judged_wells(name, judged, units, fold, settings)
     return unlearnable | metrics, JudgedWells(judged, predicted, units)

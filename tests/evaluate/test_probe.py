@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.probe import FOLDS, LEAKY, folds_of, labelled_wells
@@ -180,3 +181,13 @@ def test_folds_keep_units_whole_and_do_not_move_when_units_are_added() -> None:
     assert (fold[::2] == fold[1::2]).all()
     assert np.unique(fold).size == 5
     np.testing.assert_array_equal(folds_of(units[:20], salt="x"), fold[::2][:20])
+
+
+def test_more_labels_than_a_fit_can_hold_are_a_reason(
+    make_screen: MakeScreen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = make_screen()
+    assert "accuracy" in run_probes(screen, SETTINGS)[LEAKY]
+    monkeypatch.setattr("cellvim.evaluate.probe.MOST_SCORES", 4 * 16 - 1)
+    found = run_probes(screen, SETTINGS)
+    assert all("4 labels of 16 wells" in found[split]["reason"] for split in ("plate_held_out", LEAKY))
