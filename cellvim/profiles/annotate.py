@@ -17,6 +17,7 @@ from cellvim.profiles.schema import (
     PLATE,
     Profiles,
     first_present,
+    meant,
     shortened,
 )
 
@@ -46,6 +47,7 @@ CONTROL_NAMES = (
     "Metadata_broad_sample_type",
 )
 POSITIVE_CONTROL = "poscon"
+MOST_COLUMNS = 40
 NEGATIVE_MARKS = ("negcon", "neg", "negative", "negativecontrol", "negcontrol", "negctrl", "control", "ctrl")
 SOLVENT_MARKS = ("dmso", "solvent", "vehicle", "untreated", "mock")
 POSITIVE_MARKS = ("poscon", "pos", "positive", "positivecontrol", "poscontrol", "posctrl")
@@ -141,9 +143,10 @@ def mark_chosen_controls(profiles: Profiles, control: str) -> Profiles:
     is_control = pl.col(require_column(profiles, column.strip())).cast(pl.String) == value.strip()
     chosen = profiles.metadata.select(is_control.fill_null(value=False).alias("chosen"))["chosen"]
     if not chosen.any():
-        values = profiles.metadata[require_column(profiles, column.strip())].cast(pl.String).unique().sort()
+        values = profiles.metadata[require_column(profiles, column.strip())].cast(pl.String)
+        there = values.drop_nulls().unique().sort().to_list()
         found = f"{profiles.source}: no well has {column.strip()} = {value.strip()}"
-        raise InputError(found, hint=f"values there: {shortened(values.drop_nulls().to_list())}")
+        raise InputError(found, hint=f"{meant(value.strip(), there)}values there: {shortened(there)}")
     known = profiles.metadata.get_column(CONTROL_TYPE, default=pl.Series(CONTROL_TYPE, [None] * len(chosen)))
     marks = control_marks(known)
     others = pl.select(pl.when(marks != NEGATIVE_CONTROL).then(marks))
@@ -159,4 +162,5 @@ def require_column(profiles: Profiles, column: str) -> str:
         if name in profiles.metadata.columns:
             return name
     found = f"{profiles.source} has no column {column}"
-    raise InputError(found, hint=f"it has {shortened(profiles.metadata.columns)}")
+    columns = profiles.metadata.columns
+    raise InputError(found, hint=f"{meant(column, columns)}it has {shortened(columns, most=MOST_COLUMNS)}")

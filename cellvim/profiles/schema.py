@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ SUFFIXES = (".parquet", ".pq", ANNDATA, *SEPARATORS)
 THUMBNAILS = ".thumbnails.parquet"
 
 LONGEST_NAME = 60
+MOST_MEANT = 3
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def is_copy(file: Path) -> bool:
 def require_file(path: Path) -> None:
     if not path.is_file():
         raise NotFoundError(
-            path, expected="profile table", hint=f"give a file ending in {', '.join(SUFFIXES)}"
+            path, expected="profile table", hint=f"check the path; tables end in {', '.join(SUFFIXES)}"
         )
 
 
@@ -160,6 +162,22 @@ def table_name(path: Path) -> str:
 
 def first_present(names: tuple[str, ...], metadata: pl.DataFrame) -> str | None:
     return next((name for name in names if name in metadata.columns), None)
+
+
+def meant(wrong: str, names: Sequence[str]) -> str:
+    """Ask whether one of a few like names was meant, as the beginning of a hint; nothing where none is like it.
+
+    Case and the prefix `Metadata_` make no difference, and a name that holds the other whole is like it.
+    """
+    plain = {name: name.removeprefix(METADATA_PREFIX).casefold() for name in names}
+    sought = wrong.removeprefix(METADATA_PREFIX).casefold()
+    holding = [
+        name for name, spelt in plain.items() if sought == spelt or (len(sought) > 2 and sought in spelt)
+    ]
+    close = get_close_matches(sought, set(plain.values()), n=MOST_MEANT)
+    alike = [name for spelt in close for name in plain if plain[name] == spelt]
+    found = list(dict.fromkeys([*alike, *holding]))[:MOST_MEANT]
+    return f"did you mean {' or '.join(shortened([name]) for name in found)}? " if found else ""
 
 
 def shortened(names: list[str], *, most: int = 8) -> str:

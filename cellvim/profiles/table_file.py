@@ -1,5 +1,6 @@
 """One profile table in one file: Parquet, CSV, TSV or AnnData, ours or a peer's."""
 
+import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ PLATE_NAMES = (
 )
 # How pandas names the numbers of rows that it writes unless told not to.
 ROW_NUMBERS = re.compile(r"|index|level_0|__index_level_\d+__|Unnamed: \d+")
+# A number such as 3,14 between semicolons; a list of numbers has more than one comma.
+DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*-?\d+,\d+\s*(?:;|$)")
 WELL_NAMES = (WELL, "Metadata_well", "Metadata_well_position", "Metadata_Position", "Metadata_pert_well")
 
 
@@ -56,7 +59,7 @@ def read_file(path: Path) -> Profiles:
     counted = [name for name in table.columns if ROW_NUMBERS.fullmatch(name)]
     numbers = table.drop(metadata.columns, counted)
     require_numbers(numbers, path)
-    metadata = plain_cells(metadata)
+    metadata = plain_cells(metadata, path)
     profiles = Profiles(
         metadata=named_wells(metadata, path),
         features=np.ascontiguousarray(numbers.cast(pl.Float32).fill_null(float("nan")).to_numpy()),
@@ -90,8 +93,17 @@ def refuse_consensus(provenance: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def plain_cells(metadata: pl.DataFrame) -> pl.DataFrame:
-    """Make metadata of any format what they would be as text: blank and NaN are null, lists are ``a|b``."""
+def plain_cells(metadata: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Make metadata of any format what they would be as text: blank and NaN are null, lists are ``a|b``.
+
+    Raises:
+        InputError: A column holds neither numbers nor text.
+    """
+    for name, kind in metadata.schema.items():
+        inner = kind.inner if isinstance(kind, pl.List) else kind
+        if inner.is_nested() or inner in (pl.Object, pl.Binary):
+            found = f"{path}: column {name} holds {kind}, neither numbers nor text"
+            raise InputError(found, hint="write it as text, or leave it out")
     lists = cs.list().list.eval(pl.element().cast(pl.String)).list.join("|")
     texts = metadata.with_columns(cs.float().fill_nan(None), lists)
     is_blank = cs.string().str.strip_chars() == ""
@@ -118,9 +130,21 @@ def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
         raise InputError(found, hint="check that the file is complete, then write it again") from error
 
 
-def read_text(path: Path, separator: str) -> pl.DataFrame:
+def read_text(path: Path, usual: str) -> pl.DataFrame:
+    """Read a text table; what parts its columns is seen in the header, where that has not the usual separator.
+
+    Spreadsheets in many countries write semicolons, because the comma is their decimal point.
+    """
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as file:
+        header, first_row = file.readline(), file.readline()
+    separator = next((known for known in (usual, ";", "\t", ",") if known.encode() in header), usual)
     return pl.read_csv(
-        path, separator=separator, infer_schema_length=None, null_values=["", "NA", "nan", "NaN"]
+        path,
+        separator=separator,
+        decimal_comma=separator == ";" and DECIMAL_COMMA.search(first_row) is not None,
+        infer_schema_length=None,
+        null_values=["", "NA", "nan", "NaN"],
     )
 
 

@@ -1,5 +1,6 @@
 """Lists of barcodes: which plate map each plate of a screen was made from."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -122,7 +123,8 @@ def no_such_plate(plate: str, plates: Sequence[str]) -> InputError:
     else:
         has = f"it has {', '.join(plates) or 'none'}"
     found = f"the plate map has no plate {plate!r} ({has})"
-    return InputError(found, hint="name the plate as the map does, with --plate")
+    name = f" {shlex.quote(plates[0])}" if len(plates) == 1 else ""
+    return InputError(found, hint=f"name the plate as the map does, with --plate{name}")
 
 
 def _columns(table: pl.DataFrame) -> tuple[str, str] | None:

@@ -109,6 +109,32 @@ def test_an_option_that_fits_nothing_says_what_there_is(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("targets", "Metadata_target"),
+        ("TARGET_NAME", "Metadata_target_name"),
+        ("dose", "Metadata_pert_dose"),
+        ("zz", ""),
+    ],
+)
+def test_a_wrong_column_is_answered_by_those_like_it(
+    make_profiles: MakeProfiles, wrong: str, right: str
+) -> None:
+    columns = {name: ["a", "b"] for name in ("pert", "target", "target_name", "pert_dose")}
+    with pytest.raises(InputError) as caught:
+        annotate(make_profiles(np.eye(2), **columns), perturbation=wrong)
+    question, mark, listed = caught.value.hint.rpartition("? ")
+    assert (right in question) if right else not mark
+    assert "Metadata_target_name" in listed
+
+
+def test_a_control_spelt_in_the_wrong_case_is_answered_by_the_right_one(make_profiles: MakeProfiles) -> None:
+    with pytest.raises(InputError) as caught:
+        annotate(make_profiles(np.eye(2), Perturbation=["DMSO", "b"]), control="Perturbation=dmso")
+    assert caught.value.hint.startswith("did you mean DMSO? ")
+
+
 def test_a_table_that_names_no_perturbation_says_so(make_profiles: MakeProfiles) -> None:
     with pytest.raises(InputError, match="does not say what was done"):
         annotate(make_profiles(np.eye(2)))

@@ -43,6 +43,32 @@ def test_every_format_gives_the_same_profiles(tmp_path: Path, name: str) -> None
     assert not profiles.is_control.any()
 
 
+@pytest.mark.parametrize(
+    ("separator", "decimal", "name"),
+    [
+        (";", ",", "t.csv"),
+        (";", ".", "t.csv.gz"),
+        ("\t", ".", "t.csv"),
+        (",", ".", "t.txt"),
+        (";", ",", "t.tsv"),
+    ],
+)
+def test_a_text_table_is_read_by_what_parts_its_header(
+    tmp_path: Path, separator: str, decimal: str, name: str
+) -> None:
+    rows = [
+        ["Metadata_Plate", "Metadata_Well", "Metadata_moa", "size"],
+        ["P", "A1", "a|b", "1.5"],
+        ["P", "A2", "c", "-2.25"],
+    ]
+    text = "\n".join(separator.join(row).replace(".", decimal) for row in rows).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    profiles = read_profiles(path)
+    np.testing.assert_array_equal(profiles.features, [[1.5], [-2.25]])
+    assert profiles.metadata["Metadata_moa"].to_list() == ["a|b", "c"]
+
+
 def test_peers_names_of_plate_and_well_are_understood(tmp_path: Path) -> None:
     columns = {"Metadata_Assay_Plate_Barcode": [7], "Metadata_well_position": ["C3"], "x": [1.0]}
     profiles = read_profiles(write(tmp_path, "t.csv", columns))
@@ -132,3 +158,6 @@ def test_metadata_of_any_format_are_what_they_would_be_as_text(tmp_path: Path) -
     assert metadata["Metadata_moa"].to_list() == [None, None, "x"]
     assert metadata["Metadata_code"].to_list() == [None, 1.0, 2.0]
     assert metadata["Metadata_targets"].to_list() == ["a|b", None, None]
+    for strange in ([{"a": 1}] * 3, [[{"a": 1}]] * 3, [b"x"] * 3):
+        with pytest.raises(InputError, match=r"Metadata_odd holds .* neither numbers nor text"):
+            read_profiles(write(tmp_path, "t.parquet", PLAIN | {"Metadata_odd": strange}))
