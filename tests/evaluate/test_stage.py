@@ -47,7 +47,7 @@ def by_name(table: pl.DataFrame, column: str) -> dict[str, float]:
 
 def test_every_promised_file_is_there(finished: EvaluateSettings) -> None:
     names = {path.name for path in finished.out.iterdir()}
-    kinds = {task: ("", "_wells") for task in RETRIEVAL} | {
+    kinds = dict.fromkeys(RETRIEVAL, ("", "_wells")) | {
         "consistency": ("", "_perturbations"),
         "nsc": ("",),
         "nscb": ("",),

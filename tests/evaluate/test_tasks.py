@@ -129,3 +129,31 @@ def test_doses_in_names_are_doses_of_one_compound() -> None:
     assert compounds_of(metadata).to_list() == ["drug", "drug", "drug", "siRNA@pool", "DMSO", None]
     named = metadata.with_columns(Metadata_Compound=pl.Series(["a@1", None, None, None, None, None]))
     assert compounds_of(named).to_list()[:2] == ["a@1", "drug"]
+
+
+def test_controls_that_a_whitening_has_seen_are_no_easier_to_pass_across_plates() -> None:
+    """Two plates of white noise: without unseen controls some 40 % of p are at most 0.2."""
+    p = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        names = [*(f"inert {number}" for number in range(12)), *["DMSO"] * 16] * 2
+        metadata = pl.DataFrame(
+            {
+                "Metadata_Plate": np.repeat(["P", "Q"], 28),
+                "Metadata_Well": [f"{'AB'[place // 24]}{place % 24 + 1:02}" for place in range(28)] * 2,
+                "Metadata_Perturbation": names,
+                "Metadata_ControlType": ["negcon" if name == "DMSO" else None for name in names],
+            },
+            schema_overrides={"Metadata_ControlType": pl.String},
+        )
+        features = rng.normal(size=(56, FEATURES)).astype(np.float32)
+        raw = Profiles(
+            metadata, features, tuple(map(str, range(FEATURES))), {}, Path("noise.parquet"), "noise"
+        )
+        settings = EvaluateSettings(
+            tables=(raw.source,), out=Path("o"), null_size=500, bootstraps=2, seed=seed
+        )
+        screen = Screen(raw, normalize(raw, "sphere"), settings)
+        p.append(run_retrieval(screen, "replicate_retrieval").rows["p"].to_numpy())
+    found = np.concatenate(p)
+    assert (found <= 0.2).mean() <= 0.2 + 3 * (0.2 * 0.8 / found.size) ** 0.5
