@@ -22,41 +22,43 @@ class Calibration:
     Args:
         shares: Share of a run's groups with p at most each level; one row per run.
         calls: Share of a run's groups with q below 0.05.
-        groups: Groups of a run; of several designs, on average.
+        sizes: Groups of each run: a p-value weighs the same, whatever the design and the run.
     """
 
     shares: np.ndarray
     calls: np.ndarray
-    groups: int
+    sizes: np.ndarray
 
     @classmethod
     def of(cls, values: list[PAndQ]) -> "Calibration":
         """Collect the p- and q-values of each run."""
         # A p-value that equals a level but for rounding is at it.
         shares = np.stack([(p[:, None] <= LEVELS + 1e-12).mean(axis=0) for p, _ in values])
-        return cls(shares, np.array([(q < FALSE_CALLS).mean() for _, q in values]), values[0][0].size)
+        calls = np.array([(q < FALSE_CALLS).mean() for _, q in values])
+        return cls(shares, calls, np.array([p.size for p, _ in values], np.float64))
 
     @classmethod
     def together(cls, parts: "Sequence[Calibration]") -> "Calibration":
         """Runs of several designs side by side."""
-        shares, calls = (
-            np.concatenate([getattr(one, name) for one in parts]) for name in ("shares", "calls")
+        shares, calls, sizes = (
+            np.concatenate([getattr(one, name) for one in parts]) for name in ("shares", "calls", "sizes")
         )
-        return cls(
-            shares,
-            calls,
-            round(np.average([one.groups for one in parts], weights=[len(one.calls) for one in parts])),
-        )
+        return cls(shares, calls, sizes)
+
+    @property
+    def groups(self) -> int:
+        """Groups of a run, on average."""
+        return round(self.sizes.mean())
 
     @property
     def size(self) -> int:
-        """Number of p-values, about."""
-        return self.groups * len(self.calls)
+        """Number of p-values."""
+        return int(self.sizes.sum())
 
     @property
     def share(self) -> np.ndarray:
         """Share of p-values at most each level, over all runs."""
-        return np.asarray(self.shares.mean(axis=0))
+        return np.asarray(np.average(self.shares, axis=0, weights=self.sizes))
 
     def at(self, level: float) -> float:
         return float(self.share[np.searchsorted(LEVELS, level - 1e-12)])
@@ -64,7 +66,9 @@ class Calibration:
     def band(self, levels: np.ndarray, *, two_sided: bool = False) -> float:
         """How far the shares of other runs could lie from these, at any of the levels (95 %)."""
         counts = resampled_counts(len(self.shares), resamples=1000, seed=0, name="calibration")
-        away = self.share[levels] - counts @ self.shares[:, levels] / len(self.shares)
+        weights = counts * self.sizes
+        shares = weights @ self.shares[:, levels] / weights.sum(axis=1, keepdims=True)
+        away = self.share[levels] - shares
         away = np.abs(away) if two_sided else away
         return float(np.quantile(away.max(axis=1), 0.95))
 

@@ -86,6 +86,15 @@ DESIGNS = (
         tasks=("activity",),
         broken="a fit that saw the controls",
     ),
+    Design(
+        "many features, few controls, across plates",
+        (2,) * 12,
+        plates=2,
+        controls=16,
+        features=200,
+        normalize="sphere",
+        tasks=("replicate_retrieval",),
+    ),
     # Single wells would do: consistency is about perturbations, and each label gives one p-value.
     Design("many labels", (1,) * 240, labels=100, tasks=("consistency",), has_single_wells=True),
     Design("plates differ, not normalised", (3,) * 40, plate_shift=2),

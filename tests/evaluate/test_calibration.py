@@ -95,3 +95,10 @@ def test_a_screen_is_a_function_of_its_design_and_run() -> None:
     assert one.raw.metadata.equals(same.raw.metadata)
     counts = one.raw.metadata["Metadata_Perturbation"].value_counts().sort("Metadata_Perturbation")["count"]
     assert counts.to_list() == [9, 2, 3]
+
+
+def test_every_p_value_weighs_the_same_whatever_its_run() -> None:
+    few, many = np.full(2, 0.9), np.full(98, 0.1)
+    one = Calibration.together([Calibration.of([(few, few)]), Calibration.of([(many, many)])])
+    assert one.at(0.5) == pytest.approx(0.98)
+    assert one.size == 100
