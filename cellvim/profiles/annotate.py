@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from cellvim.errors import InputError
@@ -149,11 +148,9 @@ def mark_chosen_controls(profiles: Profiles, control: str) -> Profiles:
         raise InputError(found, hint=f"{meant(value.strip(), there)}values there: {shortened(there)}")
     known = profiles.metadata.get_column(CONTROL_TYPE, default=pl.Series(CONTROL_TYPE, [None] * len(chosen)))
     marks = control_marks(known)
-    others = pl.select(pl.when(marks != NEGATIVE_CONTROL).then(marks))
-    marked = pl.Series(
-        CONTROL_TYPE, np.where(chosen, NEGATIVE_CONTROL, others.to_series().to_numpy()), pl.String
-    )
-    return replace(profiles, metadata=profiles.metadata.with_columns(marked))
+    others = pl.when(marks != NEGATIVE_CONTROL).then(marks)
+    marked = pl.when(chosen).then(pl.lit(NEGATIVE_CONTROL)).otherwise(others)
+    return replace(profiles, metadata=profiles.metadata.with_columns(marked.alias(CONTROL_TYPE)))
 
 
 def require_column(profiles: Profiles, column: str) -> str:

@@ -87,6 +87,16 @@ def test_controls_chosen_by_option_replace_those_marked(make_profiles: MakeProfi
     ]
 
 
+@pytest.mark.parametrize("given", [{}, {"ControlType": ["", "poscon", None]}])
+def test_the_first_wells_need_not_be_the_controls(
+    make_profiles: MakeProfiles, given: dict[str, list[object]]
+) -> None:
+    made = make_profiles(np.eye(3), Perturbation=["a", "b", "DMSO"], **given)
+    marked = annotate(made, control="Perturbation=DMSO")
+    assert marked.is_control.tolist() == [False, False, True]
+    assert marked.metadata["Metadata_ControlType"][1] == ("poscon" if given else None)
+
+
 def test_any_column_can_name_the_perturbation(make_profiles: MakeProfiles) -> None:
     profiles = annotate(make_profiles(np.eye(2), Perturbation=["a", "b"], dose=[1, 2]), perturbation="dose")
     assert profiles.metadata["Metadata_Perturbation"].to_list() == ["1", "2"]
