@@ -8,8 +8,10 @@ work.
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -33,8 +35,16 @@ BACKENDS = (*FUSED, "torch", "mamba", "naive")
 AUTOMATIC: dict[str, FusedBackend] = {"cuda": "triton", "cpu": "cpp"}
 """What `auto` prefers to plain torch, by type of device."""
 
+Choice = TypeVar("Choice", bound=Callable[..., object])
+
 MOST_ELEMENTS = 2**31
 """Numbers of a sample's longest tensor that fused paths can count."""
+
+
+def _constant_for_compilers(function: Choice) -> Choice:
+    """Mark as `torch.compiler.assume_constant_result` does, which would load the compiler: 2.5 s for every command."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class UnknownBackendError(ValueError):
@@ -174,7 +184,7 @@ def _fused_backend(tokens: Tensor) -> FusedBackend | None:
     return _as_fused(chosen)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_for_compilers
 def _can_take(backend: FusedBackend, states: int, taps: int) -> bool:
     return not _told_limit(backend, states, taps)
 
@@ -187,8 +197,9 @@ def _told_limit(backend: FusedBackend, states: int, taps: int) -> str | None:
     return limit
 
 
-# A backend is kernels already: the scan of the torch path works on views that a compiler cannot trace.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# The scan of the torch path works on views that a compiler cannot trace. `torch.compiler.disable` would load the compiler
+# when this module is imported, this one when the function is first called.
+@torch._disable_dynamo  # type: ignore[attr-defined]
 def _unfused_pooled_mixer(xz: Tensor, weights: MixerWeights, layout: Layout, pool: Pool) -> Tensor:
     backend = chosen_backend(xz.device.type)
     if backend == "naive":
@@ -198,7 +209,7 @@ def _unfused_pooled_mixer(xz: Tensor, weights: MixerWeights, layout: Layout, poo
     return token_major_pooled_mixer(xz, weights, layout, pool)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_for_compilers
 def _constant_choice(device_type: str) -> str:
     return chosen_backend(device_type)
 

@@ -1,6 +1,8 @@
 """Choice of the backend by CELLVIM_KERNEL, and what happens when one is not there or does not work."""
 
 import logging
+import subprocess
+import sys
 from contextlib import AbstractContextManager
 
 import pytest
@@ -239,3 +241,9 @@ def test_a_model_beyond_the_fused_path_is_computed_by_plain_torch_and_told_once(
     monkeypatch.undo()
     monkeypatch.setenv("CELLVIM_KERNEL", "torch")
     assert torch.equal(mixed, pooled_mixer(xz, weights, Grid(2, 2, 1)))
+
+
+def test_who_does_not_compile_does_not_load_the_compiler() -> None:
+    """It takes seconds, which every command would wait for."""
+    loaded = "import sys, cellvim_kernels; sys.exit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", loaded], check=True)
