@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cellvim.evaluate.stage import EvaluatedTable
 
 COMPOUND = "compound"
+FEWEST_UNITS = 6
+"""With fewer, all units lie on one side of 0 by luck alone in more than 5 % of comparisons (2 / 2 ** 5)."""
 
 
 @dataclass(frozen=True)

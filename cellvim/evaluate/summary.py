@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellvim.evaluate.comparison import FEWEST_UNITS
 from cellvim.statistics import Estimate
 
 Metrics = Mapping[str, Any]
@@ -56,9 +57,11 @@ def task_lines(task: str, metrics: Metrics) -> list[str]:
 def retrieval_line(task: str, metrics: Metrics) -> str:
     strength, share = estimate(metrics["mean_map"]), estimate(metrics["fraction_significant"])
     what = "labels" if "labels" in metrics else "perturbations"
+    is_beyond = share.value == 0 and metrics.get("beyond_reach_alone", 0) == metrics[what]
+    reach = f"; alone, none could reach it (p at best {metrics['smallest_p']:.2g})" if is_beyond else ""
     return (
         f"  {task}: mean mAP {strength}, chance {metrics['chance_map']:.3f}; "
-        f"{share.value:.0%} of {metrics[what]} {what} with q < 0.05"
+        f"{share.value:.0%} of {metrics[what]} {what} with q < 0.05{reach}"
     )
 
 
@@ -132,7 +135,9 @@ def dose_lines(task: str, metrics: Metrics) -> list[str]:
         f"{each['compound']} from {each['lowest_active_dose']:g} {each['unit'] or ''}".strip()
         for each in metrics["active"]
     ]
-    found = f"  {task}: {metrics['doses_active']} of {metrics['doses_tested']} doses active with q < 0.05"
+    found = (
+        f"  {task}: {metrics['doses_active']} of {metrics['doses_tested']} single doses active with q < 0.05"
+    )
     found += f" (p can reach {metrics['smallest_p_of_doses']:.2g})"
     return [*lines, found + (f": {', '.join(named)}" if named else "")]
 
@@ -179,6 +184,7 @@ def comparison_lines(differences: Sequence[Metrics]) -> list[str]:
     for entry in differences:
         found = estimate(entry["difference"])
         is_certain = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
+        is_certain &= entry.get("units", FEWEST_UNITS) >= FEWEST_UNITS
         lines.append(
             (not is_certain, f"  {entry['table']} - {entry['against']}, {entry['task']} {entry['metric']}: {found}, "
              f"{entry['shared']} shared" + ("" if is_certain else "; may be chance"))

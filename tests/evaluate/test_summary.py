@@ -24,6 +24,12 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         ["  activity: mean mAP 0.600 (0.500 to 0.700), chance 0.250; 50% of 9 perturbations with q < 0.05"],
     ),
     (
+        "activity",
+        RETRIEVAL | {"perturbations": 9, "fraction_significant": 0.0, "beyond_reach_alone": 9, "smallest_p": 0.0123},
+        [("  activity: mean mAP 0.600 (0.500 to 0.700), chance 0.250; 0% of 9 perturbations with q < 0.05; alone, none "
+          "could reach it (p at best 0.012)")],
+    ),
+    (
         "consistency", RETRIEVAL | {"perturbations": 9, "labels": 4},
         ["  consistency: mean mAP 0.600 (0.500 to 0.700), chance 0.250; 50% of 4 labels with q < 0.05"],
     ),
@@ -91,6 +97,9 @@ def test_differences_that_are_certain_come_first_and_the_others_say_so() -> None
         "  b - a, activity mean_map: 0.050 (-0.050 to 0.150), 9 shared; may be chance",
         "  b - a, activity mean_map: 0.200, 9 shared; may be chance",
     ]
+    few = [entry | {"units": 5} for entry in entries]
+    assert all(line.endswith("may be chance") for line in comparison_lines(few)[1:])
+    assert comparison_lines([entries[1] | {"units": 6}])[1].endswith("shared")
     assert comparison_lines(entries * 3)[-1] == "  and 3 more in metrics.json"
     assert comparison_lines([]) == []
 

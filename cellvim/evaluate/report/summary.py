@@ -7,7 +7,16 @@ from typing import Any
 import polars as pl
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, TASK_LABELS, TASK_QUESTIONS, ReportContent
-from cellvim.evaluate.report.wording import counted, estimate_of, listed, spelled, with_interval
+from cellvim.evaluate.report.wording import (
+    counted,
+    estimate_of,
+    listed,
+    probability,
+    score,
+    spelled,
+    with_interval,
+)
+from cellvim.evaluate.significance import benjamini_hochberg
 from cellvim.statistics import Estimate
 
 MEASURED_AGAINST = {
@@ -32,11 +41,19 @@ MOST_LEADERS = 6
 
 @dataclass(frozen=True)
 class Leader:
-    """A perturbation that was shown to do something."""
+    """What was shown to do something.
+
+    Args:
+        name: The perturbation to follow.
+        title: What it is called at the top of the page: the perturbation, or the compound whose dose it is.
+        said: How strongly, and how surely.
+        is_of_doses: Shown by all doses of the compound together, and not by this perturbation alone.
+    """
 
     name: str
-    strength: float
-    q: float
+    title: str
+    said: str
+    is_of_doses: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,13 @@ class Probe:
 
 
 def headline(content: ReportContent) -> str:
-    """Say in one sentence how many perturbations do something, and how strongly."""
+    """Say how many perturbations do something, and how strongly; then what the doses show."""
+    return " ".join(
+        sentence for sentence in (activity_in_words(content), doses_in_words(content)) if sentence
+    )
+
+
+def activity_in_words(content: ReportContent) -> str:
     if not content.tasks or not content.tables:
         return f"{_extent(content.wells)}; no retrieval task was run."
     task = content.tasks[0]
@@ -82,20 +105,87 @@ def headline(content: ReportContent) -> str:
     significant = tested.filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).height
     strength = estimate_of(metrics_of(content, content.tables[0], task).get("mean_map"))
     ending = f"; mean mAP {with_interval(strength)}" if strength else ""
+    if not could_be_shown(tested, task):
+        return (
+            f"None of {counted(tested.height, 'perturbation')} could be shown to {MEASURED_AGAINST[task]}, whatever it "
+            f"does: too few replicates or controls for q < {SIGNIFICANT_Q:g}{ending}."
+        )
     return (
         f"{significant} of {counted(tested.height, 'perturbation')} {MEASURED_AGAINST[task]} "
         f"(q < {SIGNIFICANT_Q:g}){ending}."
     )
 
 
+def could_be_shown(tested: pl.DataFrame, task: str) -> bool:
+    """Whether any q could have been small, had every perturbation done all that its replicates can show."""
+    name = f"{task}_smallest_p"
+    if name not in tested.columns or tested[name].null_count():
+        return True
+    return bool(benjamini_hochberg(tested[name].cast(pl.Float64).to_numpy()).min() < SIGNIFICANT_Q)
+
+
+def doses_in_words(content: ReportContent) -> str:
+    """How many compounds rise with the dose, at which dose half of it is seen, and whether the controls are apart."""
+    metrics = metrics_of(content, content.tables[0], "dose") if content.tables else {}
+    share = estimate_of(metrics.get("fraction_significant"))
+    if share is None:
+        return ""
+    tested = int(metrics["compounds_tested"])
+    count = round(share.value * tested)
+    rising = [f"{_short(one['compound'])}{_half_effect(one)}" for one in metrics.get("leading", ())]
+    named = listed(rising + [""] * (count - len(rising))) if rising else ""
+    z_prime = estimate_of(metrics.get("mean_z_prime"))
+    return (
+        f"{count} of {counted(tested, 'compound')} {'rises' if tested == 1 else 'rise'} with the dose "
+        f"(q < {SIGNIFICANT_Q:g}){': ' if named else ''}{named}."
+        + (f" Z' of the controls {with_interval(z_prime)}." if z_prime else "")
+    )
+
+
+def _half_effect(compound: Mapping[str, Any]) -> str:
+    ec50 = estimate_of(compound.get("ec50"))
+    return f" (EC50 {ec50.value:.3g} {compound.get('unit') or ''}".rstrip() + ")" if ec50 else ""
+
+
 def leaders(content: ReportContent) -> list[Leader]:
-    """The perturbations that were shown to do something, strongest first, as many as fit at the top of the page."""
+    """What was shown to do something, strongest first, as many as fit at the top of the page.
+
+    Perturbations one by one; where none could be shown, compounds by all their doses.
+    """
     if not content.tasks or not content.tables:
         return []
     task = content.tasks[0]
     active = _ranked(content, task).filter(pl.col(f"{task}_q") < SIGNIFICANT_Q).head(MOST_LEADERS)
     columns = [pl.col("Metadata_Perturbation").cast(pl.String), f"{task}_map", f"{task}_q"]
-    return [Leader(name or "", strength, q) for name, strength, q in active.select(columns).iter_rows()]
+    found = [
+        Leader(name or "", name or "", f"mAP {score(strength)}, q {probability(q)}")
+        for name, strength, q in active.select(columns).iter_rows()
+    ]
+    return found or rising_compounds(content)
+
+
+def rising_compounds(content: ReportContent) -> list[Leader]:
+    """Compounds that rise with the dose, each with its highest dose to follow."""
+    metrics = metrics_of(content, content.tables[0], "dose")
+    wells = content.tables_on_disk.get("dose_wells")
+    if wells is None:
+        return []
+    own = wells.filter((pl.col("table").cast(pl.String) == content.tables[0]) & pl.col("dose").is_not_null())
+    highest = own.sort("dose", "Metadata_Perturbation", descending=[True, False])
+    names = {
+        str(compound): str(name)
+        for compound, name in highest.select("compound", "Metadata_Perturbation").reverse().iter_rows()
+    }
+    return [
+        Leader(
+            name=names[str(one["compound"])],
+            title=str(one["compound"]),
+            said=f"trend {score(one['trend'])}, q {probability(one['q'])}{_half_effect(one)}",
+            is_of_doses=True,
+        )
+        for one in metrics.get("leading", ())
+        if str(one["compound"]) in names
+    ][:MOST_LEADERS]
 
 
 def silent(content: ReportContent) -> str:
@@ -104,7 +194,7 @@ def silent(content: ReportContent) -> str:
         return ""
     task = content.tasks[0]
     found = _ranked(content, task).filter(pl.col(f"{task}_q") >= SIGNIFICANT_Q)
-    if found.is_empty():
+    if found.is_empty() or not could_be_shown(_tested(content, task), task):
         return ""
     names = [_short(name) for name in found["Metadata_Perturbation"].cast(pl.String)]
     return f"Not shown to differ, which does not prove them inert: {listed(names)}."

@@ -77,6 +77,42 @@ def test_the_summary_says_how_many_and_how_sure(content: ReportContent) -> None:
     ]  # fmt: skip
 
 
+def test_where_single_perturbations_cannot_be_shown_the_top_of_the_page_says_what_the_doses_show(
+    content: ReportContent,
+) -> None:
+    found = {"compounds_tested": 9, "fraction_significant": 4 / 9, "mean_z_prime": 0.57, "leading": [
+        {"compound": "LY294002", "trend": 0.95, "q": 1e-4, "ec50": 4.417, "unit": "uM"},
+        {"compound": "taxol", "trend": 0.9, "q": 1e-4, "ec50": None, "unit": None},
+    ]}  # fmt: skip
+    tables = [{"name": "trained", "tasks": content.metrics["tasks"] | {"dose": found}}]
+    names = ["taxol@3 uM", "LY294002@20 uM", "LY294002@5 uM"]
+    wells = pl.DataFrame(
+        {"table": ["trained"] * 3, "Metadata_Perturbation": names, "compound": ["taxol", "LY294002", "LY294002"],
+         "dose": [3.0, 20.0, 5.0]}
+    )  # fmt: skip
+    weak = content.perturbations.with_columns(
+        pl.lit(0.2).alias("activity_q"), pl.lit(0.02).alias("activity_smallest_p")
+    )
+    shown = dataclasses.replace(content, metrics={"tables": tables}, tables_on_disk={"dose_wells": wells})
+    assert "4 of 9 compounds rise with the dose (q < 0.05): LY294002 (EC50 4.42 uM), taxol" in headline(shown)
+    assert headline(shown).endswith("Z' of the controls 0.57.")
+    assert not any(leader.is_of_doses for leader in leaders(shown))
+
+    # Nine p of 0.02 could be q of 0.02; one of them among p that cannot be small could not.
+    weak = weak.with_columns(
+        pl.when(pl.int_range(pl.len()) % 9 > 0)
+        .then(0.5)
+        .otherwise("activity_smallest_p")
+        .alias("activity_smallest_p")
+    )
+    weak = dataclasses.replace(shown, perturbations=weak)
+    assert headline(weak).startswith("None of 9 perturbations could be shown to differ from their plate's")
+    assert silent(weak) == ""
+    assert [(leader.name, leader.title) for leader in leaders(weak)] == [
+        ("LY294002@20 uM", "LY294002"), ("taxol@3 uM", "taxol"),
+    ]  # fmt: skip
+
+
 def test_a_table_without_any_task_still_makes_a_page(content: ReportContent, tmp_path: Path) -> None:
     bare = dataclasses.replace(
         content,

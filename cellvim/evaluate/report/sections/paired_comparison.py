@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cellvim.evaluate.comparison import FEWEST_UNITS
 from cellvim.evaluate.report.content import TASK_LABELS, ReportContent
 from cellvim.evaluate.report.section import Section
 from cellvim.evaluate.report.sections.charts import forest
@@ -53,7 +54,10 @@ def difference_row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         "table": str(entry.get("table", "")),
         "against": str(entry.get("against", "")),
         "shared": entry.get("shared"),
-        "is_certain": low is not None and high is not None and (low > 0 or high < 0),
+        "is_certain": low is not None
+        and high is not None
+        and (low > 0 or high < 0)
+        and entry.get("units", FEWEST_UNITS) >= FEWEST_UNITS,
         **difference,
     }
 
