@@ -340,7 +340,7 @@ def test_fifty_eight_compounds_of_a_real_plate(shared: Path) -> None:
     settings = EvaluateSettings(tables=(table,), out=Path("o"), tasks=("dose",))
     found = evaluate_table("lincs", table, settings).results["dose"]
     assert found.metrics["axis"] == "highest dose"
-    assert found.rows["unit"].unique().to_list() == ["mmoles_per_liter"]
+    assert found.rows["unit"].unique().to_list() == ["mmol/L"]
     assert found.metrics["compounds"] == 56
     assert found.metrics["mean_trend"]["low"] > 0.3
     assert found.metrics["smallest_p"] == pytest.approx(1 / 720)

@@ -11,6 +11,8 @@ UNIT_NAMES = (
 )  # fmt: skip
 # Doses that agree to so many digits are one dose: plates write 3.3333 and 3.33.
 DIGITS = 3
+SHORT_AMOUNTS = {f"{prefix}mole{s}": f"{prefix}mol" for prefix in ("", "m", "u", "n", "p") for s in ("", "s")}
+SHORT_VOLUMES = {"liter": "L", "litre": "L", "l": "L", "ml": "mL"}
 MOLAR = {"M": 1.0, "mM": 1e-3, "uM": 1e-6, "\u00b5M": 1e-6, "\u03bcM": 1e-6, "nM": 1e-9, "pM": 1e-12}
 
 
@@ -50,9 +52,12 @@ def unit_of_column(screen: Screen) -> pl.Expr:
 
 
 def unit_in_name(screen: Screen) -> pl.Expr:
-    """Unit that the dose column has in its name, such as ``mmoles_per_liter``."""
+    """Unit that the dose column has in its name: ``mmol/L`` of a column ``Metadata_mmoles_per_liter``."""
     name = (screen.dose_column or "").removeprefix(METADATA_PREFIX)
-    return pl.lit(name if "_per_" in name else None, dtype=pl.String)
+    amount, per, volume = name.partition("_per_")
+    short = {**SHORT_AMOUNTS, **SHORT_VOLUMES}
+    unit = "/".join(short.get(part.lower(), part) for part in (amount, volume))
+    return pl.lit(unit if per else None, dtype=pl.String)
 
 
 def in_one_unit(wells: pl.DataFrame) -> pl.DataFrame:

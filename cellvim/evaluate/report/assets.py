@@ -13,7 +13,7 @@ from cellvim.evaluate.report.section import Section
 
 STYLES = ("report", "focus", "sections/sections")
 SCRIPTS = (
-    "data", "tooltip", "charts", "walk", "table", "scores", "maps", "legend", "plate_effects", "plates", "montage",
+    "data", "tooltip", "sight", "charts", "walk", "table", "scores", "maps", "legend", "plate_effects", "plates", "montage",
     "finder", "panel", "dose_curve", "focus",
 )  # fmt: skip
 """Our own scripts, in the order they are joined; those of sections follow, and `main` comes last."""

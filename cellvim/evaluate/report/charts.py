@@ -128,7 +128,7 @@ def plate_chart() -> dict[str, Any]:
 
 
 def dose_curve_chart() -> dict[str, Any]:
-    """Projection of the wells of one compound against their dose, with the controls' band and means per dose."""
+    """Projection of the wells of one compound against their dose, with the controls' band and medians per dose."""
     x = alt.X("dose:Q", title="dose (logarithmic)", scale=alt.Scale(type="log"))
     x = x.axis(tickCount=5, labelOverlap=True, grid=False)
     y = alt.Y("projection:Q", title="place on the axis of effect").scale(zero=False)
@@ -138,7 +138,7 @@ def dose_curve_chart() -> dict[str, Any]:
         .encode(y="low:Q", y2="high:Q", tooltip="tooltip:N")
     )
     line = (
-        alt.Chart(alt.NamedData("means"))
+        alt.Chart(alt.NamedData("medians"))
         .mark_line(color=INK, opacity=0.6, strokeWidth=1.5, aria=False)
         .encode(x=x, y=y)
     )

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from cellvim.evaluate.report.content import ReportContent
+from cellvim.evaluate.report.doses import control_band
 from cellvim.evaluate.report.montage import Pictures
 from cellvim.evaluate.report.wording import rounded, spelled
 
@@ -131,6 +132,7 @@ def _doses(content: ReportContent) -> dict[str, Any] | None:
         "dose": [rounded(dose) for dose in rows["dose"].cast(pl.Float64)],
         "projection": [rounded(value, 3) for value in rows["projection"].cast(pl.Float64)],
         "fits": {} if fits is None else _fits(fits),
+        "band": control_band(table),
     }
 
 

@@ -23,6 +23,7 @@ from cellvim.evaluate.report.payload import payload, script_json
 from cellvim.evaluate.report.scores import PerturbationRow, perturbation_rows, score_columns
 from cellvim.evaluate.report.section import ShownSection, shown_sections
 from cellvim.evaluate.report.sections import SECTIONS
+from cellvim.evaluate.report.sections.tables import without_tables
 from cellvim.evaluate.report.summary import HELD_OUT, headline, leaders, probes, silent, tiles
 from cellvim.profiles.schema import PERTURBATION
 
@@ -51,10 +52,8 @@ def render(content: ReportContent) -> str:
     measured = measures(content)
     data = payload(content, measured) | {
         "charts": charts(sections),
-        "sections": {each.section.key: each.data for each in sections},
+        "sections": {each.section.key: without_tables(each.data) for each in sections},
     }
-    shown, rows = add_perturbations(data, content)
-    first = next(iter(content.tables), None)
     environment = _environment()
     common = {
         "content": content,
@@ -62,10 +61,13 @@ def render(content: ReportContent) -> str:
         "questions": TASK_QUESTIONS,
         "significant_q": SIGNIFICANT_Q,
     }
+    laid_out = _laid_out(environment, sections, common)
+    shown, rows = add_perturbations(data, content, sum(len(each.html.encode()) for each in laid_out))
+    first = next(iter(content.tables), None)
     return environment.get_template("page.html.j2").render(
         **common,
         version=__version__,
-        sections=_laid_out(environment, sections, common),
+        sections=laid_out,
         headline=headline(content),
         leaders=leaders(content),
         silent=silent(content),
@@ -88,14 +90,16 @@ def render(content: ReportContent) -> str:
     )
 
 
-def add_perturbations(data: dict[str, Any], content: ReportContent) -> tuple[Montage, list[PerturbationRow]]:
+def add_perturbations(
+    data: dict[str, Any], content: ReportContent, sections_bytes: int = 0
+) -> tuple[Montage, list[PerturbationRow]]:
     """Put scores, what the focus panel shows, and pictures into the page's data, as many as there is room for."""
     plain = perturbation_rows(content, {})
     names: list[str] = next((item["names"] for item in data["categories"] if item["key"] == PERTURBATION), [])
     data["perturbations"] = score_columns(plain, content)
     data["focus"] = focus(content, names)
     room = MOST_BYTES - LIBRARY_BYTES - BYTES_OF_A_ROW * min(len(plain), MOST_PLAIN_ROWS)
-    room -= len(script_json(data).encode())
+    room -= len(script_json(data).encode()) + sections_bytes
     shown = montage(content, max(0, min(PICTURE_BYTES, room)))
     rows = perturbation_rows(content, shown.faces)
     data["perturbations"]["picture"] = [row.picture for row in rows]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from playwright.sync_api import Page
 
@@ -31,9 +32,13 @@ def page(ten: ReportContent, open_once: Opener, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def hundred(new_content: Callable[..., ReportContent], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hundred(
+    new_content: Callable[..., ReportContent], ten: ReportContent, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     names = tuple(f"compound-{number:04d}@10 uM" for number in range(4000))
-    large = new_content(plates=100, rows=16, columns=24, names=names, most_pictures=400, tables=("one",))
+    large = new_content(plates=100, rows=16, columns=24, names=names, most_pictures=0, tables=("one",))
+    # The first plates are called as those of ten, and so fit their pictures.
+    large = dataclasses.replace(large, thumbnails=ten.thumbnails)
     path = tmp_path_factory.mktemp("hundred") / "report.html"
     write_report(dataclasses.replace(large, neighbors=large.neighbors.head(MONTAGE_ROWS)), path)
     return path
@@ -75,6 +80,43 @@ def test_marks_of_a_canvas_can_be_clicked_and_change_with_the_theme(page: Page, 
         if page.locator("#focus").is_visible():
             break
     assert page.locator("#focus-title").inner_text() in ten.wells["Metadata_Perturbation"].to_list()
+
+
+def test_a_choice_is_drawn_first_where_it_is_seen_and_soon_everywhere(page: Page, ten: ReportContent) -> None:
+    page.wait_for_selector("#plate-list[data-drawn=yes]", state="attached")
+    # The panel is open before, for the page is longer beside it.
+    choose = "name => document.querySelector(`#perturbation-table [data-perturbation='${name}']`).click()"
+    page.evaluate(choose, "compound-298@10 uM")
+    page.locator('[data-plate="9"]').evaluate(
+        "plate => plate.scrollIntoView({ block: 'end', behavior: 'instant' })"
+    )
+    page.wait_for_function(
+        "() => document.querySelectorAll('[data-plate] [stroke-width=\"2.5\"]').length > 0"
+    )
+    page.wait_for_function(
+        "() => document.querySelector('[data-plate=\"0\"]').getBoundingClientRect().bottom < -100"
+    )
+    page.evaluate(
+        """() => {
+            window.changed = [];
+            const watch = (entries) => entries.forEach(({ target }) => {
+                window.changed.push(Number(target.closest("[data-plate]").dataset.plate));
+            });
+            for (const plate of document.querySelectorAll("[data-plate]")) {
+                const about = { subtree: true, attributes: true, attributeFilter: ["stroke", "stroke-width"] };
+                new MutationObserver(watch).observe(plate.querySelector("svg"), about);
+            }
+        }"""
+    )
+    for number in (296, 290):
+        page.evaluate(choose, f"compound-{number}@10 uM")
+    page.wait_for_function("() => new Set(window.changed).size === 10")
+    first = page.evaluate("[...new Set(window.changed)]")
+    assert not {0, 1} & set(first[:4])
+    wells = ten.wells.filter(pl.col("Metadata_Perturbation") == "compound-290@10 uM")
+    outlined = "document.querySelectorAll('[data-plate] .mark-rect > path[stroke-width=\"2.5\"]').length"
+    page.wait_for_function(f"wells => {outlined} === wells", arg=wells.height)
+    page.keyboard.press("Escape")
 
 
 def test_a_hundred_plates_fit_twelve_at_a_time(hundred: Path, open_page: Opener) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from cellvim.evaluate.report.content import SIGNIFICANT_Q, ReportContent
+from cellvim.evaluate.report.doses import control_band
 from cellvim.evaluate.report.section import Section
 from cellvim.evaluate.report.sections.charts import dose_panel, forest
 from cellvim.evaluate.report.sections.reading import (
@@ -18,20 +19,22 @@ from cellvim.evaluate.report.sections.reading import (
     values,
 )
 from cellvim.evaluate.report.sections.tables import Columns, table
-from cellvim.evaluate.report.wording import counted, listed, rounded
+from cellvim.evaluate.report.wording import counted, listed
 
 MOST_DRAWN = 12
 MOST_PLATES = 30
 GOOD_Z_PRIME = 0.5
-BAND = (0.05, 0.95)
 NUMBERS = ("trend", "p", "q", "lowest_active_dose", "ec50")
 
 
 def dose_overview(content: ReportContent) -> dict[str, Any] | None:
     """Compounds, clearest trend first: wells against dose for the first ones, numbers for all; Z' of each plate."""
-    rows = rows_of(content, "dose")
-    if rows is None:
+    found = rows_of(content, "dose")
+    if found is None:
         return None
+    rows = found.with_columns(
+        pl.lit(None, pl.Float64).alias(name) for name in NUMBERS if name not in found.columns
+    )
     wells = rows_of(content, "dose_wells")
     metrics = first_metrics(content, "dose")
     followed = perturbation_of_each(wells, rows)
@@ -113,8 +116,10 @@ def panel(one: dict[str, Any], wells: pl.DataFrame, *, is_tested: bool) -> dict[
     medians = own.group_by("dose").agg(pl.col("projection").median()).sort("dose")
     q = "no test" if one["q"] is None else f"q {one['q']:.2g}"
     active = one["lowest_active_dose"]
-    none = "no dose is active" if is_tested else "single doses not tested"
+    none = "no single dose shown active" if is_tested else "single doses not tested"
     finding = none if active is None else f"active from {active:g} {one['unit']}".strip()
+    if one["ec50"] is not None:
+        finding += f"; EC50 {one['ec50']:.3g} {one['unit']}".rstrip()
     return {
         **one,
         "finding": finding,
@@ -132,22 +137,6 @@ def panel(one: dict[str, Any], wells: pl.DataFrame, *, is_tested: bool) -> dict[
             for dose, projection in zip(values(medians["dose"]), values(medians["projection"]), strict=True)
         ],
     }
-
-
-def control_band(wells: pl.DataFrame | None) -> dict[str, float | None] | None:
-    """Where the middle 90 % of the negative controls lie; None if none has a place."""
-    if wells is None:
-        return None
-    is_control = (
-        pl.col("Metadata_ControlType").eq_missing("negcon")
-        if "Metadata_ControlType" in wells.columns
-        else pl.col("compound").is_null()
-    )
-    places = wells.filter(is_control & pl.col("projection").is_finite())["projection"]
-    if places.is_empty():
-        return None
-    low, high = (rounded(places.quantile(share, "linear")) for share in BAND)
-    return {"low": low, "high": high}
 
 
 def limits(panels: list[dict[str, Any]], band: dict[str, float | None] | None) -> list[float]:

@@ -1,4 +1,4 @@
-"""What could not be asked of the first table, and why."""
+"""Which questions the first table could not answer, and why."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def not_done(content: ReportContent) -> dict[str, Any] | None:
 
 SECTION = Section(
     key="not_done",
-    title_for_nav="Not asked",
+    title_for_nav="Not possible",
     template="sections/not_done.html.j2",
     data=not_done,
     after="probes",

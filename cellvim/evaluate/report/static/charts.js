@@ -3,6 +3,8 @@
 const MOST_SVG_MARKS = 3000;
 
 const canvasViews = new Map();
+// Of views that are as wide as their box: the box.
+const boxOfView = new Map();
 
 // As SVG, so that marks drawn in currentColor follow the theme and the printer at once; beyond some thousand marks as
 // a canvas, which knows no currentColor: it gets the colour of the moment, and `repaint` draws it again with the theme.
@@ -24,7 +26,9 @@ async function draw(element, kind, datasets, changes = {}, { choose = null } = {
     tooltip: showTooltip,
   };
   const { view } = await vegaEmbed(element, specification, options);
+  for (const boxes of [canvasViews, boxOfView]) for (const [old, box] of boxes) if (box === element) boxes.delete(old);
   if (isCanvas) canvasViews.set(view, element);
+  if (plain.width === "container") boxOfView.set(view, element);
   if (choose) {
     element.classList.add("choosable");
     view.addEventListener("click", (_event, item) => {
@@ -42,7 +46,23 @@ function inked(rows, ink) {
 
 function redraw(view, name, rows) {
   const element = canvasViews.get(view);
+  if (isMisfit(view)) view.width(boxOfView.get(view).clientWidth);
   return view.data(name, element ? inked(rows, getComputedStyle(element).color) : rows).runAsync();
+}
+
+function isMisfit(view) {
+  const width = boxOfView.get(view)?.clientWidth ?? 0;
+  return width > 0 && Math.abs(width - view.width()) > 1;
+}
+
+// After the page has become wider or narrower without its window; what was drawn again meanwhile fits already.
+function fitCharts() {
+  for (const [view, element] of boxOfView) {
+    if (!element.isConnected) boxOfView.delete(view);
+    else if (isMisfit(view)) {
+      drawWhenSeen(view, element, () => (isMisfit(view) ? view.width(element.clientWidth).runAsync() : null));
+    }
+  }
 }
 
 // Where a chart's own coordinates begin, in pixels of the window.

@@ -13,7 +13,10 @@ const VIRIDIS = [
   [31, 158, 137], [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37],
 ];
 
-const categoryOf = (key) => report.categories.find((category) => category.key === key);
+const categoryOf = (() => {
+  const known = new Map(report.categories.map((category) => [category.key, category]));
+  return (key) => known.get(key);
+})();
 
 function textOf(key, well) {
   const category = categoryOf(key);

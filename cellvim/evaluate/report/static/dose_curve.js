@@ -11,18 +11,6 @@ function doseRows(name) {
   return rows.filter((row) => own.has(dose.compound[row]) && dose.dose[row] > 0 && dose.projection[row] !== null);
 }
 
-function controlsBand() {
-  const { dose } = report.focus;
-  const values = [...dose.well.keys()]
-    .filter((row) => textOf("Metadata_ControlType", dose.well[row]) === "negcon" && dose.projection[row] !== null)
-    .map((row) => dose.projection[row])
-    .sort((a, b) => a - b);
-  if (values.length < 3) return [];
-  const at = (share) => values[Math.round(share * (values.length - 1))];
-  const [low, high] = [at(0.05), at(0.95)];
-  return [{ low, high, tooltip: `negative controls, middle 90 %\n${shortNumber(low)} to ${shortNumber(high)}` }];
-}
-
 function dosePart(name) {
   const rows = doseRows(name);
   if (new Set(rows.map((row) => report.focus.dose.dose[row])).size < 2) return null;
@@ -39,27 +27,32 @@ function doseWords(name, rows) {
   const compound = dose.compounds[dose.compound[rows[0]]];
   const fit = dose.fits[compound] ?? {};
   const unit = fit.unit ? ` ${fit.unit}` : "";
-  const means = meansByDose(rows);
-  const [first, last] = [means[0], means.at(-1)];
+  const medians = mediansByDose(rows);
+  const [first, last] = [medians[0], medians.at(-1)];
   const said = [
     `${compound}: from ${shortNumber(first.projection)} at ${shortNumber(first.dose)}${unit} to ` +
-      `${shortNumber(last.projection)} at ${shortNumber(last.dose)}${unit} on average.`,
+      `${shortNumber(last.projection)} at ${shortNumber(last.dose)}${unit} (medians).`,
   ];
   const known = (value) => value !== null && value !== undefined;
   if (known(fit.trend)) said.push(`Trend (Spearman) ${shortNumber(fit.trend)}${known(fit.q) ? `, q ${shortNumber(fit.q)}` : ""}.`);
   if (known(fit.lowest_active_dose)) said.push(`Lowest active dose ${shortNumber(fit.lowest_active_dose)}${unit}.`);
   if (known(fit.ec50)) said.push(`EC50 ${shortNumber(fit.ec50)}${unit}.`);
-  const [band] = controlsBand();
+  const { band } = dose;
   if (band) said.push(`Band: the middle 90 % of the negative controls, ${shortNumber(band.low)} to ${shortNumber(band.high)}.`);
   if (rows.some((row) => textOf(PERTURBATION, dose.well[row]) !== name)) said.push("Filled: wells of the chosen perturbation.");
   return said.join(" ");
 }
 
-function meansByDose(rows) {
+function mediansByDose(rows) {
   const { dose } = report.focus;
   const groups = new Map();
   for (const row of rows) groups.set(dose.dose[row], [...(groups.get(dose.dose[row]) ?? []), dose.projection[row]]);
-  return [...groups].sort(([a], [b]) => a - b).map(([value, places]) => ({ dose: value, projection: mean(places) }));
+  return [...groups].sort(([a], [b]) => a - b).map(([value, places]) => ({ dose: value, projection: median(places) }));
+}
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return (sorted[Math.floor((sorted.length - 1) / 2)] + sorted[Math.ceil((sorted.length - 1) / 2)]) / 2;
 }
 
 async function drawDose(name, panel) {
@@ -82,8 +75,9 @@ async function drawDose(name, panel) {
       tooltip: describeWell(well, `dose ${shortNumber(dose.dose[row])}`, `place ${shortNumber(dose.projection[row])}`),
     };
   });
-  const band = controlsBand();
-  const layer = structuredClone(report.charts.dose_curve.layer).slice(band.length ? 0 : 1);
-  const datasets = { points, means: meansByDose(rows), ...(band.length ? { band } : {}) };
+  const { band } = dose;
+  const words = band && `negative controls, middle 90 %\n${shortNumber(band.low)} to ${shortNumber(band.high)}`;
+  const layer = structuredClone(report.charts.dose_curve.layer).slice(band ? 0 : 1);
+  const datasets = { points, medians: mediansByDose(rows), ...(band ? { band: [{ ...band, tooltip: words }] } : {}) };
   doseView = await draw(chart, "dose_curve", datasets, { layer }, { choose: "name" });
 }

@@ -31,7 +31,7 @@ function openPanel(name, { before, isFromAddress }) {
   focusPanel.hidden = false;
   focusPanel.scrollTop = 0;
   document.documentElement.dataset.focus = "open";
-  if (wasHidden) window.dispatchEvent(new Event("resize"));
+  if (wasHidden) setTimeout(fitCharts);
   if (!isFromAddress) focusTitle.focus({ preventScroll: true });
   say(`${name}: ${verdict(name)}`);
   return drawDose(name, focusPanel);
@@ -42,7 +42,7 @@ function closePanel(isFromAddress) {
   const wasInside = focusPanel.contains(document.activeElement);
   focusPanel.hidden = true;
   delete document.documentElement.dataset.focus;
-  window.dispatchEvent(new Event("resize"));
+  setTimeout(fitCharts);
   if (wasInside && !isFromAddress) {
     const target = opener?.isConnected && opener !== finder ? opener : scoreTable.querySelector("button.choose");
     (target ?? finder).focus({ preventScroll: true });
@@ -62,7 +62,8 @@ function followLinks(event) {
 }
 
 function startFocus() {
-  highlight.listeners.push((name, how) => {
+  // First of all listeners, as charts are narrower beside the panel.
+  highlight.listeners.unshift((name, how) => {
     if (name) openPanel(name, how);
     else closePanel(how.isFromAddress);
     if (!how.isFromAddress) rememberInAddress(name);

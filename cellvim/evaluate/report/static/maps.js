@@ -84,9 +84,10 @@ function labelledValue(category, well) {
 async function drawMaps() {
   for (const element of document.querySelectorAll("[data-map]")) {
     const kind = element.dataset.map;
-    const points = mapPoints(kind);
-    if (mapViews.has(kind)) await redraw(mapViews.get(kind), "points", points);
-    else {
+    if (mapViews.has(kind)) {
+      await drawWhenSeen(element, element, () => redraw(mapViews.get(kind), "points", mapPoints(kind)));
+    } else {
+      const points = mapPoints(kind);
       mapViews.set(kind, await draw(element, "map", { points }, {}, { choose: "name" }));
       describeMap(element, kind, points);
     }

@@ -23,7 +23,10 @@ function verdict(name) {
   const sure = `mAP ${lead.map.toFixed(2)}, p ${probability(lead.p)}, q ${probability(lead.q)}`;
   if (found.length) return `Shown (q < 0.05): it ${found.join("; it ")}. ${report.tasks[judged[0][0]].label}: ${sure}.`;
   const cannot = lead.smallest_p !== null && lead.smallest_p >= 0.05 ? " It could not reach p < 0.05, whatever it does." : "";
-  return `Not shown to do anything (${sure}).${cannot}`;
+  const [ownRow] = doseRows(name);
+  const fit = ownRow === undefined ? undefined : report.focus.dose.fits[report.focus.dose.compounds[report.focus.dose.compound[ownRow]]];
+  const rises = fit?.q !== null && fit?.q < 0.05 ? ` But its compound rises with the dose (q ${probability(fit.q)}).` : "";
+  return `Not shown to do anything by itself (${sure}).${cannot}${rises}`;
 }
 
 function factsOf(name) {

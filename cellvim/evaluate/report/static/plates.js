@@ -1,6 +1,7 @@
 // Plates from above, coloured by a chosen measure on one scale for all of them; drawn as they come into sight.
 
 const plateViews = new Map();
+const notedMeasures = new Map();
 const measureChoice = document.getElementById("measure-choice");
 const plateChoice = document.getElementById("plate-choice");
 const plateFigures = [...document.querySelectorAll("#plate-list > figure")];
@@ -66,6 +67,9 @@ function plateSize(element, plate) {
 }
 
 function notePlate(element, number, measure) {
+  // Which perturbation is chosen changes nothing in it.
+  if (notedMeasures.get(number) === measure) return;
+  notedMeasures.set(number, measure);
   const plate = report.plates[number];
   const known = wellsByPlate[number].filter((well) => measure.values[well] !== null);
   const places = known.map((well) => ({
@@ -95,7 +99,8 @@ async function makePlate(element, number, wells) {
   const grid = outlines(plate, wellsByPlate[number]);
   const view = await draw(element, "plate", { wells, grid }, { width, height }, { choose: "name" });
   await view.signal("glyphSize", glyphSize).runAsync();
-  new ResizeObserver(() => resizePlate(element, plate, view)).observe(element);
+  const resize = () => drawWhenSeen(view, element, () => resizePlate(element, plate, view));
+  new ResizeObserver(resize).observe(element);
   return view;
 }
 
@@ -115,7 +120,8 @@ function refreshPlates() {
   document.getElementById("scale-low").textContent = shortNumber(measure.low);
   document.getElementById("scale-high").textContent = shortNumber(measure.high);
   const drawn = shownPlates().filter((element) => plateViews.has(Number(element.dataset.plate)));
-  return Promise.all(drawn.map(drawPlate));
+  for (const element of drawn) notePlate(element, Number(element.dataset.plate), measure);
+  return Promise.all(drawn.map((element) => drawWhenSeen(element, element, () => drawPlate(element))));
 }
 
 // One after the other while the reader does something else, so that a print has them all.

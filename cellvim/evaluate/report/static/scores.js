@@ -62,19 +62,24 @@ function noteScores(element, task, points) {
 
 async function drawScores() {
   for (const element of document.querySelectorAll("[data-scores]")) {
-    const task = element.dataset.scores;
-    const points = scorePoints(task);
-    scoresShown.set(task, points);
-    noteScores(element, task, points);
-    if (!points.length) continue;
-    if (scoreViews.has(task)) {
-      const view = scoreViews.get(task);
-      await redraw(view.data("threshold", threshold(points)), "points", points);
-    } else {
-      const datasets = { points, threshold: threshold(points) };
-      scoreViews.set(task, await draw(element, "scores", datasets, {}, { choose: "name" }));
-      walkable(element, () => scoreViews.get(task), () => scoresShown.get(task), (point) => [point.map, point.certainty]);
-    }
+    const isDrawn = scoreViews.has(element.dataset.scores);
+    await (isDrawn ? drawWhenSeen(element, element, () => drawScore(element)) : drawScore(element));
+  }
+}
+
+async function drawScore(element) {
+  const task = element.dataset.scores;
+  const points = scorePoints(task);
+  scoresShown.set(task, points);
+  noteScores(element, task, points);
+  if (!points.length) return;
+  if (scoreViews.has(task)) {
+    const view = scoreViews.get(task);
+    await redraw(view.data("threshold", threshold(points)), "points", points);
+  } else {
+    const datasets = { points, threshold: threshold(points) };
+    scoreViews.set(task, await draw(element, "scores", datasets, {}, { choose: "name" }));
+    walkable(element, () => scoreViews.get(task), () => scoresShown.get(task), (point) => [point.map, point.certainty]);
   }
 }
 

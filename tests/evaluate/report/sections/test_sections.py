@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 
 from cellvim.evaluate.precision import expected_average_precision
-from cellvim.evaluate.report import ReportContent
+from cellvim.evaluate.report import ReportContent, page
+from cellvim.evaluate.report.focus import focus
 from cellvim.evaluate.report.payload import script_json
 from cellvim.evaluate.report.section import shown_sections
 from cellvim.evaluate.report.sections import SECTIONS
+from cellvim.evaluate.report.sections.tables import without_tables
 
 BY_KEY = {section.key: section for section in SECTIONS}
 
@@ -153,6 +155,58 @@ def test_doses_show_the_clearest_first_with_wells_medians_and_the_controls_band(
     assert data["limits"][0] < min(wells["projection"].min(), 0)
     assert data["limits"][1] > wells["projection"].max()
     assert (data["significant"], data["active"]) == (2, 2)
+
+
+def test_columns_that_a_dose_table_may_lack_are_no_obstacle(full_content: ReportContent) -> None:
+    bare = full_content.tables_on_disk["dose"].drop("lowest_active_dose", "ec50", "q")
+    tables = full_content.tables_on_disk | {"dose": bare}
+    data = data_of("dose_overview", dataclasses.replace(full_content, tables_on_disk=tables))
+    assert (data["compounds"], data["active"], data["significant"]) == (3, 0, 0)
+    assert column(data["table"], "Lowest active dose") == [None] * 3
+
+
+def test_the_panel_of_a_perturbation_and_the_section_of_doses_show_one_band(
+    full_content: ReportContent,
+) -> None:
+    dose = focus(full_content, [])["dose"]
+    assert dose["band"] == data_of("dose_overview", full_content)["band"]
+
+
+def test_long_tables_are_cut_and_say_how_many_rows_there_are(
+    full_content: ReportContent, render: Callable[[ReportContent], str]
+) -> None:
+    rows = first(full_content, "percent_replicating")
+    many = pl.concat([rows] * 300)
+    tables = full_content.tables_on_disk | {"percent_replicating": many}
+    content = dataclasses.replace(full_content, tables_on_disk=tables)
+    listed = data_of("replicates", content)["table"]
+    assert (len(listed["rows"]), listed["row_count"]) == (1000, many.height)
+    assert f"replicates ({many.height:,} rows)</summary>" in render(content)
+    assert "The first 1,000; all are in the Parquet files" in render(content)
+
+
+def test_the_script_s_data_hold_no_table_for_the_page_lays_them_out(full_content: ReportContent) -> None:
+    for each in shown_sections(SECTIONS, full_content):
+        text = script_json(without_tables(each.data))
+        assert '"row_count"' not in text
+        assert '"row_count"' in script_json(each.data) or each.section.key == "not_done"
+
+
+def test_pictures_get_what_sections_leave(
+    full_content: ReportContent,
+    render: Callable[[ReportContent], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page, "PICTURE_BYTES", 0)
+    bare = len(render(full_content).encode())
+    rows = first(full_content, "percent_replicating")
+    tables = full_content.tables_on_disk | {"percent_replicating": pl.concat([rows] * 100)}
+    long = dataclasses.replace(full_content, tables_on_disk=tables)
+    monkeypatch.undo()
+    monkeypatch.setattr(page, "MOST_BYTES", bare + 1_000_000)
+    sizes = [len(render(content).encode()) for content in (full_content, long)]
+    assert sizes[0] > bare + 500_000
+    assert sizes[1] < sizes[0] + 50_000
 
 
 def test_a_compound_is_followed_by_its_lowest_active_dose_else_by_its_highest(
