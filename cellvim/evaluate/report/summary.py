@@ -107,8 +107,8 @@ def activity_in_words(content: ReportContent) -> str:
     ending = f"; mean mAP {with_interval(strength)}" if strength else ""
     if not could_be_shown(tested, task):
         return (
-            f"None of {counted(tested.height, 'perturbation')} could be shown to {MEASURED_AGAINST[task]}, whatever it "
-            f"does: too few replicates or controls for q < {SIGNIFICANT_Q:g}{ending}."
+            f"None of {counted(tested.height, 'perturbation')} could be shown to {MEASURED_AGAINST[task]}, whatever they "
+            f"do: too few replicates or controls for q < {SIGNIFICANT_Q:g}{ending}."
         )
     return (
         f"{significant} of {counted(tested.height, 'perturbation')} {MEASURED_AGAINST[task]} "
@@ -128,9 +128,9 @@ def doses_in_words(content: ReportContent) -> str:
     """How many compounds rise with the dose, at which dose half of it is seen, and whether the controls are apart."""
     metrics = metrics_of(content, content.tables[0], "dose") if content.tables else {}
     share = estimate_of(metrics.get("fraction_significant"))
-    if share is None:
+    tested = int(metrics.get("compounds_tested", 0))
+    if share is None or not tested:
         return ""
-    tested = int(metrics["compounds_tested"])
     count = round(share.value * tested)
     rising = [f"{_short(one['compound'])}{_half_effect(one)}" for one in metrics.get("leading", ())]
     named = listed(rising + [""] * (count - len(rising))) if rising else ""
@@ -212,10 +212,11 @@ def tiles(content: ReportContent) -> list[Tile]:
 
 def metrics_of(content: ReportContent, table: str, task: str) -> Mapping[str, Any]:
     """Metrics of one task of one table; empty if it was not run."""
-    return _mapping(_tasks_of(content, table).get(task))
+    return _mapping(tasks_of(content, table).get(task))
 
 
-def _tasks_of(content: ReportContent, table: str) -> Mapping[str, Any]:
+def tasks_of(content: ReportContent, table: str) -> Mapping[str, Any]:
+    """Metrics of every task of one table, by task."""
     for entry in content.metrics.get("tables", []):
         if str(entry.get("name")) == table:
             return _mapping(entry.get("tasks"))

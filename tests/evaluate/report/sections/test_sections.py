@@ -224,8 +224,8 @@ def test_doses_of_single_wells_are_not_called_inactive(full_content: ReportConte
         for entry in full_content.metrics["tables"]
     ]
     content = dataclasses.replace(full_content, metrics=full_content.metrics | {"tables": tables})
-    assert data_of("dose_overview", content)["panels"][2]["finding"] == "single doses not tested"
-    assert data_of("dose_overview", full_content)["panels"][2]["finding"] == "no dose is active"
+    assert data_of("dose_overview", content)["panels"][2]["finding"] == "single doses not tested; EC50 1.5 uM"
+    assert data_of("dose_overview", full_content)["panels"][2]["finding"] == "no single dose shown active; EC50 1.5 uM"
 
 
 def test_labels_that_cannot_become_significant_are_counted(full_content: ReportContent) -> None:
@@ -343,9 +343,16 @@ def test_no_choice_is_no_section(full_content: ReportContent, choice: Any) -> No
 
 
 def test_what_was_not_done_gives_its_reason(full_content: ReportContent) -> None:
-    assert data_of("not_done", full_content)["tasks"] == [
-        {"task": "NSCB", "reason": "all labelled wells are of one batch"}
-    ]
+    reason = "all labelled wells are of one batch"
+    assert data_of("not_done", full_content)["tasks"] == [{"task": "NSCB", "reason": reason}]
+
+
+def test_what_only_some_tables_could_not_answer_names_them(full_content: ReportContent) -> None:
+    first_table, *others = full_content.metrics["tables"]
+    judged = first_table | {"tasks": first_table["tasks"] | {"nscb": {"accuracy": 0.5}}}
+    content = dataclasses.replace(full_content, metrics=full_content.metrics | {"tables": [judged, *others]})
+    (entry,) = data_of("not_done", content)["tasks"]
+    assert entry["task"] == f"NSCB ({', '.join(full_content.tables[1:])})".replace(", ", " and ", 1)
 
 
 def test_sections_do_not_depend_on_the_order_of_rows(full_content: ReportContent) -> None:
