@@ -245,7 +245,6 @@ What holds, and what does not:
 - **They are not uniform.** Above the levels at which anything is decided p-values crowd: with twelve replicates about nine
   in ten lie below 0.7. Do not estimate the share of true nulls from their histogram, nor read a large p-value as evidence.
 - **p-values of single wells are uniform**, so the null of a single rank list is right.
-  (All labels of a run rank the same profiles, so 200 runs of consistency leave its limit wide: see the table.)
 - **The null is that controls and treated wells are alike but for the labels.** Where all controls share what no treated well
   has, as when they fill columns at the edge, activity is no longer calibrated (last table): no p-value can know that."""
 
