@@ -225,7 +225,10 @@ def test_doses_of_single_wells_are_not_called_inactive(full_content: ReportConte
     ]
     content = dataclasses.replace(full_content, metrics=full_content.metrics | {"tables": tables})
     assert data_of("dose_overview", content)["panels"][2]["finding"] == "single doses not tested; EC50 1.5 uM"
-    assert data_of("dose_overview", full_content)["panels"][2]["finding"] == "no single dose shown active; EC50 1.5 uM"
+    assert (
+        data_of("dose_overview", full_content)["panels"][2]["finding"]
+        == "no single dose shown active; EC50 1.5 uM"
+    )
 
 
 def test_labels_that_cannot_become_significant_are_counted(full_content: ReportContent) -> None:
