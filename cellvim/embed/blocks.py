@@ -1,6 +1,7 @@
 """One table per block of the encoder, all from the same forward passes: for finding out which block is best."""
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,12 @@ def chosen_blocks(settings: EmbedSettings, depth: int) -> tuple[int, ...]:
 def block_path(out: Path, block: int) -> Path:
     """``NAME.block02.parquet`` for NAME.parquet."""
     return out.with_name(f"{out.stem}.block{block:02d}{out.suffix}")
+
+
+def other_blocks(out: Path, written: Sequence[Path]) -> list[Path]:
+    """Tables of blocks that lie beside those just written, and that ``NAME.block*.parquet`` would match, too."""
+    found = out.parent.glob(f"{escape(out.stem)}.block[0-9][0-9]{out.suffix}")
+    return sorted(set(found) - set(written))
 
 
 def feature_names(count: int, blocks: Sequence[int] = ()) -> list[str]:

@@ -13,6 +13,7 @@ from cellvim import __version__
 from cellvim.atomic import read_json, write_json
 from cellvim.config import EmbedSettings
 from cellvim.embed.anndata import anndata_path, is_written, warn_of_stale, write_anndata
+from cellvim.embed.blocks import other_blocks
 from cellvim.embed.devices import Worker, embed_in_processes, plan_workers
 from cellvim.embed.forward import PRECISION
 from cellvim.embed.parts import Books, join_parts, lost_in, make_part, read_books
@@ -93,6 +94,7 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         for output in plan.outputs:
             join_parts(plan.parts, output.path, _provenance(plan, output, books), block=output.block)
             _write_anndata(plan, output)
+    _warn_of_other_blocks(plan)
     return _summarise(plan, was_done=False)
 
 
@@ -189,6 +191,12 @@ def _provenance(plan: Plan, output: Output, books: Books) -> dict[str, Any]:
         "unknown_stains": plan.unknown_stains,
         **books.lost,
     }
+
+
+def _warn_of_other_blocks(plan: Plan) -> None:
+    if plan.settings.each_layer:
+        for path in other_blocks(plan.settings.out, [output.path for output in plan.outputs]):
+            logger.warning("%s is of another run: keep it away from the tables written now", path)
 
 
 def _record(run: Run, plan: Plan, workers: list[Worker], books: Books) -> None:

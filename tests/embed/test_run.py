@@ -290,10 +290,19 @@ def test_a_table_says_what_made_it_and_its_record_how_long_the_encoder_waited(
 
 
 def test_each_block_gets_the_table_that_it_would_get_alone(
-    plates: list[PlateReader], model: Path, tmp_path: Path, embedded: list[str]
+    plates: list[PlateReader],
+    model: Path,
+    tmp_path: Path,
+    embedded: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A table of a block that was asked for earlier would be matched by the same pattern, so it is named."""
+    for name in ("e.block05.parquet", "other.block05.parquet"):
+        (tmp_path / name).write_bytes(b"older")
     settings = settings_for(plates[:2], model, tmp_path / "e.parquet", each_layer=True)
     summary = embed_plates(settings)
+    (warned,) = (record.getMessage() for record in caplog.records if "another run" in record.getMessage())
+    assert warned.startswith(str(tmp_path / "e.block05.parquet"))
     assert embedded == ["P1", "P2"]
     for block, table in enumerate(summary.tables):
         assert table.name == f"e.block{block:02d}.parquet"

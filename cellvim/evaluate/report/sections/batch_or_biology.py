@@ -49,7 +49,7 @@ def batch_or_biology(content: ReportContent) -> dict[str, Any] | None:
 
 
 def findings(rows: list[dict[str, Any]]) -> list[str]:
-    """Say for each measure which of the two is the stronger, beyond chance: small groups explain much by luck."""
+    """Say for each measure which of the two is the stronger, held against chance: small groups explain much by luck."""
     found = []
     for measure in dict.fromkeys(row["measure"] for row in rows):
         biology = [row for row in rows if row["measure"] == measure and row["is_biology"]]
@@ -60,7 +60,7 @@ def findings(rows: list[dict[str, Any]]) -> list[str]:
         word = "more than" if beyond_chance(worst) > beyond_chance(biology[0]) else "less than"
         found.append(
             f"By {measure}, {worst['of']} ({beside_chance(worst)}) shows {word} biology "
-            f"({beside_chance(biology[0])}), both beyond chance."
+            f"({beside_chance(biology[0])}), each held against its chance."
         )
     return found
 

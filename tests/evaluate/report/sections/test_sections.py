@@ -276,9 +276,9 @@ def test_batch_says_which_of_the_two_is_stronger(full_content: ReportContent) ->
     data = data_of("batch_or_biology", full_content)
     assert [row["value"] for row in data["rows"]] == first(full_content, "batch")["value"].to_list()
     assert data["findings"] == [
-        "By nearest neighbour, Plate (0.61, chance 0.33) shows less than biology (0.55, chance 0.10), both beyond chance.",
-        "By silhouette, Plate (-0.02, chance 0.00) shows less than biology (0.12, chance 0.00), both beyond chance.",
-        "By variance explained, Plate (0.20, chance 0.02) shows less than biology (0.50, chance 0.06), both beyond chance.",
+        "By nearest neighbour, Plate (0.61, chance 0.33) shows less than biology (0.55, chance 0.10), each held against its chance.",
+        "By silhouette, Plate (-0.02, chance 0.00) shows less than biology (0.12, chance 0.00), each held against its chance.",
+        "By variance explained, Plate (0.20, chance 0.02) shows less than biology (0.50, chance 0.06), each held against its chance.",
     ]
 
 
