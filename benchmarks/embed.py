@@ -25,7 +25,7 @@ import torch
 from benchmarks.cpu import processor_name
 from benchmarks.embed_plates import JUMP, PlateSize, write_model, write_plate
 from benchmarks.embed_speed import Case, Speed, measure_speed, reading_table, speed_table
-from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_most, save
+from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_most, publish, save
 from benchmarks.processes import Outcome, run_watched
 from cellvim.config import Preset
 from cellvim.model import choose_device, name_kernels
@@ -83,10 +83,7 @@ def main() -> None:
         findings = measure(bench)
     page = as_markdown([findings], head)
     save(findings, arguments.out)
-    if arguments.docs is None:
-        print(page, end="")
-    else:
-        arguments.docs.write_text(page, encoding="utf-8")
+    publish(page, arguments.docs)
 
 
 def full(work: Path, device: torch.device) -> Bench:

@@ -21,7 +21,7 @@ import altair as alt
 import polars as pl
 
 from benchmarks.evaluate_cases import NULL_SIZE, Case, make_cases
-from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_least, at_most, save
+from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_least, at_most, publish, save
 from benchmarks.processes import CommandFailedError, run_watched
 from cellvim.provenance import package_versions
 
@@ -100,10 +100,7 @@ def main() -> None:
     draw(grown, page_folder / PICTURE)
     save(findings, arguments.out)
     page = as_markdown([findings], head) + f"\n![Seconds and peak memory over wells]({PICTURE.as_posix()})\n"
-    if arguments.docs is None:
-        print(page, end="")
-    else:
-        arguments.docs.write_text(page, encoding="utf-8")
+    publish(page, arguments.docs)
 
 
 def heading(size: Size, rounds: int) -> str:

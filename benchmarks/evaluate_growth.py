@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from benchmarks.processes import own_resident_mib
 from cellvim.config import EvaluateSettings
 from cellvim.evaluate.questions import shared_labels
 from cellvim.evaluate.retrieval import Space, score_queries
@@ -26,7 +27,6 @@ from cellvim.profiles import Profiles, normalize
 
 CONTROLS = 32
 MECHANISMS = 50
-MIB = 2**20
 
 
 def main() -> None:
@@ -38,11 +38,11 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare = RUNS[arguments.what]
     run = prepare(random_profiles(arguments.plates, arguments.wells, arguments.features))
-    before_mib = resident_mib("VmRSS")
+    before_mib = own_resident_mib("VmRSS")
     started = time.perf_counter()
     run()
     seconds = time.perf_counter() - started
-    found = {"seconds": seconds, "peak_mib": resident_mib("VmHWM"), "before_mib": before_mib}
+    found = {"seconds": seconds, "peak_mib": own_resident_mib("VmHWM"), "before_mib": before_mib}
     print(json.dumps(found))
 
 
@@ -103,13 +103,6 @@ def sphering_by_pycytominer(raw: Profiles) -> Callable[[], object]:
         from pycytominer.operations.transform import Spherize
     features = pd.DataFrame(raw.features.astype(np.float64), columns=list(raw.feature_names))
     return lambda: Spherize(method="ZCA-cor", epsilon=1).fit(features).transform(features)
-
-
-def resident_mib(kind: str) -> float:
-    """Resident memory now (VmRSS) or at its peak (VmHWM), which unlike getrusage knows nothing of the parent's."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
-    return int(kib) * 1024 / MIB
 
 
 RUNS: dict[str, Callable[[Profiles], Callable[[], object]]] = {

@@ -81,6 +81,14 @@ def save(findings: Findings, out: Path) -> None:
         _draw(plot, out / f"{plot.name}.png")
 
 
+def publish(page: str, docs: Path | None) -> None:
+    """Write a page where it was asked for, or print it."""
+    if docs is None:
+        print(page, end="")
+    else:
+        docs.write_text(page, encoding="utf-8")
+
+
 def as_markdown(sections: Sequence[Findings], heading: str) -> str:
     """Give the whole report: what was claimed first, then every section's tables."""
     parts = [heading, claims(sections), *(section_markdown(findings) for findings in sections)]

@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_least, at_most, save
+from benchmarks.findings import Cell, Findings, Goal, Table, as_markdown, at_least, at_most, publish, save
 from benchmarks.ingest_plate import FULL, QUICK, make_plate
 from benchmarks.ingest_turns import (
     CROP_WAYS,
@@ -65,10 +65,7 @@ def main() -> None:
         findings = measure(bench)
     page = as_markdown([findings], head)
     save(findings, arguments.out)
-    if arguments.docs is None:
-        print(page, end="")
-    else:
-        arguments.docs.write_text(page, encoding="utf-8")
+    publish(page, arguments.docs)
 
 
 def measure(bench: Bench) -> Findings:

@@ -73,6 +73,16 @@ class _Watch(threading.Thread):
         self.join()
 
 
+def own_resident_mib(kind: str) -> float:
+    """Resident memory of this process now (VmRSS) or at its peak (VmHWM), in MiB; Linux only.
+
+    Not from getrusage: there, the peak begins with that of the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
+    return int(kib) * 1024 / MIB
+
+
 def resident_mib(pid: int) -> float:
     """Resident memory of a process and its children at this moment; 0 where the system does not tell."""
     total, mapped = 0, set()
