@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         section = CAMPAIGNS[name](chosen, line)
         if chosen.docs is not None:
             page.update_page(chosen.docs, section)
-        failures += section.failures
+        failures += section.complaints
     if failures:
         sys.exit("\n".join(failures))
 
