@@ -1,0 +1,116 @@
+"""What may lie in a page's folder before its first block: small synthetic things of every kind that pages need.
+
+A page names them, `<!-- given: images, platemap -->`. To add one, write a function of (Toys, folder) and list it in
+`GIVEN`. Whatever needs a command of cellvim is made once for all pages, in `Toys`, and copied.
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from cellvim.demo.layout import PlateLayout
+from cellvim.demo.phenotype import catalogue
+from cellvim.demo.synthetic import Acquisition, write_layouts
+from tests.docs.shell import Shell
+
+SIDE_PX = 112
+WELLS = tuple(f"{row}{column:02d}" for row in "BCD" for column in range(2, 8))
+RECIPE = """\
+preset: nano
+batch_size: 4
+model: {depth: 2, position_grid: 7}
+crops: {crop_px: 112}
+optimizer: {base_learning_rate: 0.06}
+"""
+
+
+class Toys:
+    """Made once, on demand, and copied into the folders of pages: two plates, a model, a table."""
+
+    def __init__(self, folder: Path, commands: Path) -> None:
+        self.folder = folder
+        self._shell = Shell(folder, commands)
+
+    @cached_property
+    def images(self) -> Path:
+        """Two MetaXpress plates, PLATE1 and PLATE2, of 18 wells with a field of five stains; platemap.csv beside."""
+        control, *drugs = catalogue()
+        contents = [drug for drug in drugs if drug.name in {"nuc-1", "mito-1", "mito-2", "er-1", "inert"}] * 2
+        contents += [control] * (len(WELLS) - len(contents))
+        layouts = tuple(
+            PlateLayout(name, dict(zip(WELLS, contents[turn:] + contents[:turn], strict=True)), None)
+            for name, turn in (("PLATE1", 0), ("PLATE2", 7))
+        )
+        written = write_layouts(self.folder, layouts, catalogue(), Acquisition(SIDE_PX, 1), seed=0)
+        return written.images
+
+    @cached_property
+    def platemap(self) -> Path:
+        return self.images.parent / "platemap.csv"
+
+    @cached_property
+    def plates(self) -> Path:
+        return self._made("plates", f"cellvim ingest {self.images} --out plates --platemap {self.platemap}")
+
+    @cached_property
+    def model(self) -> Path:
+        (self.folder / "recipe.yaml").write_text(RECIPE)
+        return self._made("run", f"cellvim pretrain {self.plates} --out run --config recipe.yaml --steps 1")
+
+    @cached_property
+    def table(self) -> Path:
+        return self._made(
+            "embeddings.parquet",
+            f"cellvim embed {self.plates} --model {self.model} --out embeddings.parquet",
+        )
+
+    def _made(self, name: str, command: str) -> Path:
+        result = self._shell.run(command)
+        assert result.returncode == 0, result.stderr
+        return self.folder / name
+
+
+def lay_out(names: tuple[str, ...], toys: Toys, folder: Path) -> None:
+    """Put what a page names into its folder.
+
+    Raises:
+        KeyError: No toy has this name.
+    """
+    for name in names:
+        GIVEN[name](toys, folder)
+
+
+def images(toys: Toys, folder: Path) -> None:
+    """images/PLATE1 and images/PLATE2 as MetaXpress exports them."""
+    shutil.copytree(toys.images, folder / "images")
+
+
+def platemap(toys: Toys, folder: Path) -> None:
+    """platemap.csv of both plates, by Metadata_Plate and Metadata_Well."""
+    shutil.copy(toys.platemap, folder)
+
+
+def plates(toys: Toys, folder: Path) -> None:
+    """plates/PLATE1.ome.zarr and plates/PLATE2.ome.zarr, with their plate map."""
+    shutil.copytree(toys.plates, folder / "plates")
+
+
+def model(toys: Toys, folder: Path) -> None:
+    """run/, a nano model of depth 2 that learned one step; its crops are 112 px."""
+    shutil.copytree(toys.model, folder / "run")
+
+
+def embeddings(toys: Toys, folder: Path) -> None:
+    """embeddings.parquet, the wells of both plates, and its run.json."""
+    for path in toys.table.parent.glob("embeddings.*"):
+        shutil.copy(path, folder)
+
+
+GIVEN: dict[str, Callable[[Toys, Path], None]] = {
+    "images": images,
+    "platemap": platemap,
+    "plates": plates,
+    "model": model,
+    "embeddings": embeddings,
+}
