@@ -11,7 +11,7 @@ from cellvim.ingest.preflight import Preflight
 from cellvim.ingest.sources import some
 from cellvim.store import well_position
 from cellvim.store.barcodes import is_barcode_list
-from cellvim.store.platemap import WELL, read_platemap, select_plate
+from cellvim.store.platemap import CONTROL_TYPE, PERTURBATION, WELL, read_platemap, select_plate
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def read_maps(checks: Sequence[Preflight], settings: IngestSettings) -> list[pl.
             found = f"{settings.platemap} has no well of plate {name}: {wells}"
             raise InputError(found, hint="check that the plate map belongs to this plate")
         _warn_about_map(check, rows)
+        _say_what_it_says(check, own)
         maps.append(own)
     return maps
 
@@ -47,6 +48,25 @@ def _warn_about_map(check: Preflight, rows: pl.DataFrame) -> None:
     mapped = set(rows[WELL].to_list())
     _warn_about_wells(check, check.wells - mapped, "have images but are not in the plate map")
     _warn_about_wells(check, mapped - check.wells, "are in the plate map but have no images")
+
+
+def _say_what_it_says(check: Preflight, rows: pl.DataFrame) -> None:
+    """Say how the map was understood while it can still be mended: evaluation may be days away."""
+    name = check.plate.name
+    if PERTURBATION not in rows.columns:
+        columns = some([column.removeprefix("Metadata_") for column in rows.columns], 8)
+        message = "%s: the plate map does not say what was done to a well (columns: %s); name one to evaluate with --perturbation"
+        logger.warning(message, name, columns)
+        return
+    types = rows[CONTROL_TYPE] if CONTROL_TYPE in rows.columns else pl.Series([None] * rows.height)
+    treated = rows.filter(~types.is_in(["negcon", "empty"]).fill_null(value=False))[PERTURBATION]
+    counts = treated.drop_nulls().n_unique(), types.to_list().count("negcon")
+    logger.info("%s: plate map: %d wells, %d perturbations, %d negative controls", name, rows.height, *counts)
+    if not counts[1]:
+        message = (
+            "%s: the plate map marks no negative control; name them to evaluate with --control COLUMN=VALUE"
+        )
+        logger.warning(message, name)
 
 
 def _warn_about_wells(check: Preflight, wells: set[str], what: str) -> None:

@@ -15,6 +15,7 @@ from cellvim.store.platemap_columns import (
     WELL,
     with_controls,
     with_perturbations,
+    with_units,
     with_wells,
 )
 from cellvim.store.platemap_table import COMPOUND_NAMES, HINT, PLATE_NAMES, find, find_all, read_table, some
@@ -80,7 +81,8 @@ def read_platemap(path: Path, plates: Collection[str] | None = None) -> pl.DataF
         One row per well (and plate): `Metadata_Well` as ``A01``; `Metadata_Plate` if the map has it;
         `Metadata_Perturbation` if it has one, or ``compound@dose unit`` made from compound and dose (plain
         compound in negative controls and at dose 0); `Metadata_ControlType` (negcon, poscon, empty or
-        null); every column of the file as `Metadata_*`, a number only where nothing is lost by that.
+        null); every column of the file as `Metadata_*`, a number only where nothing is lost by that; `Metadata_Dose`
+        and `Metadata_DoseUnit` also of a column that names both, ``Concentration (uM)``.
 
     Raises:
         NotFoundError: No such file, or none that the list names.
@@ -154,7 +156,7 @@ def _one_map(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     plate = find(table, PLATE_NAMES)
     if plate is not None:
         table = table.with_columns(pl.col(plate).cast(pl.String).alias(PLATE))
-    table = with_perturbations(with_controls(table))
+    table = with_perturbations(with_controls(with_units(table)))
     _refuse_doubled_wells(table, path)
     first = [name for name in (PLATE, WELL, PERTURBATION, CONTROL_TYPE) if name in table.columns]
     same = {name.lower() for name in first}

@@ -1,5 +1,6 @@
 """What a plate map's columns mean: wells, controls and perturbations, in the many spellings laboratories use."""
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -21,8 +22,13 @@ from cellvim.store.platemap_table import (
 
 WELL, PLATE = "Metadata_Well", "Metadata_Plate"
 PERTURBATION, CONTROL_TYPE = "Metadata_Perturbation", "Metadata_ControlType"
+_DOSE = "Metadata_Dose"
 
 _DOSE_NAMES = ("dose", "concentration", "conc")
+# What spreadsheets call a dose together with its unit: ``Concentration (µM)``, ``Dose [mg/ml]``, ``dose_uM``.
+_DOSE_WITH_UNIT = re.compile(
+    r"(?:Metadata_)?(?i:dose|concentration|conc\.?)[\s_]*(?:[(\[]\s*([^()\[\]]+?)\s*[)\]]|([pnum\u00b5\u03bc]?M))"
+)
 _UNIT_NAMES = ("doseunit", "unit", "units", "concentrationunit", "concunit")
 _CONTROL_NAMES = ("controltype", "perttype", "control")
 _SOLVENT_NAMES = ("solvent", "pertvehicle", "vehicle")
@@ -61,6 +67,22 @@ def _parse(text: str, place: str) -> str:
     except InputError as error:
         found = f"{place}: {error.found if text else 'the well is empty'}"
         raise InputError(found, hint=error.hint) from error
+
+
+def with_units(table: pl.DataFrame) -> pl.DataFrame:
+    """Add `Metadata_Dose` and `Metadata_DoseUnit` where one column says both, such as ``Concentration (µM)``.
+
+    A table that has a column of doses already, or several such columns, stays as it is.
+    """
+    named = {name: match for name in table.columns if (match := _DOSE_WITH_UNIT.fullmatch(name.strip()))}
+    if find(table, _DOSE_NAMES) is not None or len(named) != 1:
+        return table
+    ((name, match),) = named.items()
+    table = table.with_columns(pl.col(name).alias(_DOSE))
+    if find(table, _UNIT_NAMES) is not None:
+        return table
+    unit = pl.when(pl.col(_DOSE).is_not_null()).then(pl.lit(match[1] or match[2]))
+    return table.with_columns(unit.alias(f"{_DOSE}Unit"))
 
 
 def with_controls(table: pl.DataFrame) -> pl.DataFrame:

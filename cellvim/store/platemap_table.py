@@ -29,6 +29,7 @@ COMPOUND_NAMES = ("compound", "compoundname", "drug", "pertiname")
 _TEXT_NAMES = frozenset((*WELL_NAMES, *PLATE_NAMES, *MAP_NAMES, *PERTURBATION_NAMES, *COMPOUND_NAMES))
 _AMOUNT_NAMES = re.compile(r"dose|conc|perliter|perml")
 _NULLS = ["NA", "NaN", "nan", "null", ""]
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _GZIP, _UTF16 = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -37,24 +38,28 @@ def read_table(path: Path) -> pl.DataFrame:
 
     Raises:
         NotFoundError: No such file.
-        InputError: Not a table, larger than any plate map, or two columns of one name.
+        InputError: Not a table, a workbook, larger than any plate map, or two columns of one name.
     """
     if not path.is_file():
         raise NotFoundError(path, expected="plate map", hint="give a CSV, TSV or Parquet file")
     try:
         content = _bytes(path)
+        _refuse_workbook(content, path)
         if path.suffix.lower() == ".parquet":
             _refuse_many_rows(content, path)
             table = _flat(pl.read_parquet(io.BytesIO(content)))
         else:
             text = _text(content)
+            separator = _separator(path, text.partition("\n")[0])
             table = pl.read_csv(
                 io.BytesIO(text.encode()),
-                separator=_separator(path, text.partition("\n")[0]),
+                separator=separator,
                 infer_schema=False,
                 null_values=_NULLS,
             )
-            table = table.with_columns(_typed(table[name]) for name in table.columns)
+            # Spreadsheets write semicolons where the comma is their decimal point.
+            decimal = "," if separator == ";" else "."
+            table = table.with_columns(_typed(table[name], decimal) for name in table.columns)
     except (
         pl.exceptions.PolarsError,
         UnicodeError,
@@ -109,6 +114,12 @@ def _bytes(path: Path) -> bytes:
     return content
 
 
+def _refuse_workbook(content: bytes, path: Path) -> None:
+    if content.startswith(_WORKBOOKS):
+        found = f"{path} is a workbook of a spreadsheet program, not a text table"
+        raise InputError(found, hint="save its sheet as CSV, then give that file")
+
+
 def _refuse_many_rows(content: bytes, path: Path) -> None:
     """Refuse a Parquet by its number of rows: equal rows by the million take no space until they are read."""
     rows = pl.scan_parquet(io.BytesIO(content)).select(pl.len()).collect().item()
@@ -141,11 +152,14 @@ def _flat(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _typed(column: pl.Series) -> pl.Series:
+def _typed(column: pl.Series, decimal: str) -> pl.Series:
     name = plain(column.name.strip().removeprefix("Metadata_"))
     if name in _TEXT_NAMES:
         return column
-    return as_amounts(column) if _AMOUNT_NAMES.search(name) else as_numbers(column)
+    if not _AMOUNT_NAMES.search(name):
+        return as_numbers(column)
+    amounts = as_amounts(column.str.replace_all(decimal, ".", literal=True))
+    return amounts if amounts.dtype.is_numeric() else column
 
 
 def _normalise_names(table: pl.DataFrame) -> pl.DataFrame:

@@ -170,3 +170,30 @@ def test_lists_that_do_not_do(
     path.write_text(f"Barcode,Plate_Map_Name\n{lines}\n")
     with pytest.raises(InputError, match=message):
         ingest_plates(make_settings(platemap=path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            "well,drug,control type\nA01,DMSO,neg\nA02,x,\n",
+            "A: plate map: 2 wells, 1 perturbations, 1 negative controls",
+        ),
+        ("well,drug\nA01,DMSO\nA02,x\n", "A: the plate map marks no negative control"),
+        ("well,genotype\nA01,WT\nA02,KO\n", "does not say what was done to a well (columns: Well, genotype)"),
+    ],
+)
+def test_what_was_understood_is_said_before_anything_is_written(
+    write_images: WriteImages,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    rows: str,
+    said: str,
+) -> None:
+    write_images("A", wells=("A01", "A02"), sites=1, channels=1)
+    (tmp_path / "map.csv").write_text(rows)
+    caplog.set_level(logging.INFO)
+    ingest_plates(make_settings(platemap=tmp_path / "map.csv", dry_run=True))
+    assert said in caplog.text
+    assert ("marks no" in caplog.text) == ("marks no" in said)

@@ -184,7 +184,46 @@ def test_real_plate_maps(shared: Path) -> None:
 def test_encodings_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "map.CSV"
     path.write_bytes("well;compound;dose;unit\r\na1;Café;0,5;µM\r\n".encode(encoding))
-    assert read_platemap(path)["Metadata_Perturbation"].to_list() == ["Café@0,5 µM"]
+    assert read_platemap(path)["Metadata_Perturbation"].to_list() == ["Café@0.5 µM"]
+
+
+@pytest.mark.parametrize(
+    "column", ["Concentration (µM)", "Dose [µM]", "Conc. (µM)", "dose_µM", "Metadata_dose µM"]
+)
+def test_a_dose_whose_column_names_the_unit(tmp_path: Path, column: str) -> None:
+    """Without it the doses of a compound would count as replicates of one another."""
+    rows = "A1;DMSO;;neg\nA2;x;0,5;\nA3;x;1,0;\n"
+    table = read_platemap(write(tmp_path, f"well;compound;{column};control\n{rows}"))
+    assert table["Metadata_Perturbation"].to_list() == ["DMSO", "x@0.5 µM", "x@1 µM"]
+    assert table["Metadata_Dose"].to_list() == [None, 0.5, 1.0]
+    assert table["Metadata_DoseUnit"].to_list() == [None, "µM", "µM"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ("dose,dose (mg)", ("Metadata_dose", "Metadata_dose (mg)")),
+        ("dose (mg),dose (uM)", ("Metadata_dose (mg)", "Metadata_dose (uM)")),
+        ("overdose (mg),dosed", ("Metadata_overdose (mg)", "Metadata_dosed")),
+    ],
+)
+def test_a_unit_is_not_guessed(tmp_path: Path, columns: str, kept: tuple[str, ...]) -> None:
+    table = read_platemap(write(tmp_path, f"well,{columns}\nA1,1,2\n"))
+    assert set(kept) <= set(table.columns)
+    assert "Metadata_DoseUnit" not in table.columns
+
+
+@pytest.mark.parametrize("row", ['A1,x,"0,5"\n', 'A1,x,"1,000"\n'])
+def test_a_comma_is_no_decimal_point_where_it_parts_columns(tmp_path: Path, row: str) -> None:
+    (name,) = read_platemap(write(tmp_path, f"well,compound,dose\n{row}"))["Metadata_Perturbation"]
+    assert name == "x@" + row.split('"')[1]
+
+
+def test_a_workbook_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "map.xlsx").write_bytes(b"PK\x03\x04" + bytes(range(256)))
+    with pytest.raises(InputError, match="workbook") as caught:
+        read_platemap(tmp_path / "map.xlsx")
+    assert "CSV" in caught.value.hint
 
 
 def test_text_files_by_their_content(tmp_path: Path) -> None:
