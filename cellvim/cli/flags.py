@@ -12,6 +12,10 @@ Plates = Annotated[
         metavar="PLATE", help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://)."
     ),
 ]
+OptionalPlates = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates; or `plates:` in --config."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.  [default: auto]")

@@ -145,6 +145,12 @@ def evaluate(
     bootstraps: Annotated[int, typer.Option(min=1, help="Resamples behind each interval.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of null distributions and resampling.")] = 0,
     title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
+    left_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of plates that failed and are not in the tables, to be named: plate, step, error."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -162,7 +168,7 @@ def evaluate(
         "tables": tables, "out": out, "platemap": platemap, "perturbation": perturbation, "control": control,
         "label": label, "label_separator": label_separator, "relations": relations, "dose": dose, "batch": batch,
         "average": average, "consensus": consensus, "different_position": different_position, "normalize": normalize, "seed": seed, "title": title, "overwrite": overwrite,
-        "null_size": null_size, "bootstraps": bootstraps,
+        "null_size": null_size, "bootstraps": bootstraps, "left_out": left_out,
     }  # fmt: skip
     if tasks is not None:
         content["tasks"] = [task.strip() for task in tasks.replace(",", " ").split()]

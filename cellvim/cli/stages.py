@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from cellvim.cli.app import app
-from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given
+from cellvim.cli.flags import Device, Json, OptionalPlates, Overwrite, PlateMap, given
 from cellvim.config import (
     Backbone,
     IlluminationMethod,
@@ -16,6 +16,7 @@ from cellvim.config import (
     PretrainSettings,
     SourceKind,
 )
+from cellvim.errors import UsageError
 from cellvim.terminal import show
 
 
@@ -110,7 +111,7 @@ def ingest(
 
 @app.command()
 def pretrain(
-    plates: Plates,
+    plates: OptionalPlates = None,
     *,
     out: Annotated[
         Path, typer.Option(help="Run folder: model.safetensors, metrics.jsonl, pictures, report.html.")
@@ -161,13 +162,16 @@ def pretrain(
     from cellvim.pretrain import pretrain as run_pretraining
 
     flags = {
-        "plates": plates, "out": out, "objective": objective, "preset": preset, "steps": steps,
+        "plates": plates or None, "out": out, "objective": objective, "preset": preset, "steps": steps,
         "batch_size": batch_size, "device": device, "seed": seed, "overwrite": overwrite or None,
         "model": given(backbone=backbone),
         "engine": given(accumulate=accumulate, precision=precision, workers=workers),
     }  # fmt: skip
     content = given(**flags)
     settings = PretrainSettings.from_yaml(config, **content) if config else PretrainSettings.checked(content)
+    if not settings.plates:
+        found = "no plates to learn from"
+        raise UsageError(found, hint="name plates or folders of plates, or list them in --config")
     summary = run_pretraining(settings)
     if is_first_rank():
         show(summary, as_json=as_json)

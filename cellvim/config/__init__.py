@@ -23,6 +23,7 @@ from cellvim.config.stages import (
     IngestSettings,
     SourceKind,
 )
+from cellvim.config.study import StepJob, StudyJobs, StudyPlate, StudySettings
 from cellvim.config.training import (
     AlignmentSettings,
     CropSettings,
@@ -57,6 +58,10 @@ __all__ = [
     "PretrainSettings",
     "Settings",
     "SourceKind",
+    "StepJob",
+    "StudyJobs",
+    "StudyPlate",
+    "StudySettings",
     "SupervisedSettings",
     "TaskName",
     "merge",

@@ -64,6 +64,8 @@ class EvaluateSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     title: str | None = None
     """Heading of the report."""
+    left_out: Path | None = None
+    """CSV with columns plate, step and error: plates that belong to the study and failed, for the report to name."""
     is_synthetic: bool = False
     """Say on every page that the data are synthetic."""
     overwrite: bool = False

@@ -12,6 +12,7 @@ from numpy import ndarray
 from cellvim import __version__
 from cellvim.config import EvaluateSettings, TaskName
 from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
+from cellvim.evaluate.left_out import left_out_warning
 from cellvim.evaluate.neighbors import montage_queries, nearest_wells
 from cellvim.evaluate.outputs import stacked_tables
 from cellvim.evaluate.report import ReportContent
@@ -34,6 +35,7 @@ FIRST_PICTURES = 4
 FLAGS = (
     "platemap", "perturbation", "control", "label", "label_separator", "relations", "dose", "batch", "normalize",
     "average", "consensus", "tasks", "different_position", "null_size", "bootstraps", "seed", "title",
+    "left_out",
 )  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def page_content(
         neighbors=neighbors,
         thumbnails=read_thumbnails(first.raw.source, wells_to_picture(neighbors, wells)),
         metrics=metrics,
-        facts=facts_of(tables, settings, inputs),
+        facts=facts_of(tables, settings, inputs, left_out=metrics.get("left_out", [])),
         tables_on_disk=stacked_tables({table.name: table.results for table in tables}),
         similar=similar_perturbations(first.screen, settings.consensus),
     )
@@ -128,14 +130,18 @@ def wells_to_picture(neighbors: pl.DataFrame, wells: pl.DataFrame) -> pl.DataFra
 
 
 def facts_of(
-    tables: Sequence["EvaluatedTable"], settings: EvaluateSettings, inputs: Mapping[str, str]
+    tables: Sequence["EvaluatedTable"],
+    settings: EvaluateSettings,
+    inputs: Mapping[str, str],
+    *,
+    left_out: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """How the page was made. File names only: the same results give the same page in any folder."""
     return {
         "command": command_of(settings),
         "versions": {"cellvim": __version__, **package_versions(PACKAGES)},
         "settings": settings.model_dump(
-            mode="json", exclude={"out", "overwrite", "tables", "platemap", "relations", "title"}
+            mode="json", exclude={"out", "overwrite", "tables", "platemap", "relations", "left_out", "title"}
         ),
         "inputs": dict(inputs),
         "counts": {
@@ -149,9 +155,12 @@ def facts_of(
         },
         "models": {table.name: table.raw.provenance for table in tables if table.raw.provenance},
         "warnings": [
-            f"{table.name}: {warning}" if len(tables) > 1 else warning
-            for table in tables
-            for warning in warnings_of(table)
+            *left_out_warning(left_out),
+            *(
+                f"{table.name}: {warning}" if len(tables) > 1 else warning
+                for table in tables
+                for warning in warnings_of(table)
+            ),
         ],
     }
 
@@ -161,7 +170,10 @@ def command_of(settings: EvaluateSettings) -> str:
 
     There is none where two inputs share a file name, and for pages of synthetic data, which no flag asks for.
     """
-    inputs = [*settings.tables, *(path for path in (settings.platemap, settings.relations) if path)]
+    inputs = [
+        *settings.tables,
+        *(path for path in (settings.platemap, settings.relations, settings.left_out) if path),
+    ]
     if len({path.name for path in inputs}) < len(inputs) or settings.is_synthetic:
         return ""
     words = ["cellvim", "evaluate", *(path.name for path in settings.tables)]

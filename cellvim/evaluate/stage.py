@@ -11,11 +11,13 @@ from cellvim.config import EvaluateSettings, TaskName
 from cellvim.errors import InputError
 from cellvim.evaluate.choice import choose_table
 from cellvim.evaluate.comparison import compare_tables
+from cellvim.evaluate.left_out import read_left_out
 from cellvim.evaluate.outputs import (
     METRICS,
     REPORT,
     RUN,
     output_folder,
+    own_files,
     remove_old_results,
     require_own_or_empty,
     stacked_tables,
@@ -37,7 +39,7 @@ from cellvim.profiles import (
     without_pictures,
 )
 from cellvim.profiles.schema import require_file, table_name
-from cellvim.provenance import Run, sha256_of_file
+from cellvim.provenance import Run, files_written, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         run = Run("evaluate", settings)
         inputs = input_files(settings, names)
         for name, path in inputs.items():
-            run.record_input(name, sha256_of_file(path))
+            run.record_input(name, sha256_of_file(path), path)
         run.facts["token"] = token_of(settings, run.inputs)
         require_own_or_empty(settings, run.facts["token"], inputs.values())
         tables = [evaluate_table(name, path, settings) for name, path in names.items()]
@@ -111,6 +113,7 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         write_tables(settings.out, stacked)
         write_text(settings.out / REPORT, page)
         run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
+        run.outputs = files_written(own_files(settings.out))
         run.write(settings.out / RUN)
     return EvaluateSummary(out=settings.out, report=settings.out / REPORT, metrics=metrics)
 
@@ -152,6 +155,8 @@ def input_files(settings: EvaluateSettings, names: Mapping[str, Path]) -> dict[s
         files["plate map"] = settings.platemap
     if settings.relations is not None:
         files["relations"] = settings.relations
+    if settings.left_out is not None:
+        files["left out"] = settings.left_out
     for path in files.values():
         require_file(path)
     pictures = thumbnails_files(settings.tables[0])
@@ -220,6 +225,7 @@ def collect_metrics(tables: Sequence[EvaluatedTable], settings: EvaluateSettings
         "tasks": described[0]["tasks"],
         "comparison": compare_tables(tables, settings),
         "choice": choose_table(tables, settings),
+        "left_out": read_left_out(settings.left_out),
     }
 
 

@@ -1,0 +1,191 @@
+"""Run a study through Snakemake: to a report, or to a short list of plates that failed and why."""
+
+import logging
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from cellvim.atomic import locked, remove_leftovers, write_bytes, write_json
+from cellvim.errors import InputError, SomeFailedError
+from cellvim.progress import progress_bar
+from cellvim.study.cluster import cancel_left_jobs, job_prefix
+from cellvim.study.plan import LEFT_OUT_FILE, StudyPlan
+from cellvim.study.status import StudyState, look_at_study
+from cellvim.study.workflow import environment, executor_of, profile_folder, snakemake_command
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_GRACE_S = 120
+_MOST_LINES = 5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is run; what it computes stands in its file.
+
+    Attributes:
+        profile: Name or folder of a Snakemake profile.
+        jobs: Cores on this machine, or jobs at a time on a cluster; all cores, or what the profile says, if None.
+        overwrite: Replace results of other settings.
+        dry_run: Only say what would be run.
+        stop_on_failure: Make no report while a plate is missing.
+        arguments: More for Snakemake.
+    """
+
+    profile: str = "local"
+    jobs: int | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    stop_on_failure: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+class StudyFailedError(SomeFailedError):
+    """Some plates failed, or the report could not be made.
+
+    Attributes:
+        state: What is done and what is not.
+    """
+
+    def __init__(self, state: StudyState, found: str, *, hint: str) -> None:
+        self.state = state
+        super().__init__(found, hint=hint)
+
+
+def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
+    """Run what is missing of a study. Plates that fail are left out of the report, and named.
+
+    Raises:
+        StudyFailedError: Some plates failed and the rest is done, or there is no report.
+        LockedError: The study is being run already.
+    """
+    profile = profile_folder(options.profile)
+    plan.results.mkdir(parents=True, exist_ok=True)
+    with locked(plan.results):
+        if executor_of(profile) == "slurm" and not options.dry_run:
+            cancel_left_jobs(job_prefix(plan.results))
+        _forget_failures(plan)
+        while True:
+            _write_inputs(plan, options)
+            code = _run_snakemake(plan, profile, options)
+            state = look_at_study(plan)
+            failed = set(state.failed) - plan.left_out
+            if code == 0 or not failed or options.stop_on_failure:
+                break
+            plan = plan.without(failed)
+            if not plan.plates:
+                break
+            logger.info("%d plates failed; the study goes on without them", len(failed))
+    if not options.dry_run:
+        _require_report(state, code)
+    return state
+
+
+def _forget_failures(plan: StudyPlan) -> None:
+    """Remove the logs of steps that are not done, so that only what fails now counts as failed."""
+    for step in look_at_study(plan).steps:
+        if step.state != "done":
+            (plan.folder / step.log).unlink(missing_ok=True)
+
+
+def _write_inputs(plan: StudyPlan, options: RunOptions) -> None:
+    remove_leftovers(plan.results)
+    write_json(plan.results / "plan.json", {**plan.as_dict(), "overwrite": options.overwrite})
+    plan.write_pretrain_file()
+    _set_tables_aside(plan)
+    failed = {name: failure for name, failure in look_at_study(plan).failed.items() if name in plan.left_out}
+    table = pl.DataFrame(
+        [(name, step, state.error) for name, (step, state) in sorted(failed.items())],
+        schema={"plate": pl.String, "step": pl.String, "error": pl.String},
+        orient="row",
+    )
+    write_bytes(plan.results / LEFT_OUT_FILE, table.write_csv().encode())
+
+
+def _set_tables_aside(plan: StudyPlan) -> None:
+    """Move away tables of plates that the report is not about: `evaluate` takes the whole folder."""
+    wanted = {plate.name for plate in plan.plates}
+    for table in sorted((plan.results / "profiles").glob("*.parquet")):
+        if table.name.removesuffix(".parquet").partition(".thumbnails")[0] in wanted:
+            continue
+        aside = plan.results / "set_aside" / table.name
+        aside.parent.mkdir(exist_ok=True)
+        table.replace(aside)
+        logger.warning("%s is of no plate of this report; moved to %s", table.name, aside.parent)
+
+
+def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions) -> int:
+    arguments = (*options.arguments, *(("--dry-run", "--quiet", "rules") if options.dry_run else ()))
+    command = snakemake_command(
+        plan, profile, jobs=options.jobs, prefix=job_prefix(plan.results), arguments=arguments
+    )
+    log = plan.results / "logs" / "snakemake.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w", encoding="utf-8") as said:
+        logger.debug("%s", " ".join(command))
+        with subprocess.Popen(  # noqa: S603
+            command, stdout=said, stderr=subprocess.STDOUT, cwd=plan.folder, env=environment()
+        ) as snakemake:
+            try:
+                return _wait(snakemake, lambda: look_at_study(plan))
+            except BaseException:
+                _stop(snakemake)
+                raise
+
+
+def _wait(snakemake: "subprocess.Popen[bytes]", look: Callable[[], StudyState]) -> int:
+    """Wait for Snakemake, and show how many steps are done."""
+    done = 0
+    with progress_bar("study", total=len(look().steps)) as advance:
+        while (code := snakemake.poll()) is None:
+            time.sleep(_POLL_S)
+            now = sum(step.state == "done" for step in look().steps)
+            if now > done:
+                advance(now - done)
+                logger.info("%d steps done", now)
+                done = now
+    return code
+
+
+def _stop(snakemake: "subprocess.Popen[bytes]") -> None:
+    """Let Snakemake cancel its jobs: they save their place."""
+    snakemake.send_signal(signal.SIGINT)
+    try:
+        snakemake.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        snakemake.kill()
+
+
+def _require_report(state: StudyState, code: int) -> None:
+    if state.is_done:
+        return
+    file, log = state.plan.file, state.plan.out / "logs" / "snakemake.log"
+    if state.evaluate.state == "done" and state.failed:
+        found = f"{len(state.failed)} of {len(state.plates)} plates failed and are not in the report"
+        hint = f"`cellvim study status {file}` says why; mend them, and run the study again"
+        raise StudyFailedError(state, found, hint=hint)
+    if state.failed or state.failures:
+        what = [*state.failed, *state.failures]
+        found = f"there is no report: {len(what)} failed, first {what[0]}: {_first_error(state)}"
+        raise StudyFailedError(
+            state, found, hint=f"`cellvim study status {file}` lists them; run the study again to resume"
+        )
+    error = InputError(f"Snakemake ended with {code} before the study was done", hint=f"see {log}")
+    error.details = tuple(_last_lines(state.plan.folder / log))
+    raise error
+
+
+def _first_error(state: StudyState) -> str:
+    steps = [*(failure[1] for failure in state.failed.values()), *state.failures.values()]
+    return steps[0].error
+
+
+def _last_lines(log: Path) -> list[str]:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-_MOST_LINES:]

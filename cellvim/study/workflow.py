@@ -1,0 +1,114 @@
+"""Where the Snakemake workflow lies, and how it is called."""
+
+import os
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellvim.config.base import cores
+from cellvim.errors import InputError, NotFoundError, UsageError
+from cellvim.study.plan import StudyPlan
+
+_PLACES = (
+    Path(__file__).parents[2] / "pipelines" / "snakemake",
+    Path(sysconfig.get_path("data")) / "share" / "cellvim" / "snakemake",
+)
+_SHARE_OF_MEMORY = 0.9
+
+
+def workflow_folder() -> Path:
+    """Folder of the Snakefile: in a checkout, or where an installation keeps its data."""
+    for place in _PLACES:
+        if (place / "Snakefile").is_file():
+            return place
+    raise NotFoundError(
+        _PLACES[-1], expected="workflow", hint="install cellvim again: pip install 'cellvim[study]'"
+    )
+
+
+def profile_folder(profile: str) -> Path:
+    """Folder of a profile: one of ours by its name, or any by its path.
+
+    Raises:
+        NotFoundError: There is neither.
+    """
+    for folder in (Path(profile), workflow_folder() / "profiles" / profile):
+        if (folder / "config.yaml").is_file():
+            return folder.absolute()
+    ours = ", ".join(sorted(path.name for path in (workflow_folder() / "profiles").iterdir()))
+    raise NotFoundError(
+        profile, expected="Snakemake profile", hint=f"name one of {ours}, or a folder with config.yaml"
+    )
+
+
+def executor_of(profile: Path) -> str:
+    """Name of the executor that a profile asks for."""
+    try:
+        content: Any = yaml.safe_load((profile / "config.yaml").read_text(encoding="utf-8")) or {}
+        return str(content.get("executor", "local"))
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        found = f"{profile / 'config.yaml'} is no Snakemake profile: {str(error).splitlines()[0]}"
+        raise InputError(found, hint="see pipelines/snakemake/profiles") from error
+
+
+def snakemake_command(
+    plan: StudyPlan, profile: Path, *, jobs: int | None, prefix: str, arguments: tuple[str, ...] = ()
+) -> list[str]:
+    """Command line of Snakemake for a study.
+
+    Args:
+        jobs: Jobs at a time on a cluster, cores on this machine; the profile's, or all cores, if None.
+        prefix: What the names of cluster jobs begin with.
+        arguments: More, as Snakemake spells them.
+
+    Raises:
+        UsageError: Snakemake, or its plugin for the executor, is not installed.
+    """
+    executor = executor_of(profile)
+    _require_installed("snakemake")
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile"),
+        "--directory", str(plan.folder), "--configfile", str(plan.results / "plan.json"),
+        "--workflow-profile", "none", "--profile", str(profile), "--keep-going", "--rerun-incomplete", "--nolock",
+        "--rerun-triggers", "mtime", "params",
+    ]  # fmt: skip
+    if executor == "local":
+        asked = plan.settings.jobs
+        gpus = max(asked.pretrain.gpus, asked.embed.gpus)
+        command += ["--cores", str(jobs or cores()), "--resources", f"mem_mb={_memory_mb()}", f"gpu={gpus}"]
+    else:
+        command += ["--jobs", str(jobs)] if jobs else []
+    if executor == "slurm":
+        _require_installed("snakemake_executor_plugin_slurm")
+        command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(plan.results / "logs" / "slurm")]
+        command += _where(plan)
+    return [*command, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Environment in which jobs find the cellvim that runs this, whether or not its environment is activated."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _where(plan: StudyPlan) -> list[str]:
+    jobs = plan.settings.jobs
+    asked = [("slurm_partition", jobs.partition), ("slurm_account", jobs.account)]
+    given = [f"{key}={value}" for key, value in asked if value]
+    flags = ["--default-resources", *given] if given else []
+    return [*flags, *([] if jobs.account else ["--slurm-no-account"])]
+
+
+def _require_installed(module: str) -> None:
+    if find_spec(module) is None:
+        found = f"{module.replace('_', '-')} is not installed in {sys.prefix}"
+        raise UsageError(found, hint="pip install 'cellvim[study]'")
+
+
+def _memory_mb() -> int:
+    """Memory of this machine that jobs may share."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(total * _SHARE_OF_MEMORY / 1e6)
