@@ -5,16 +5,29 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+
+def without_companions(plates: list[str] | None) -> list[str] | None:
+    """Leave out the folders that ingest puts beside its plates: a shell finds both by ``plates/*``."""
+    kept = [plate for plate in plates or [] if not plate.rstrip("/").endswith(".cellvim")]
+    return kept or plates
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Plates = Annotated[
     list[str],
     typer.Argument(
-        metavar="PLATE", help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://)."
+        metavar="PLATE",
+        help="OME-Zarr plates, or folders of plates; paths or URLs (s3://, gs://).",
+        callback=without_companions,
     ),
 ]
 OptionalPlates = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PLATE", help="OME-Zarr plates, or folders of plates; or `plates:` in --config."),
+    typer.Argument(
+        metavar="PLATE",
+        help="OME-Zarr plates, or folders of plates; or `plates:` in --config.",
+        callback=without_companions,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what other inputs or settings made.")]
 Device = Annotated[

@@ -13,6 +13,8 @@ from cellvim.config import DemoSettings
 from cellvim.errors import SomeFailedError
 from cellvim.terminal import show, show_dict
 
+INGEST_AGAIN = "ingest again: what is unfinished is resumed, what is damaged needs --overwrite"
+
 
 @app.command()
 def demo(
@@ -46,7 +48,7 @@ def verify(
 
     Plates of other programs have no checksums: all their chunks are read.
     """
-    from cellvim.ingest.checking.plates import verify_plates
+    from cellvim.ingest.checking.plates import NOT_COMPARED, verify_plates
 
     verified = verify_plates(plates, sources=sources, quick=quick)
     show_dict(
@@ -59,9 +61,10 @@ def verify(
     broken = [name for name, result in verified.items() if result.problems]
     if broken:
         found = f"{len(broken)} of {len(verified)} plates have problems: {', '.join(broken)}"
-        raise SomeFailedError(
-            found, hint="ingest again: what is unfinished is resumed, what is damaged needs --overwrite"
-        )
+        problems = [problem for result in verified.values() for problem in result.problems]
+        is_elsewhere = all(problem.startswith(NOT_COMPARED) for problem in problems)
+        hint = "name the folder that was given to ingest" if is_elsewhere else INGEST_AGAIN
+        raise SomeFailedError(found, hint=hint)
 
 
 @app.command()

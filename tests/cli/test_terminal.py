@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cellvim import __version__
 from cellvim.cli import app
 from cellvim.errors import ExitCode, InputError, KeyboardStop, PreflightError, SomeFailedError
 from cellvim.terminal import run_to_exit_code, show_dict
@@ -52,6 +53,20 @@ def test_every_command_has_help(run: Callable[..., tuple[int, str, str]], comman
 @pytest.mark.parametrize("command", ["ingest", "pretrain", "embed", "evaluate", "import-checkpoint"])
 def test_help_of_a_stage_shows_an_example(run: Callable[..., tuple[int, str, str]], command: str) -> None:
     assert f"cellvim {command} " in run(command, "--help")[1].split("Examples")[1]
+
+
+def test_version_needs_no_command(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("--version") == (0, f"cellvim {__version__}\n", "")
+
+
+@pytest.mark.parametrize("plates", [("P.cellvim/", "P.ome.zarr"), ("P.cellvim",)])
+def test_a_shells_pattern_may_name_what_lies_beside_the_plates(
+    run: Callable[..., tuple[int, str, str]], plates: tuple[str, ...]
+) -> None:
+    """The folders beside them are passed over, unless nothing else is named."""
+    _, _, err = run("verify", *plates)
+    assert plates[-1] in err
+    assert (".cellvim" in err) == (len(plates) == 1)
 
 
 def test_unknown_flag_is_a_usage_error(run: Callable[..., tuple[int, str, str]]) -> None:

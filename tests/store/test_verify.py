@@ -129,6 +129,17 @@ def test_parts_of_files_are_compared_too(tmp_path: Path) -> None:
     assert "source A/1/.zattrs has changed since the plate was made" in result.problems
 
 
+def test_another_folder_than_the_ingested_one_is_no_reason_to_ingest_again(images: Path) -> None:
+    plate = ingest(images)
+    with pytest.raises(SomeFailedError) as caught:
+        verify([str(plate.path)], sources=images.parent)
+    assert caught.value.hint == "name the folder that was given to ingest"
+    (plate.path.parent / "P.cellvim/quality.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SomeFailedError) as caught:
+        verify([str(plate.path)], sources=images.parent)
+    assert "ingest again" in caught.value.hint
+
+
 def test_sources_of_a_foreign_plate_are_not_known(tmp_path: Path) -> None:
     source = write_plate(tmp_path / "S.zarr", {"A/1/0": random_5d(1, 2, 1)}, Style())
     with pytest.raises(UsageError, match="none of these plates has one"):

@@ -11,6 +11,8 @@ from cellvim.store.layout import companion_of
 from cellvim.store.place import LocalPlace, open_place
 from cellvim.store.verification import Verification, check_stored
 
+NOT_COMPARED = "sources cannot be compared"
+
 
 def verify_plates(
     locations: Iterable[Path | str], *, sources: Path | None = None, quick: bool = False
@@ -54,7 +56,7 @@ def _check_sources(location: Path | str, sources: Path, result: Verification, *,
     try:
         return check_sources(location, sources, result, quick=quick)
     except CellvimError as error:
-        result.problems.append(f"sources cannot be compared: {error.found}")
+        result.problems.append(f"{NOT_COMPARED}: {error.found}")
         return set()
 
 
