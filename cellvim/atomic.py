@@ -90,6 +90,27 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Find out that an output cannot be written before anything is read or computed for it.
+
+    Nothing is made: the nearest folder that exists, `path` or above it, is asked. Its disk may still be full.
+
+    Args:
+        path: File or folder that is to be written.
+
+    Raises:
+        DiskError: That folder takes no files.
+    """
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    if os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        found = f"{path} cannot be written: the disk of {folder} is read-only"
+        raise DiskError(found, hint="choose another place, or have that disk mounted for writing")
+    found = f"{path} cannot be written: {folder} is not yours to write into"
+    raise DiskError(found, hint="choose another place, or have its owner give you the right to write there")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder/lock` while the block runs; a second writer is refused and told who holds it.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cellvim.atomic import require_writable
 from cellvim.cli.app import app
 from cellvim.cli.flags import Json, Overwrite, PlateMap, given
 from cellvim.config import Average, Normalization, NormalizeSettings
@@ -59,6 +60,9 @@ def normalize(
 
     `cellvim normalize cells.csv.gz --out moa.parquet --control Metadata_broad_sample=DMSO --average median --consensus`
     """
+    if overwrite or not out.exists():
+        # Before tables are read, which takes its time. What is finished may lie in an archive.
+        require_writable(out)
     from cellvim.evaluate.normalizing import normalize_tables
 
     content = given(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cellvim.atomic import require_writable
 from cellvim.cli.app import app
 from cellvim.cli.flags import Device, Json, Overwrite, PlateMap, Plates, given, split_names
 from cellvim.config import TASK_NAMES, Average, EmbedSettings, EvaluateSettings, Normalization
@@ -81,6 +82,9 @@ def embed(
 
     `cellvim embed plates/ --model run --out cells.parquet --level object --masks nuclei/`
     """
+    if overwrite or not (each_layer or out.exists()):
+        # Torch, loaded below, takes the time in which this should be known. What is finished may lie in an archive.
+        require_writable(out)
     from cellvim.embed import embed_plates, require_complete
 
     settings = EmbedSettings.checked(

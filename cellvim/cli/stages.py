@@ -1,10 +1,12 @@
 """From images to an encoder: ingest and pretrain."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from cellvim.atomic import require_writable
 from cellvim.cli.app import app
 from cellvim.cli.flags import Device, Json, OptionalPlates, Overwrite, PlateMap, given
 from cellvim.config import (
@@ -89,6 +91,9 @@ def ingest(
 
     `cellvim ingest images/ --pattern 'Channel{channel}-{}-{row}-{column}.tif' --channels 1=GFP,2=DNA --plate 1049 --out plates/`
     """
+    if not dry_run and "://" not in out:
+        # Before every file of the sources is looked at.
+        require_writable(Path(out))
     from cellvim.ingest import FieldsFailedError, ingest_plates
 
     settings = IngestSettings.checked(
@@ -158,6 +163,9 @@ def pretrain(
 
     `torchrun --nproc-per-node 4 -m cellvim pretrain plates/ --out run --preset small --batch-size 256`
     """
+    if os.environ.get("RANK", "0") == "0":
+        # Only the first rank writes, and torch, loaded below, takes the time in which this should be known.
+        require_writable(out)
     from cellvim.pretrain import is_first_rank
     from cellvim.pretrain import pretrain as run_pretraining
 
