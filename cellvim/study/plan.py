@@ -135,7 +135,7 @@ class StudyPlan:
         """JSON-able content: what Snakemake works from, and `cellvim study plan --json` prints."""
         pretrain = self.pretrain()
         return {
-            "study": str(self.file), "name": self.settings.name, "directory": str(self.folder), "out": str(self.out),
+            "study": str(self.file.absolute()), "name": self.settings.name, "directory": str(self.folder), "out": str(self.out),
             "plates": {
                 plate.name: {"ingest": shlex.join(self.ingest(plate)), "embed": shlex.join(self.embed(plate))}
                 for plate in self.plates
@@ -177,7 +177,7 @@ def plan_study(file: Path) -> StudyPlan:
     """
     settings = read_study(file)
     folder = file.absolute().parent
-    plan = StudyPlan(file.absolute(), folder, settings, study_plates(settings, folder))
+    plan = StudyPlan(file, folder, settings, study_plates(settings, folder))
     if settings.model is not None and not (folder / settings.model).exists():
         raise NotFoundError(
             folder / settings.model, expected="model", hint="`model:` is a run folder of pretrain"

@@ -81,7 +81,9 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
             plan = plan.without(failed)
             if not plan.plates:
                 break
-            logger.info("%d plates failed; the study goes on without them", len(failed))
+            logger.info(
+                "without %s, which failed, the study goes on", ", ".join(sorted(failed)[:_MOST_LINES])
+            )
     if not options.dry_run:
         _require_report(state, code)
     return state
@@ -141,14 +143,14 @@ def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions) -> int:
 
 def _wait(snakemake: "subprocess.Popen[bytes]", look: Callable[[], StudyState]) -> int:
     """Wait for Snakemake, and show how many steps are done."""
-    done = 0
-    with progress_bar("study", total=len(look().steps)) as advance:
+    done, total = 0, len(look().steps)
+    with progress_bar("study", total=total) as advance:
         while (code := snakemake.poll()) is None:
             time.sleep(_POLL_S)
             now = sum(step.state == "done" for step in look().steps)
             if now > done:
                 advance(now - done)
-                logger.info("%d steps done", now)
+                logger.info("%d of %d steps done", now, total)
                 done = now
     return code
 

@@ -7,6 +7,12 @@ set -u
 done_file=$1 log=$2
 shift 3
 mkdir -p "$(dirname "$done_file")" "$(dirname "$log")"
+
+# What is wrong with an input or a flag is wrong at the next attempt, too.
+if [ "${CELLVIM_ATTEMPT:-1}" -gt 1 ] && [ -f "$log" ]; then
+  last=$(tail -n 1 "$log")
+  case $last in "exit: 2" | "exit: 3" | "exit: 70") exit "${last#exit: }" ;; esac
+fi
 rm -f "$done_file"
 
 # A Snakemake that was killed leaves its commands running, and they hold their output. They are waited for, half an hour.
