@@ -166,6 +166,7 @@ def evaluate(
 
     `cellvim evaluate ours.parquet cellprofiler.csv.gz --control Metadata_broad_sample=DMSO --normalize none --out report`
     """
+    require_writable(out)
     from cellvim.evaluate import evaluate_tables
 
     content: dict[str, Any] = {
