@@ -86,6 +86,15 @@ def images(toys: Toys, folder: Path) -> None:
     shutil.copytree(toys.images, folder / "images")
 
 
+def scans(toys: Toys, folder: Path) -> None:
+    """scans/, six wells of PLATE1 in three stains as a microscope of one's own may name them: B02-field1-DNA.tif."""
+    (folder / "scans").mkdir()
+    for path in sorted(toys.images.glob("PLATE1/TimePoint_1/PLATE1_B*_w[125].TIF")):
+        _, well, _, wavelength = path.stem.split("_")
+        stain = {"w1": "DNA", "w2": "ER", "w5": "Mito"}[wavelength]
+        shutil.copy(path, folder / f"scans/{well}-field1-{stain}.tif")
+
+
 def platemap(toys: Toys, folder: Path) -> None:
     """platemap.csv of both plates, by Metadata_Plate and Metadata_Well."""
     shutil.copy(toys.platemap, folder)
@@ -109,6 +118,7 @@ def embeddings(toys: Toys, folder: Path) -> None:
 
 GIVEN: dict[str, Callable[[Toys, Path], None]] = {
     "images": images,
+    "scans": scans,
     "platemap": platemap,
     "plates": plates,
     "model": model,

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.docs.warm import FORKABLE
+
 SECONDS = 120
 NOWHERE = "http://127.0.0.1:9"
 
@@ -43,4 +45,4 @@ class Shell:
         places = (str(self.commands), str(Path(sys.executable).parent), os.environ["PATH"])
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
         own = {"PATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "100"}
-        return {**os.environ, **proxies, **own}
+        return {**os.environ, **proxies, **own, **FORKABLE}

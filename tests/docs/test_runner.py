@@ -1,5 +1,6 @@
 """The runner itself must be able to fail: a page that promises too much is found out."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from tests.docs.pages import blocks_of, is_printed, run_page, shortened
 from tests.docs.shell import Shell
 
 TryPage = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def commands() -> Path:
+    """The `cellvim` of the environment: warming one up would take longer."""
+    return Path(sys.executable).parent
 
 
 @pytest.fixture

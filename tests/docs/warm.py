@@ -6,14 +6,19 @@ the same `main` in the same folder, with the same environment, arguments, stream
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
+
+FORKABLE = {"NUMBA_THREADING_LAYER": "workqueue"}
+"""For the server and whoever calls it: GNU's OpenMP, which UMAP's compiler takes otherwise, ends forked processes."""
 
 CLIENT = """#!{python} -ISE
 import array, json, os, signal, socket, sys
@@ -40,7 +45,9 @@ def warm_cellvim() -> Iterator[Path]:
         command.parent.mkdir()
         command.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         command.chmod(0o755)
-        server = subprocess.Popen([sys.executable, __file__, str(address)], stdout=subprocess.PIPE)
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(address)], stdout=subprocess.PIPE, env={**os.environ, **FORKABLE}
+        )
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
@@ -52,24 +59,6 @@ def warm_cellvim() -> Iterator[Path]:
 
 def serve(address: str) -> None:
     """Fork for every connection, until killed."""
-    _import_everything()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children, the clients do
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            client, _ = listener.accept()
-            with client:
-                if os.fork() == 0:
-                    listener.close()
-                    _answer(client)
-
-
-def _import_everything() -> None:
-    from importlib import import_module
-
     for name in (
         "torch",
         "cellvim.cli",
@@ -79,19 +68,49 @@ def _import_everything() -> None:
         "cellvim.evaluate",
     ):
         import_module(name)
-    for name in ("cellvim.demo.run", "cellvim.model.importing", "matplotlib.pyplot", "umap", "vl_convert"):
-        with suppress(ImportError):
-            import_module(name)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            client, _ = listener.accept()
+            with client:
+                call, streams = _receive(client)
+                if set(call["argv"]) & {"evaluate", "demo"}:
+                    _compile_what_reports_need()
+                if os.fork() == 0:
+                    listener.close()
+                    _answer(client, call, streams)
+                for stream in streams:
+                    os.close(stream)
+            _bury_the_dead()
 
 
-def _answer(client: socket.socket) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
     head, streams, _, _ = socket.recv_fds(client, 8, 3)
     remaining = int.from_bytes(head, "big")
     content = bytearray()
     while len(content) < remaining:
         content += client.recv(remaining - len(content))
-    call = json.loads(content)
+    return json.loads(content), list(streams)
+
+
+@cache
+def _compile_what_reports_need() -> None:
+    """UMAP compiles itself for eight seconds, the chart library is bundled for one: once, for all reports."""
+    import numpy as np
+    import vl_convert
+
+    from cellvim.evaluate.embedding_map import principal_components, umap_coordinates
+
+    features = np.random.default_rng(0).normal(size=(40, 8))
+    umap_coordinates(features, principal_components(features), seed=0)
+    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
+    vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def _answer(client: socket.socket, call: dict[str, Any], streams: list[int]) -> NoReturn:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -104,6 +123,12 @@ def _answer(client: socket.socket) -> None:
     with suppress(BrokenPipeError):
         client.sendall(bytes([code]))
     os._exit(code)
+
+
+def _bury_the_dead() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _run_main() -> int:
