@@ -74,7 +74,7 @@ class LabelImages:
         if path is None:
             found = f"no label image {field.well}_{field.site}.tif"
             raise InputError(found, hint=NAMING)
-        labels = _checked(_read_tiff(path), path.name, shape)
+        labels = _checked(_read_tiff(path, shape), path.name, shape)
         if (labels[labels > 0] == labels.max()).all():
             parts, count = ndimage.label(labels, structure=np.ones((3, 3)))
             labels = parts if count > 1 else labels
@@ -113,12 +113,19 @@ def _field_of(path: Path) -> FieldKey | None:
         return None
 
 
-def _read_tiff(path: Path) -> ndarray:
+def _read_tiff(path: Path, shape: tuple[int, int]) -> ndarray:
     try:
-        return np.asarray(tifffile.imread(path))
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            # A header may claim any size: what cannot be of this field is not decoded.
+            fits = series.size == shape[0] * shape[1]
+            image, sides = series.asarray() if fits else None, series.shape
     except (OSError, ValueError, IndexError) as error:
         found = f"label image {path.name} cannot be read: {str(error).splitlines()[0]}"
         raise InputError(found, hint="write it again as a TIFF") from error
+    if image is None:
+        raise _wrong_size(sides, path.name, shape)
+    return np.asarray(image)
 
 
 def _checked(image: ndarray, name: str, shape: tuple[int, int]) -> Integer[ndarray, "y x"]:
@@ -128,9 +135,7 @@ def _checked(image: ndarray, name: str, shape: tuple[int, int]) -> Integer[ndarr
         else image
     )
     if plane.shape != shape:
-        size, wanted = (" x ".join(map(str, sides)) for sides in (plane.shape, shape))
-        found = f"label image {name} is {size} px, its field {wanted}"
-        raise InputError(found, hint="label images have the height and width of their field, and one plane")
+        raise _wrong_size(plane.shape, name, shape)
     if plane.dtype.kind == "b":
         return plane.astype(np.uint8)
     if plane.dtype.kind not in "iu":
@@ -143,3 +148,9 @@ def _checked(image: ndarray, name: str, shape: tuple[int, int]) -> Integer[ndarr
         found = f"label image {name} holds labels beyond 2**63"
         raise InputError(found, hint="write objects as 1, 2, 3 and so on")
     return plane
+
+
+def _wrong_size(sides: Sequence[int], name: str, shape: tuple[int, int]) -> InputError:
+    size, wanted = (" x ".join(map(str, sides)) for sides in (sides, shape))
+    found = f"label image {name} is {size} px, its field {wanted}"
+    return InputError(found, hint="label images have the height and width of their field, and one plane")

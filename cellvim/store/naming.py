@@ -110,3 +110,33 @@ def safe_name(text: str) -> str:
         found = f"{text!r} cannot be a plate name"
         raise InputError(found, hint="name the plate with --plate, in letters, digits, dots and dashes")
     return name
+
+
+def check_plate_name(name: object, location: str) -> str:
+    """Take the name that a stored plate gives itself; it becomes part of paths, and the plate may be a stranger's.
+
+    Raises:
+        InputError: It is no name of a file.
+    """
+    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
+        found = f"{location} names its plate {name!r:.200}, which is no name of a file"
+        raise InputError(found, hint="ingest again; plates are named in letters, digits, dots and dashes")
+    return name
+
+
+def check_field(well: object, site: object, *, where: object) -> FieldKey:
+    """Take a field that a stored plate lists, as its well and site become a path, too.
+
+    Raises:
+        InputError: There is no such field.
+    """
+    match = _WELL.fullmatch(well) if isinstance(well, str) else None
+    if (
+        match is None
+        or well_name(row_number(match[1]), int(match[2])) != well
+        or not isinstance(site, int)
+        or site < 0
+    ):
+        found = f"{where} lists the field {well!r:.200}, site {site!r:.20}, which is none"
+        raise InputError(found, hint="`cellvim verify` lists all damage; ingest again")
+    return FieldKey(match[0], site)

@@ -17,7 +17,7 @@ from cellvim.store import layout
 from cellvim.store.arrays import new_context, open_array, read_pixels
 from cellvim.store.illumination import ILLUMINATION_FILE, FlatField, flatten, load_flat, reads_corrected
 from cellvim.store.intensity import FIELDS_FILE, Intensity
-from cellvim.store.naming import FieldKey, parse_well, well_position
+from cellvim.store.naming import FieldKey, check_field, check_plate_name, parse_well, well_position
 from cellvim.store.place import LocalPlace, Place, open_place, read_all
 from cellvim.store.records import FieldRecord, load_json, load_table
 from cellvim.store.writer import PLATE_RECORD, PLATEMAP_FILE, SKIPPED_FILE
@@ -48,10 +48,10 @@ class PlateReader:
         self.place = open_place(location)
         refuse_absent(self.place)
         self.companion = layout.companion_of(self.place)
-        self.name: str = self._plate_metadata()["name"]
+        self.name = check_plate_name(self._plate_metadata().get("name"), self.place.location)
         self._table = self._read_field_table()
         keys = self._table.select("Metadata_Well", "Metadata_Site").unique(maintain_order=True)
-        self.fields = tuple(FieldKey(well, site) for well, site in keys.iter_rows())
+        self.fields = tuple(check_field(*key, where=self.companion.location) for key in keys.iter_rows())
         self._arrays: dict[FieldKey, Any] = {}
         self._context: Any = None
         self._process: int | None = None

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="of ingest, by SIGKILL")
     parser.add_argument("--sizes", type=int, default=10, metavar="N", help="of disks that fill up")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="of eight writers")
-    parser.add_argument("--mutants", type=int, default=5000, metavar="N")
+    parser.add_argument("--mutants", type=int, default=7500, metavar="N", help="two of three of TIFFs")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     line = " ".join(["python", "-m", "pipelines.torture", *(arguments or sys.argv[1:])])

@@ -22,7 +22,7 @@ from cellvim.config import IngestSettings
 from cellvim.errors import CellvimError, ExitCode, SomeFailedError
 from cellvim.ingest import IngestSummary, ingest_plates
 from pipelines.torture.attack import Attack
-from pipelines.torture.escapes import Canary
+from pipelines.torture.escapes import EXPANDED, Canary
 from pipelines.torture.hostile import attacks
 from pipelines.torture.judge import BROKEN, REFUSED, Output, compare, compare_with_truth, read_output
 from pipelines.torture.mutators import MUTATORS
@@ -79,8 +79,14 @@ class Bench:
     def mutant(self, number: int) -> Attack:
         """Damage one file of one plate: a function of the seed and the number alone."""
         draw = np.random.default_rng((self.seed, number))
-        victim = [*self.victims.values()][number % len(self.victims)]
-        kind = [*victim.targets][int(draw.integers(len(victim.targets)))]
+        # Two of three are images.
+        pairs = [
+            (victim, kind)
+            for victim in self.victims.values()
+            for kind in victim.targets
+            if (kind == "tiff") == (number % 3 < 2)
+        ]
+        victim, kind = pairs[number // 3 % len(pairs)]
         names = victim.targets[kind]
         target = names[int(draw.integers(len(names)))]
         mutator = [*MUTATORS[kind]][int(draw.integers(len(MUTATORS[kind])))]
@@ -132,8 +138,10 @@ class Bench:
         problem = _wrong_refusal(error)
         if problem is None and any(self.out.glob("*.ome.zarr/zarr.json")):
             problem = f"refused, but there is a finished plate: {error.found[:200]}"
-        if problem is None and self.canary.was_opened():
-            problem = "the canary was opened"
+        if problem is None and EXPANDED in error.found:
+            problem = "an entity was expanded"
+        if problem is None:
+            problem = self.canary.touched(self.out)
         return (REFUSED, error.found[:200]) if problem is None else (BROKEN, problem)
 
     def _ingest(self, victim: Victim, *, on_missing: str, dry_run: bool) -> IngestSummary:

@@ -87,6 +87,15 @@ def build_ome_tiff(data: Path, folder: Path) -> Victim:
     return Victim("ome_tiff", folder, "P", {"tiff": files, "ome-xml": files}, planes)
 
 
+def build_ome_companion(data: Path, folder: Path) -> Victim:
+    """Plain TIFFs, described by a file of OME-XML beside them."""
+    planes = _copy_images(data, folder, ["P/c1.tif", "P/c2.tif"], well="B03")
+    text = _OME.format(own=9).replace(".ome.tif", ".tif")
+    (folder / "P/P.companion.ome").write_text(text)
+    targets = {"tiff": _files(planes), "xml": ("P/P.companion.ome",)}
+    return Victim("ome_companion", folder, "P", targets, planes)
+
+
 def build_ome_zarr(data: Path, folder: Path) -> Victim:
     """An OME-Zarr 0.4 plate, as most programs still write it."""
     planes = _copy_images(data, folder, ["truth/1.tif", "truth/2.tif"], well="B03", site=0)

@@ -89,6 +89,7 @@ BUILDERS: dict[str, Callable[[Path, Path], Victim]] = {
     "cellvoyager": vendors.build_cellvoyager,
     "cellomics": vendors.build_cellomics,
     "ome_tiff": vendors.build_ome_tiff,
+    "ome_companion": vendors.build_ome_companion,
     "ome_zarr": vendors.build_ome_zarr,
     "own_zarr": vendors.build_own_zarr,
 }

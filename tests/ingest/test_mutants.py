@@ -23,7 +23,7 @@ def test_no_damaged_file_passes_for_another(shared: Path, tmp_path: Path) -> Non
     found = torture_mutants(shared / "data", tmp_path / "out", mutants=100, attacks=50, seed=3, workers=1)
     section = mutants_section(found, "somewhere")
     assert section.failures == []
-    assert len({verdict.victim for verdict in found}) == 10
+    assert len({verdict.victim for verdict in found}) == 11
     assert {BOMB, XML_BOMB, ESCAPE} <= {verdict.kind for verdict in found}
     verdicts = Counter(verdict.verdict for verdict in found)
     assert min(verdicts["refused"], verdicts[SAME], verdicts[RECORDED]) >= 5

@@ -183,7 +183,8 @@ def _check_data(tags: Tags, size: int, *, row_bits: int, height: int, width: int
     if end > size or min(lengths) < 1:
         reason = f"is truncated: its pixels end at byte {end:,} of {size:,}"
         raise DamagedImageError(reason)
-    pixel_bytes, stored = height * row_bits // 8, sum(lengths)
+    # Blocks may be one and the same bytes, and then promise more than the file holds.
+    pixel_bytes, stored = height * row_bits // 8, min(sum(lengths), size)
     if _first(tags, Tag.COMPRESSION, 1) == 1 and stored < pixel_bytes:
         reason = f"is truncated: {stored:,} bytes for {pixel_bytes:,} bytes of pixels"
         raise DamagedImageError(reason)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellvim.ingest.images.tiff import DamagedImageError, decode, parse_header, read_header
+from pipelines.torture.hostile import tiff_bombs
 
 
 def write(pixels: np.ndarray, **options: object) -> bytes:
@@ -105,6 +106,21 @@ def test_a_bomb_is_refused_before_anything_is_allocated() -> None:
         decode_bytes(patch_tag(content, 256, 16000))
     with pytest.raises(DamagedImageError, match="at most 268,435,456"):
         decode_bytes(patch_tag(patch_tag(content, 256, 65535), 257, 65535))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "a strip of deflate that stands for 1,024",
+            "536,870,912 bytes of pixels from [0-9,]+: more than 10,000 to 1",
+        ),
+        ("a strip of no compression that stands for 1,024", "truncated: [0-9,]+ bytes for 536,870,912"),
+    ],
+)
+def test_strips_that_are_the_same_bytes_count_once(name: str, told: str) -> None:
+    with pytest.raises(DamagedImageError, match=told):
+        decode_bytes(tiff_bombs()[name])
 
 
 def test_header_of_a_missing_or_unreadable_file(tmp_path: Path) -> None:
