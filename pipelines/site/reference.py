@@ -1,0 +1,165 @@
+"""Pages of reference, made anew in every build from what they describe, so that they cannot be out of date."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cellvim.cli import app
+from cellvim.config import (
+    DemoSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    ImportSettings,
+    IngestSettings,
+    NormalizeSettings,
+    PretrainSettings,
+    Settings,
+    StudySettings,
+)
+
+ROOT = Path(__file__).parents[2]
+STAGES: tuple[type[Settings], ...] = (
+    PretrainSettings,
+    StudySettings,
+    IngestSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    NormalizeSettings,
+    ImportSettings,
+    DemoSettings,
+)
+
+
+def commands() -> str:
+    """Every command with its arguments and flags, from the command line itself."""
+    return "\n\n".join(_command_sections(typer.main.get_command(app), "cellvim"))
+
+
+def settings() -> str:
+    """Every class of settings with its keys, from their types and docstrings; those inside others follow them."""
+    return "\n\n".join(_settings_section(each) for stage in STAGES for each in _with_parts(stage))
+
+
+def kernels() -> str:
+    """The page of the kernels, which lies with their code."""
+    text = (ROOT / "kernels/README.md").read_text("utf-8")
+    return text.split("\n", 1)[1].replace("](../docs/", "](../")
+
+
+GENERATED: dict[str, Callable[[], str]] = {"commands": commands, "settings": settings, "kernels": kernels}
+"""Parts of pages by the name in their `<!-- generated: NAME -->`."""
+
+
+def _command_sections(command: Any, name: str) -> Iterator[str]:
+    depth = "##" if " " not in name or name.count(" ") == 1 else "###"
+    arguments = " ".join(_spelt_argument(each) for each in command.params if _is_argument(each))
+    usage = f"```text\n{name} {arguments} [OPTIONS]\n```".replace("  ", " ")
+    parts = [
+        f"{depth} `{name}`",
+        _paragraphs(command.help or ""),
+        "" if hasattr(command, "commands") else usage,
+    ]
+    rows = [row for row in map(_option_row, command.params) if row]
+    if rows:
+        parts.append("\n".join(["| flag | | default |", "|---|---|---|", *rows]))
+    yield "\n\n".join(part for part in parts if part)
+    for below, inner in getattr(command, "commands", {}).items():
+        yield from _command_sections(inner, f"{name} {below}")
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _spelt_argument(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    name = f"{name}..." if argument.nargs != 1 else name
+    return name if argument.required else f"[{name}]"
+
+
+def _option_row(parameter: Any) -> str | None:
+    if getattr(parameter, "hidden", False) or parameter.name in {
+        "help",
+        "install_completion",
+        "show_completion",
+    }:
+        return None
+    name = _spelt_argument(parameter) if _is_argument(parameter) else ", ".join(parameter.opts)
+    choices = getattr(parameter.type, "choices", None)
+    flags = (
+        "" if _is_argument(parameter) or getattr(parameter, "is_flag", False) else _value(parameter, choices)
+    )
+    help_text, default = _help_and_default(parameter)
+    return f"| `{name}{flags}` | {_cell(help_text)} | {default} |"
+
+
+def _value(parameter: Any, choices: Any) -> str:
+    if choices:
+        return " " + "|".join(str(getattr(each, "value", each)) for each in choices)
+    return f" {parameter.metavar or parameter.type.name.upper()}"
+
+
+def _help_and_default(parameter: Any) -> tuple[str, str]:
+    help_text = parameter.help or ""
+    told = re.search(r"\s*\[default: ([^\]]+)\]", help_text)
+    if told:
+        return help_text.replace(told[0], ""), told[1]
+    if parameter.required:
+        return help_text, "needed"
+    value = parameter.default
+    is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return help_text, f"`{value}`" if is_plain and str(value) else ""
+
+
+def _paragraphs(text: str) -> str:
+    return re.sub(r"\n[ \t]+", "\n", text.strip())
+
+
+def _with_parts(stage: type[Settings]) -> Iterator[type[Settings]]:
+    yield stage
+    for field in stage.model_fields.values():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Settings):
+                yield from _with_parts(part)
+
+
+def _settings_section(each: type[Settings]) -> str:
+    rows = [
+        f"| `{name}` | {_cell(field.description or '')} | `{_type(field)}` | {_default(field)} |"
+        for name, field in each.model_fields.items()
+    ]
+    text = re.sub(r"\s*\n\s*", " ", (each.__doc__ or "").strip())
+    table = "\n".join(["| key | | type | default |", "|---|---|---|---|", *rows])
+    return f"## {each.__name__}\n\n{text}\n\n{table}"
+
+
+def _type(field: FieldInfo) -> str:
+    text = str(field.annotation) if get_args(field.annotation) else getattr(field.annotation, "__name__", "")
+    text = re.sub(r"Annotated\[((?:[^\[\],]|\[[^\]]*\])+),[^\]]*\]", r"\1", text)
+    for word in ("typing.", "pathlib.", "collections.abc.", "NoneType"):
+        text = text.replace(word, "None" if word == "NoneType" else "")
+    text = re.sub(r"<class '([^']+)'>", r"\1", text)
+    text = re.sub(r"cellvim(?:\.\w+)+\.(\w+)", r"\1", text)
+    text = re.sub(r"Literal\[([^\]]+)\]", lambda found: found[1].replace("'", "").replace(", ", " or "), text)
+    return text.replace("|", "or")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "of the machine"
+    if field.default is PydanticUndefined:
+        return "needed"
+    if field.default is None or field.default in ((), {}):
+        return ""
+    if isinstance(field.default, Settings):
+        return "below"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text.strip()).replace("|", "\\|").replace("<", "&lt;")
