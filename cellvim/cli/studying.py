@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from cellvim.cli.app import app
@@ -14,6 +13,9 @@ from cellvim.terminal import show, show_dict
 
 if TYPE_CHECKING:
     from cellvim.study import StudyPlan
+
+# What the parser of a command raises: click's, or that of the copy of click that newer versions of typer carry.
+_ParserError: type[Exception] = typer.BadParameter.__bases__[0]
 
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(study_app, name="study")
@@ -139,6 +141,6 @@ def _check(command: Sequence[str], file: Path) -> None:
     parser = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     try:
         parser.make_context(name, arguments)
-    except click.ClickException as error:
-        found = f"{file}: {name}: {error.format_message()}"
+    except _ParserError as error:
+        found = f"{file}: {name}: {error.format_message()}"  # type: ignore[attr-defined]
         raise InputError(found, hint=f"`cellvim {name} --help` lists its flags") from error

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cellvim.config.base import Positive, Settings
 
@@ -51,6 +51,18 @@ class StudyPlate(Settings):
     """Its plate map; that of the study if absent."""
 
 
+def _kind_of(value: Any) -> str:
+    """So that a mistake in one form of an entry is not reported as the lack of another."""
+    if isinstance(value, str):
+        return "pattern"
+    return "list" if isinstance(value, list | tuple) else "plate"
+
+
+PlateOrPattern = Annotated[
+    Annotated[str, Tag("pattern")] | Annotated[StudyPlate, Tag("plate")], Discriminator(_kind_of)
+]
+
+
 class StepJob(Settings):
     """What one job of a step asks of the machine. Each further attempt asks for twice the memory and time."""
 
@@ -87,7 +99,11 @@ class StudySettings(Settings):
     """Title of the report."""
     out: Path = Path("results")
     """Folder that receives everything."""
-    plates: str | Annotated[tuple[StudyPlate | str, ...], Field(min_length=1)]
+    plates: Annotated[
+        Annotated[str, Tag("pattern")]
+        | Annotated[tuple[PlateOrPattern, ...], Field(min_length=1), Tag("list")],
+        Discriminator(_kind_of),
+    ]
     """Plates: a list of them, patterns such as ``images/*``, or a CSV file with columns name, images, platemap."""
     platemap: Path | None = None
     """Plate map of all plates, or a list of barcodes with the map of each."""

@@ -1,0 +1,230 @@
+"""The workflow itself, on a stand-in for the command line that is quick and fails as it is told to."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from cellvim.errors import LockedError
+from cellvim.study import plan_study, workflow
+from cellvim.study import run as running
+from cellvim.study.run import RunOptions, StudyFailedError, run_study
+from cellvim.study.status import look_at_study
+
+STAND_IN = """#!/usr/bin/env bash
+# cellvim STAGE SUBJECT ...: notes the call, then does what the file `orders/STAGE-NAME` says: an exit code, `kill`, or
+# `wait` until the file is gone.
+stage=$1; name=$(basename "$2" .parquet)
+case $stage in pretrain|evaluate) name=all;; esac
+echo "$stage-$name $CELLVIM_ATTEMPT $*" >> calls
+case $(cat "orders/$stage-$name" 2>/dev/null) in
+  "") ;;
+  kill) kill -9 $PPID ;;
+  wait) while [ -e "orders/$stage-$name" ]; do sleep 0.1; done ;;
+  1) echo '{"plates": [{"skipped": {"A01/1": "lost"}}], "failed": {"A01": "lost"}}'; exit 1 ;;
+  4) rm "orders/$stage-$name"; echo "error: it is being written by process 1" >&2; exit 4 ;;
+  *) echo "error: $stage $name is told to fail" >&2; echo "hint: tell it otherwise" >&2; exit "$(cat "orders/$stage-$name")" ;;
+esac
+[ "$stage" = embed ] && { mkdir -p results/profiles; echo "$name" > "results/profiles/$name.parquet"; }
+echo '{"plates": [{"name": "'"$name"'"}]}'
+"""
+
+
+class Study:
+    """A study in a folder, whose commands are a stand-in's."""
+
+    def __init__(self, folder: Path, plates: int = 3, **content: Any) -> None:
+        self.folder = folder
+        for number in range(1, plates + 1):
+            (folder / "images" / f"P{number}").mkdir(parents=True)
+        (folder / "orders").mkdir()
+        self.file = folder / "study.yaml"
+        self.file.write_text(
+            yaml.safe_dump({"name": "screen", "plates": "images/*", "pretrain": {"steps": 0}, **content})
+        )
+        program = folder / "bin" / "cellvim"
+        program.parent.mkdir()
+        program.write_text(STAND_IN)
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    def order(self, step: str, what: str | int) -> None:
+        (self.folder / "orders" / step).write_text(str(what))
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        try:
+            return run_study(plan_study(self.file), RunOptions(**options)).as_dict()
+        except StudyFailedError as error:
+            return error.state.as_dict()
+
+    @property
+    def calls(self) -> list[str]:
+        """Steps that were begun, in their order: `ingest-P1`."""
+        return [line.split()[0] for line in self._lines()]
+
+    def attempts(self, step: str) -> list[int]:
+        return [int(line.split()[1]) for line in self._lines() if line.startswith(f"{step} ")]
+
+    def forget(self) -> None:
+        (self.folder / "calls").unlink(missing_ok=True)
+
+    def _lines(self) -> list[str]:
+        calls = self.folder / "calls"
+        return calls.read_text().splitlines() if calls.exists() else []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def with_stand_in() -> dict[str, str]:
+        found = workflow.environment()
+        return {**found, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{found['PATH']}"}
+
+    monkeypatch.setattr(running, "environment", with_stand_in)
+    monkeypatch.setattr(running, "_POLL_S", 0.1)
+    return tmp_path
+
+
+def test_every_step_runs_once_and_after_what_it_needs(folder: Path) -> None:
+    study = Study(folder)
+    assert study.run()["is_done"]
+    calls = study.calls
+    assert sorted(calls) == sorted(
+        [*(f"{step}-P{n}" for step in ("ingest", "embed") for n in (1, 2, 3)), "pretrain-all", "evaluate-all"]
+    )
+    pretrain = calls.index("pretrain-all")
+    assert all(call.startswith("ingest") for call in calls[:pretrain])
+    assert calls[-1] == "evaluate-all"
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == []
+
+
+def test_a_plate_that_fails_is_left_out_and_named_and_comes_in_when_it_is_mended(folder: Path) -> None:
+    study = Study(folder, plates=5, jobs={"plates_per_job": 2, "attempts": 3})
+    study.order("ingest-P2", 3)
+    study.order("embed-P5", 6)
+    state = study.run()
+    assert not state["is_done"]
+    assert state["evaluate"] == "done"
+    assert set(state["failed"]) == {"P2", "P5"}
+    assert state["failed"]["P2"]["error"] == "ingest P2 is told to fail"
+    assert study.attempts("ingest-P2") == [1]
+    assert study.attempts("embed-P5") == [1, 2, 3]
+    left_out = pl.read_csv(folder / "results" / "left_out.csv")
+    assert left_out["plate"].to_list() == ["P2", "P5"]
+    assert left_out["step"].to_list() == ["ingest", "embed"]
+    assert "--left-out results/left_out.csv" in (folder / "calls").read_text().splitlines()[-1]
+
+    for order in (folder / "orders").iterdir():
+        order.unlink()
+    study.forget()
+    assert study.run()["is_done"]
+    assert {"ingest-P2", "embed-P2", "embed-P5", "evaluate-all"} <= set(study.calls)
+    assert "pretrain-all" not in study.calls
+    assert "--left-out" not in (folder / "calls").read_text().splitlines()[-1]
+    assert pl.read_csv(folder / "results" / "left_out.csv").is_empty()
+
+
+def test_other_plates_of_a_job_do_not_suffer(folder: Path) -> None:
+    study = Study(folder, plates=3, jobs={"plates_per_job": 3, "attempts": 1}, model="images", pretrain=None)
+    study.order("ingest-P1", 70)
+    state = study.run()
+    assert [name for name, steps in state["plates"].items() if steps["embed"] == "done"] == ["P2", "P3"]
+    assert state["evaluate"] == "done"
+
+
+def test_nothing_is_left_out_where_that_is_not_wanted(folder: Path) -> None:
+    study = Study(folder, jobs={"attempts": 1})
+    study.order("ingest-P1", 3)
+    state = study.run(stop_on_failure=True)
+    assert state["evaluate"] == "waiting"
+    assert "pretrain-all" not in study.calls
+
+
+def test_without_any_plate_there_is_no_report(folder: Path) -> None:
+    study = Study(folder, plates=1, jobs={"attempts": 1})
+    study.order("ingest-P1", 3)
+    with pytest.raises(StudyFailedError, match="there is no report: 1 failed, first P1: ingest P1 is told"):
+        run_study(plan_study(study.file), RunOptions())
+
+
+def test_a_step_that_is_killed_is_tried_again(folder: Path) -> None:
+    study = Study(folder, plates=1, jobs={"attempts": 2})
+    study.order("embed-P1", "kill")
+    state = study.run()
+    assert study.attempts("embed-P1") == [1, 2]
+    assert state["plates"]["P1"]["embed"] != "done"
+    assert not state["is_done"]
+    (folder / "orders" / "embed-P1").unlink()
+    assert study.run()["is_done"]
+
+
+def test_a_plate_with_losses_is_done_and_its_losses_are_told(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    study.order("ingest-P1", 1)
+    state = study.run()
+    assert state["is_done"]
+    assert state["incomplete"] == {"P1": "1 fields or wells left out by ingest"}
+
+
+def test_what_another_process_still_writes_is_waited_for(folder: Path) -> None:
+    study = Study(folder, plates=1)
+    sleep = folder / "bin" / "sleep"
+    sleep.write_text("#!/bin/sh\nexit 0\n")
+    sleep.chmod(0o755)
+    study.order("embed-P1", 4)
+    assert study.run()["is_done"]
+    assert study.attempts("embed-P1") == [1, 1]
+
+
+def test_a_killed_snakemake_is_gone_on_with(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    study.order("embed-P2", "wait")
+    script = (
+        "import sys; from pathlib import Path; from cellvim.study import plan_study, run, workflow\n"
+        "from cellvim.study import run as running\n"
+        "found = workflow.environment(); running.environment = lambda: {**found, 'PATH': sys.argv[2] + ':' + found['PATH']}\n"
+        "running.run_study(plan_study(Path(sys.argv[1])), running.RunOptions())"
+    )
+    command = [sys.executable, "-c", script, str(study.file), str(folder / "bin")]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        while "embed-P2" not in study.calls:
+            assert process.poll() is None
+            time.sleep(0.1)
+        with pytest.raises(LockedError):
+            study.run()
+        os.killpg(process.pid, signal.SIGKILL)
+    before = Counter(study.calls)
+    (folder / "orders" / "embed-P2").unlink()
+    assert study.run()["is_done"]
+    assert Counter(study.calls) - before == Counter({"embed-P2": 1, "evaluate-all": 1})
+
+
+def test_a_dry_run_runs_nothing(folder: Path) -> None:
+    study = Study(folder)
+    study.run(dry_run=True)
+    assert study.calls == []
+
+
+def test_a_table_of_no_plate_of_the_study_is_moved_aside(folder: Path) -> None:
+    study = Study(folder, plates=1)
+    (folder / "results" / "profiles").mkdir(parents=True)
+    (folder / "results" / "profiles" / "old.parquet").touch()
+    assert study.run()["is_done"]
+    assert (folder / "results" / "set_aside" / "old.parquet").exists()
+    assert not (folder / "results" / "profiles" / "old.parquet").exists()
+
+
+def test_status_before_anything_has_run(folder: Path) -> None:
+    state = look_at_study(plan_study(Study(folder).file))
+    assert "3 waiting of 3 plates" in str(state)
+    json.dumps(state.as_dict())
