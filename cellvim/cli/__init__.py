@@ -5,13 +5,13 @@ Results go to stdout; log, progress and errors to stderr. Torch is imported insi
 
 # Commands are registered, and listed by --help, in the order of these imports.
 # isort: off
-from cellvim.cli import stages, profiles, normalizing, studying, looking, weights
+from cellvim.cli import stages, profiles, normalizing, studying, reproducing, looking, weights
 
 # isort: on
 from cellvim.cli.app import app
 from cellvim.terminal import run_to_exit_code
 
-__all__ = ["app", "looking", "main", "normalizing", "profiles", "stages", "studying", "weights"]
+__all__ = ["app", "looking", "main", "normalizing", "profiles", "reproducing", "stages", "studying", "weights"]
 
 
 def main() -> None:

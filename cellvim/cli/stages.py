@@ -180,6 +180,6 @@ def pretrain(
     if not settings.plates:
         found = "no plates to learn from"
         raise UsageError(found, hint="name plates or folders of plates, or list them in --config")
-    summary = run_pretraining(settings)
+    summary = run_pretraining(settings, config=config)
     if is_first_rank():
         show(summary, as_json=as_json)

@@ -25,10 +25,11 @@ from cellvim.model import (
     choose_device,
     load_encoder,
     name_kernels,
+    weights_file,
     weights_sha256,
 )
 from cellvim.profiles import thumbnails_path
-from cellvim.provenance import sha256_of_json
+from cellvim.provenance import Artifact, sha256_of_json
 
 NOT_PART_OF_THE_RESULT = {
     *("plates", "model", "masks"),  # their content is
@@ -106,6 +107,27 @@ class Plan:
         return {self.settings.model.name: self.model_sha256, **fingerprints}
 
     @property
+    def reads(self) -> list[Artifact]:
+        """The same with paths, and the label images."""
+        weights = weights_file(self.settings.model)
+        found = [Artifact(name=self.settings.model.name, path=str(weights), sha256=self.model_sha256)]
+        found += [
+            Artifact(name=plate.file_name, kind="plate", path=str(plate.address), sha256=plate.fingerprint)
+            for plate in self.plates
+        ]
+        if self.settings.masks is not None:
+            found.append(
+                Artifact(
+                    name=self.settings.masks.name,
+                    kind="label images",
+                    path=str(self.settings.masks),
+                    sha256=str(self.cutting["masks_sha256"]),
+                    of=tuple(plate.name for plate in self.plates),
+                )
+            )
+        return found
+
+    @property
     def identity(self) -> str:
         """Hash of all that decides what the tables hold."""
         # By the names of plates, which are all different, where file names need not be.
@@ -128,6 +150,15 @@ class Plan:
     @property
     def recipe(self) -> Recipe:
         return Recipe(self.settings, self.tile_px, self.kernels)
+
+    @property
+    def record(self) -> Path:
+        return self.settings.out.with_suffix(".run.json")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every table, and what lies beside it."""
+        return list(_files(self))
 
     @property
     def folder(self) -> Path:
@@ -201,7 +232,7 @@ def opened_parts(plan: Plan) -> Iterator[None]:
     out = plan.settings.out
     with locked(plan.folder):
         remove_leftovers(plan.folder)
-        for file in [*_files(plan), out.with_suffix(".run.json")]:
+        for file in [*_files(plan), plan.record]:
             for leftover in out.parent.glob(f"{TEMPORARY_MARK}*-{escape(file.name)}"):
                 leftover.unlink(missing_ok=True)
         yield

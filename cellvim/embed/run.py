@@ -23,7 +23,7 @@ from cellvim.errors import InputError, LockedError, SomeFailedError
 from cellvim.model import compute_with, explain_out_of_memory
 from cellvim.profiles.schema import METADATA_PREFIX, PLATE, WELL
 from cellvim.progress import progress_bar
-from cellvim.provenance import Run
+from cellvim.provenance import Run, complete_record, files_written
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +82,12 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
     run = Run("embed", settings)
     plan = plan_run(settings)
     run.inputs.update(plan.inputs)
+    run.reads.extend(plan.reads)
     if plan.is_done:
         _finish(plan)
         return _summarise(plan, was_done=True)
     with opened_parts(plan), explain_out_of_memory():
-        workers = _plan_workers(plan)
+        workers = _plan_workers(plan, run)
         _make_parts(plan, workers)
         books = read_books(plan.parts)
         _refuse_nothing(plan, books)
@@ -94,6 +95,9 @@ def embed_plates(settings: EmbedSettings) -> EmbedSummary:
         for output in plan.outputs:
             join_parts(plan.parts, output.path, _provenance(plan, output, books), block=output.block)
             _write_anndata(plan, output)
+        # Once more: what was made is known only now, and a table never lies there without a record.
+        run.outputs = files_written(plan.files)
+        run.write(plan.record)
     _warn_of_other_blocks(plan)
     return _summarise(plan, was_done=False)
 
@@ -115,14 +119,18 @@ def _finish(plan: Plan) -> None:
     """Do what a run that was killed after it had written the table left to do."""
     for output in plan.outputs:
         _write_anndata(plan, output)
+    complete_record(plan.record, files_written(plan.files))
     if plan.folder.exists():
         # Held by another process, it is about to be removed.
         with suppress(LockedError), opened_parts(plan):
             logger.info("%s is done; removing the parts it was put together from", plan.settings.out)
 
 
-def _plan_workers(plan: Plan) -> list[Worker]:
-    """Workers with as many threads as before an interruption; a warning if the kernels are others."""
+def _plan_workers(plan: Plan, run: Run) -> list[Worker]:
+    """Workers with as many threads as before an interruption; a warning if the kernels are others.
+
+    Notes the attempt, since a run that is killed writes no record.
+    """
     workers = plan_workers(plan.settings, plan.device, len(plan.plates))
     record = plan.folder / "threads.json"
     before = read_json(record) if record.is_file() else {}
@@ -134,7 +142,9 @@ def _plan_workers(plan: Plan) -> list[Worker]:
             plan.kernels,
         )
     threads = before.get("threads", workers[0].threads)
-    write_json(record, {"threads": threads, "kernels": plan.kernels})
+    run.earlier = tuple(before.get("attempts", ()))
+    attempts = [*run.earlier, run.attempt]
+    write_json(record, {"threads": threads, "kernels": plan.kernels, "attempts": attempts})
     return [replace(worker, threads=threads) for worker in workers]
 
 
@@ -216,7 +226,7 @@ def _record(run: Run, plan: Plan, workers: list[Worker], books: Books) -> None:
         "seconds_per_plate": books.seconds / len(plan.plates),
         "waiting_share": books.waiting_s / books.seconds,
     }
-    run.write(plan.settings.out.with_suffix(".run.json"))
+    run.write(plan.record)
 
 
 def _write_anndata(plan: Plan, output: Output) -> None:

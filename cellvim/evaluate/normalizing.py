@@ -32,7 +32,7 @@ from cellvim.profiles import (
 )
 from cellvim.profiles.schema import PERTURBATION, require_file
 from cellvim.profiles.table_file import read_provenance
-from cellvim.provenance import Run, sha256_of, sha256_of_file, sha256_of_json
+from cellvim.provenance import Run, files_written, sha256_of, sha256_of_file, sha256_of_json
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ def normalize_tables(settings: NormalizeSettings) -> NormalizeSummary:
         run.facts = {NORMALIZED: provenance[NORMALIZED], "notes": rows.notes, "warnings": rows.warnings}
         run.write(run_path(settings.out))
         write_profiles(settings.out, rows, provenance)
+        # Once more: what was made is known only now, and a table never lies there without a record.
+        run.outputs = files_written([settings.out, *([settings.save] if settings.save else [])])
+        run.write(run_path(settings.out))
     return summary_of(settings.out, rows, provenance)
 
 
@@ -121,11 +124,12 @@ def identity_of(settings: NormalizeSettings, run: Run) -> str:
     files = [file for table in settings.tables for file in table_files(table)]
     for number, file in enumerate(files):
         is_taken = file.name in run.inputs
-        run.record_input(f"{file.name} ({number + 1})" if is_taken else file.name, sha256_of_file(file))
+        name = f"{file.name} ({number + 1})" if is_taken else file.name
+        run.record_input(name, sha256_of_file(file), file)
     for name, path in (("plate map", settings.platemap), ("fit", settings.fitted)):
         if path is not None:
             require_file(path)
-            run.record_input(name, sha256_of_file(path))
+            run.record_input(name, sha256_of_file(path), path)
     return sha256_of_json(
         {"settings": settings.model_dump(mode="json", exclude=PLACES), "inputs": run.inputs}
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from cellvim.ingest.illumination import learn_illumination
 from cellvim.ingest.preflight import Preflight
 from cellvim.ingest.preflight_report import PlateReport
 from cellvim.ingest.qc_page import PlateView, render_page
+from cellvim.ingest.recording import record_inputs, record_outputs, write_record
 from cellvim.ingest.summary import PlateResult
 from cellvim.progress import progress_bar
-from cellvim.provenance import Run, sha256_of_file
+from cellvim.provenance import Run
 from cellvim.store import PlateWriter
-from cellvim.store.platemap import platemap_files
-from cellvim.store.signature import RUN_FILE, signed
 from cellvim.store.statistics import PlateStatistics
 
 logger = logging.getLogger(__name__)
@@ -90,13 +89,17 @@ def write_plate(check: Preflight, platemap: pl.DataFrame | None, settings: Inges
             was_resumed=any(field.status == "already there" for field in done.fields),
             seconds=round(time.monotonic() - started, 3),
         )
-        writer.companion.write(RUN_FILE, signed(_record(run, check, result, settings).as_dict()))
+        record_inputs(run, check, result, settings)
+        write_record(run, writer)
         writer.finish(
             [field.key for field in done.fields],
             skipped=result.skipped,
             platemap=platemap,
             render=partial(_render, PlateView(check, writer, result.skipped), findings),
         )
+        record_outputs(run, check, writer)
+        # Once more: what was made is known only now, and a plate never lies there without a record.
+        write_record(run, writer)
     logger.info(
         "%s: %d fields of %d wells in %.1f s", result.path, result.fields, result.wells, result.seconds
     )
@@ -170,26 +173,3 @@ def disk_errors(out: Path | str) -> Iterator[None]:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space" if is_full else f"check that {out} is a folder you may write to"
         raise DiskError(found, hint=f"{hint}, then run the same command again: it resumes") from error
-
-
-def _record(run: Run, check: Preflight, result: PlateResult, settings: IngestSettings) -> Run:
-    for path in check.plate.described_by:
-        # A changed digit of an index is still a valid index: only its checksum tells.
-        run.record_input(path, sha256_of_file(path))
-    run.inputs.update(check.plate.descriptions)
-    if settings.platemap is not None:
-        names = [check.plate.name, *([check.plate.barcode] if check.plate.barcode else [])]
-        for path in platemap_files(settings.platemap, names):
-            run.record_input(path, sha256_of_file(path))
-    run.counts.update(
-        wells=result.wells, fields=result.fields, skipped=len(result.skipped), failed=len(result.failed)
-    )
-    run.facts.update(source=result.evidence, bytes_in=result.bytes_in, bytes_out=result.bytes_out)
-    run.facts["folder"] = str(check.plate.folder)
-    run.facts.update(acquired=check.plate.acquired, barcode=check.plate.barcode)
-    run.facts["wavelengths"] = {
-        stain: asdict(check.plate.wavelengths[key])
-        for key, stain in check.stains.items()
-        if key in check.plate.wavelengths
-    }
-    return run

@@ -1,7 +1,7 @@
 """The channel-aware, masked FastVim: encoder, masking, decoder, and the files that hold its weights."""
 
 from cellvim.model.channel_embed import UNKNOWN
-from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_sha256
+from cellvim.model.checkpoint import ModelCard, load_encoder, save_encoder, weights_file, weights_sha256
 from cellvim.model.dense import dense_tokens
 from cellvim.model.device import (
     check_kernels,
@@ -36,5 +36,6 @@ __all__ = [
     "name_kernels",
     "save_encoder",
     "weight_decay_groups",
+    "weights_file",
     "weights_sha256",
 ]

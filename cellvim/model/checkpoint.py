@@ -93,7 +93,7 @@ def load_encoder(path: Path, device: torch.device | str = "cpu") -> tuple[Channe
         NotFoundError: No weights file there.
         InputError: The file is damaged, or not an encoder of cellvim.
     """
-    file = path / WEIGHTS_NAME if path.is_dir() else path
+    file = weights_file(path)
     if not file.is_file():
         raise NotFoundError(file, expected="model weights", hint=IMPORT_HINT)
     card, state = _read(file)
@@ -103,9 +103,14 @@ def load_encoder(path: Path, device: torch.device | str = "cpu") -> tuple[Channe
     return encoder.to(device).eval(), card
 
 
+def weights_file(path: Path) -> Path:
+    """The weights file of a run folder, or the file itself."""
+    return path / WEIGHTS_NAME if path.is_dir() else path
+
+
 def weights_sha256(path: Path) -> str:
     """SHA-256 of the weights file of a run folder, or of the file itself."""
-    return sha256_of_file(path / WEIGHTS_NAME if path.is_dir() else path)
+    return sha256_of_file(weights_file(path))
 
 
 def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:

@@ -25,6 +25,8 @@ OWN_FILES = (
     "run.json",
 )
 """What a run writes, in the order in which it is taken back: first what says that the run is complete."""
+COMPARED_FILES = tuple(name for name in OWN_FILES if name not in ("summary.json", "report.html", "run.json"))
+"""Those without times and places: the same run writes the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,10 @@ class RunFolder:
     def _clear(self) -> None:
         for name in OWN_FILES:
             (self.path / name).unlink(missing_ok=True)
-        for checkpoint in (*self.checkpoints.glob("step-*"), self.checkpoints / "identity.json"):
+        for checkpoint in self.checkpoints.glob("step-*"):
             checkpoint.unlink(missing_ok=True)
+        for name in ("identity.json", "attempts.json"):
+            (self.checkpoints / name).unlink(missing_ok=True)
         for events in (self.path / "tensorboard").glob("events.out.tfevents.*"):
             events.unlink()
 

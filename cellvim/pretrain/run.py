@@ -16,14 +16,14 @@ from cellvim.dataset import CropSource, TrainingIndex
 from cellvim.model import ModelCard, compute_with, explain_out_of_memory, save_encoder, weights_sha256
 from cellvim.pretrain.build import build_draws, build_objective
 from cellvim.pretrain.distributed import Ranks, joined_ranks
-from cellvim.pretrain.folder import RunFolder
+from cellvim.pretrain.folder import COMPARED_FILES, RunFolder
 from cellvim.pretrain.holdout import holdout_lines
 from cellvim.pretrain.loop import Trainer
 from cellvim.pretrain.objective import Objective
 from cellvim.pretrain.page import write_run_report
 from cellvim.pretrain.pictures import draw_loss_curve
 from cellvim.pretrain.tensorboard import require_tensorboard
-from cellvim.provenance import Run, sha256_of_json
+from cellvim.provenance import Run, files_written, note_attempt, sha256_of_json
 from cellvim.store import PlateReader
 
 logger = logging.getLogger(__name__)
@@ -61,12 +61,16 @@ class PretrainSummary:
         return "\n".join([line, *holdout_lines(self.holdout)])
 
 
-def pretrain(settings: PretrainSettings) -> PretrainSummary:
+def pretrain(settings: PretrainSettings, *, config: Path | None = None) -> PretrainSummary:
     """Train an encoder, or go on with a run that was interrupted.
 
     The same settings, plates and machine give the same bytes, interrupted or not. Time and machine are in
     `run.json`, nowhere else. Under a launcher such as `torchrun` every process calls this, the first one alone
     writes, and all get the same summary.
+
+    Args:
+        settings: All of them.
+        config: The file that they come from, if they do, for the record.
 
     Raises:
         OutputExistsError: The folder holds another run, or files of somebody else.
@@ -77,15 +81,20 @@ def pretrain(settings: PretrainSettings) -> PretrainSummary:
         UsageError: A step cannot be dealt out evenly, or something is missing that the settings ask for.
     """
     run = Run("pretrain", settings)
+    if config is not None:
+        # What is in it is in the settings, which decide; this only leads to the file.
+        run.reads += files_written([config])
     if settings.engine.is_logged_to_tensorboard:
         require_tensorboard()
     with joined_ranks(settings.device) as (ranks, device), explain_out_of_memory(), ExitStack() as held:
         index = TrainingIndex.open(settings.plates, crop_px=settings.crops.crop_px)
         trainer = _make_trainer(settings, index, device, ranks)
         for plate in index.plates:
-            run.record_input(plate.place.name, fingerprint_of(plate, trainer.state.ema))
+            kind = "plate" if trainer.state.ema.labels_used else "pixels"
+            digest = fingerprint_of(plate, trainer.state.ema)
+            run.record_input(plate.place.name, digest, plate.place.location, kind)
         folder = RunFolder(settings.out, trainer.identity)
-        begun = ranks.lead(lambda: _begin(settings, folder, trainer, held))
+        begun = ranks.lead(lambda: _begin(run, folder, trainer, held))
         if begun["is_finished"]:
             return _summary_of_finished(folder)
         compute_with(begun["threads"])
@@ -118,10 +127,9 @@ def _make_trainer(
     return Trainer(settings, objective, source, identity=identity, ranks=ranks)
 
 
-def _begin(
-    settings: PretrainSettings, folder: RunFolder, trainer: Trainer, held: ExitStack
-) -> dict[str, Any]:
+def _begin(run: Run, folder: RunFolder, trainer: Trainer, held: ExitStack) -> dict[str, Any]:
     """Take the run folder, which stays locked as long as `held` is open."""
+    settings = trainer.settings
     folder.refuse_if_taken(overwrite=settings.overwrite)
     held.enter_context(locked(folder.checkpoints))
     if folder.is_finished and not settings.overwrite:
@@ -129,6 +137,7 @@ def _begin(
     folder.open(overwrite=settings.overwrite)
     threads = compute_with(folder.threads)
     folder.begin({"threads": threads, **trainer.computes_with})
+    note_attempt(run, folder.checkpoints)
     _write_settings(settings)
     return {"is_finished": False, "threads": threads}
 
@@ -168,6 +177,7 @@ def _write_results(
     summary = replace(_summarise(settings, trainer, index, losses), holdout=facts.get("holdout"))
     run.counts = {"plates": len(index.plates), "fields": index.field_count, "steps": settings.steps}
     run.facts = {**trainer.facts, **facts}
+    run.outputs = files_written(out / name for name in COMPARED_FILES)
     record = run.write(out / "run.json")
     write_run_report(out, summary.as_dict(), record, title=trainer.state.ema.title)
     folder.write_summary({**summary.as_dict(), "out": "", "crops_per_second": None})

@@ -129,6 +129,12 @@ def manifest_of(records: Sequence[FieldRecord]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
+def manifest_sha256(manifest: pl.DataFrame) -> str:
+    """Hash of the images behind a plate: the name of every file and the SHA-256 of what was read of it."""
+    rows = manifest.select("name", "part", "sha256").unique().sort("name", "part", "sha256").rows()
+    return sha256_of_json([list(row) for row in rows])
+
+
 def load_json(place: Place, name: str) -> Any:
     """Read a JSON file of a plate or of its companion.
 

@@ -19,7 +19,7 @@ from cellvim.model.published.description import DEFAULT_MASK_RATIO, Description,
 from cellvim.model.published.names import check_names
 from cellvim.model.published.translate import translate_encoder
 from cellvim.model.published.words import sides_px
-from cellvim.provenance import Run, sha256_of_file
+from cellvim.provenance import Run, files_written, sha256_of_file
 
 __all__ = ["ImportSummary", "import_checkpoint"]
 
@@ -126,10 +126,11 @@ def import_checkpoint(settings: ImportSettings) -> ImportSummary:
         left_out=(*checkpoint.left_out, *_unused(checkpoint.state)),
     )
     run = Run("import-checkpoint", settings, facts=summary.as_dict())
-    run.record_input(settings.file, digest)
+    run.record_input(settings.file, digest, settings.file)
     with claimed(settings, card):
         save_encoder(settings.out, encoder_state, card)
         write_text(settings.out / "settings.yaml", settings.to_yaml())
+        run.outputs = files_written(settings.out / name for name in ("model.safetensors", "README.md"))
         run.write(settings.out / "run.json")
     return summary
 
