@@ -80,12 +80,20 @@ def _ingest_mutants(chosen: argparse.Namespace, line: str) -> Section:
     return mutants.mutants_section(results, page.footer(line, (*INGEST, "imagecodecs", "polars")))
 
 
+def _checkpoints(chosen: argparse.Namespace, line: str) -> Section:
+    from pipelines.torture import checkpoints  # with torch
+
+    singing, visits = checkpoints.torture_checkpoints(chosen.out / "checkpoints")
+    return checkpoints.checkpoints_section(singing, visits, page.footer(line, ("torch", "safetensors")))
+
+
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace, str], Section]] = {
     "pretrain": _pretrain,
     "ingest-kills": _ingest_kills,
     "ingest-disk": _ingest_disk,
     "ingest-writers": _ingest_writers,
     "ingest-mutants": _ingest_mutants,
+    "checkpoints": _checkpoints,
 }
 
 
