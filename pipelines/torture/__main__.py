@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipelines.torture import disk, ingest, mutants, page, writers
+from pipelines.torture import bitrot, disk, ingest, mutants, page, writers
 from pipelines.torture.page import Section
 
 INGEST = ("tifffile", "zarr", "tensorstore")
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, default=10, metavar="N", help="of disks that fill up")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="of eight writers")
     parser.add_argument("--mutants", type=int, default=7500, metavar="N", help="two of three of TIFFs")
+    parser.add_argument("--flips", type=int, default=1000, metavar="N", help="of bits of a plate")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     line = " ".join(["python", "-m", "pipelines.torture", *(arguments or sys.argv[1:])])
@@ -80,6 +81,11 @@ def _ingest_mutants(chosen: argparse.Namespace, line: str) -> Section:
     return mutants.mutants_section(results, page.footer(line, (*INGEST, "imagecodecs", "polars")))
 
 
+def _bitrot(chosen: argparse.Namespace, line: str) -> Section:
+    rot = bitrot.torture_bits(chosen.data, chosen.out / "bitrot", flips=chosen.flips, seed=chosen.seed)
+    return bitrot.rot_section(rot, page.footer(line, INGEST))
+
+
 def _checkpoints(chosen: argparse.Namespace, line: str) -> Section:
     from pipelines.torture import checkpoints  # with torch
 
@@ -94,6 +100,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace, str], Section]] = {
     "ingest-writers": _ingest_writers,
     "ingest-mutants": _ingest_mutants,
     "checkpoints": _checkpoints,
+    "bitrot": _bitrot,
 }
 
 
