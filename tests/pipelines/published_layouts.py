@@ -13,6 +13,8 @@ import tifffile
 from typer.testing import CliRunner
 
 from cellvim.cli import app
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.stage import evaluate_table
 from cellvim.store import PlateReader, find_plates
 from cellvim.study import plan_study
 
@@ -53,17 +55,36 @@ def plan(study: Path) -> dict[str, Any]:
 
 
 def ingest(study: Path) -> dict[str, PlateReader]:
-    """Run the ingest commands of a study, as its plan spells them, from the study's folder."""
+    """Run the ingest commands of a study; the plates by their names."""
     planned = plan(study)
-    with chdir(study.parent):
-        for name, steps in planned["plates"].items():
-            command = shlex.split(steps["ingest"])
-            assert command[:2] == ["cellvim", "ingest"]
-            result = CliRunner().invoke(app, [*command[1:], "--workers", "1"])
-            assert result.exit_code == 0, (name, result.output, result.exception)
+    for steps in planned["plates"].values():
+        run(study, steps["ingest"], "--workers", "1")
     folders = [study.parent / planned["out"] / "plates" / name for name in planned["plates"]]
     plates = [PlateReader(path) for path in find_plates(folders)]
     return {plate.name: plate for plate in plates}
+
+
+def run(study: Path, command: str, *more: str) -> None:
+    """Run a command as the plan of a study spells it, in the study's folder."""
+    program, *arguments = shlex.split(command)
+    assert program == "cellvim"
+    with chdir(study.parent):
+        result = CliRunner().invoke(app, [*arguments, *more])
+    assert result.exit_code == 0, (command, result.output, result.exception)
+
+
+def evaluated(study: Path, tables: Path) -> dict[str, Any]:
+    """Metrics of the tasks that a study asks for, with few resamples, and without the page."""
+    asked = plan_study(study).settings.evaluate
+    settings = {
+        **asked,
+        "tables": (tables,),
+        "out": tables.parent / "report",
+        "tasks": tuple(asked["tasks"].split(",")),
+    }
+    return evaluate_table(
+        "study", tables, EvaluateSettings(**settings, null_size=100, bootstraps=20)
+    ).metrics["tasks"]
 
 
 def wells_of(plate: PlateReader) -> dict[str, dict[str, Any]]:

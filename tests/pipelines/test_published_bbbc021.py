@@ -1,12 +1,24 @@
 """BBBC021 as published: from its three tables and folders by week to plates that know compounds, doses and mechanisms."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cellvim.store import FieldKey, PlateReader
+from cellvim.study import plan_study
 from pipelines.published.bbbc021.__main__ import main
-from tests.pipelines.published_layouts import columns, draw, ingest, noise, wells_of, write_rows
+from tests.pipelines.published_layouts import (
+    columns,
+    draw,
+    evaluated,
+    ingest,
+    noise,
+    run,
+    wells_of,
+    write_rows,
+)
 
 IMAGE_HEAD = columns(
     "TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,"
@@ -51,12 +63,17 @@ def lay_out(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlateReader]:
-    """Two plates, prepared and ingested; one image of actin is lost."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Study file of two plates; one image of actin is lost."""
     source = lay_out(tmp_path_factory.mktemp("bbbc021"))
     next(source.glob("Week9_39301/*C02_s2_w4*.tif")).unlink()
     main(["--source", str(source), "--out", str(source.parent / "bbbc021_study")])
-    return ingest(source.parent / "bbbc021_study" / "study.yaml")
+    return source.parent / "bbbc021_study" / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def plates(study: Path) -> dict[str, PlateReader]:
+    return ingest(study)
 
 
 def test_plates_know_compounds_doses_mechanisms_and_weeks(plates: dict[str, PlateReader]) -> None:
@@ -105,3 +122,27 @@ def test_what_is_missing_is_said_with_a_hint(tmp_path: Path, caplog: pytest.LogC
     assert "error: no file BBBC021_v1_image.csv" in caplog.text
     assert "hint: " in caplog.text
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.usefixtures("plates")
+def test_the_study_asks_for_mechanisms_of_other_compounds_and_weeks(study: Path) -> None:
+    """An untrained encoder through the study's own commands: who is asked is known, whatever it answers."""
+    settings = yaml.safe_load(study.read_text())
+    settings["pretrain"] = {
+        "preset": "nano",
+        "steps": 0,
+        "model": {"position_grid": 2},
+        "crops": {"crop_px": 32},
+    }
+    study.write_text(yaml.safe_dump(settings))
+    planned = plan_study(study)
+    planned.write_pretrain_file()
+    for command in (planned.pretrain(), *(planned.embed(plate) for plate in planned.plates)):
+        assert command is not None
+        run(study, shlex.join(command))
+    metrics = evaluated(study, planned.results / "profiles")
+    # Taxol and docetaxel share a mechanism; nothing shares that of lovastatin, so that it has no answer to find.
+    assert (metrics["nsc"]["queries"], metrics["nsc"]["unanswerable"]) == (2, 1)
+    assert (metrics["nscb"]["queries"], metrics["nscb"]["unanswerable"]) == (4, 2)
+    assert metrics["nscb"]["batch"] == "Metadata_Batch"
+    assert metrics["activity"]["perturbations"] == 4

@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from cellvim.cli import app
+from cellvim.config import EvaluateSettings
+from cellvim.evaluate.stage import evaluate_table
 from cellvim.store import FieldKey, PlateReader
 from pipelines.published.rxrx3_core.__main__ import main
 from tests.pipelines.published_layouts import columns, ingest, noise, plan, wells_of, write_rows
@@ -135,58 +135,83 @@ def test_a_damaged_image_is_named(source: Path, tmp_path: Path, caplog: pytest.L
     assert "A01_s1_w1.tif of plate gene-079_8 is damaged" in caplog.text
 
 
-def test_published_embeddings_become_profiles_that_evaluate_takes(tmp_path: Path) -> None:
-    """Three genes: RPL1 and RPL2 look alike and are a known pair, TP53 looks like nothing."""
+GENES = ("EMPTY_control", "RPL1", "RPL2", "TP53", "MTOR", "SRC", "HCK", "MAOA", "ACHE")
+
+
+def lay_out_embeddings(root: Path) -> np.ndarray:
+    """Two plates of three wells per gene. RPL1 and RPL2 look alike, the others like nothing; the wells' embeddings."""
     generator = np.random.default_rng(0)
-    directions = {"RPL1": 0, "RPL2": 0, "TP53": 1, "EMPTY_control": None}
     rows, features = [], []
     for plate in (1, 2):
-        for number in range(24):
-            gene = list(directions)[number % 4]
-            address = f"A{number + 1:02d}"
-            rows.append(
-                {
-                    "well_id": f"gene-001_{plate}_{address}", "experiment_name": "gene-001", "plate": plate,
-                    "address": address, "gene": gene,
-                    "treatment": gene if "control" in gene else f"{gene}_guide_{number % 6}",
-                    "perturbation_type": "CRISPR", "cell_type": "HUVEC",
-                }
-            )  # fmt: skip
+        for number in range(3 * len(GENES)):
+            gene, address = GENES[number % len(GENES)], f"A{number + 1:02d}"
+            treatment = gene if "control" in gene else f"{gene}_guide_{number % 6}"
+            values = (
+                f"gene-001_{plate}_{address}",
+                "gene-001",
+                plate,
+                address,
+                gene,
+                treatment,
+                "",
+                "",
+                "CRISPR",
+                "HUVEC",
+            )
+            rows.append(dict(zip(HEAD, values, strict=True)))
             vector = generator.normal(0, 0.1, 8)
-            if directions[gene] is not None:
-                vector[directions[gene]] += 3
+            if gene != "EMPTY_control":
+                vector[max(GENES.index(gene) - 2, 0)] += 3
             features.append(vector)
-    write_rows(tmp_path / "metadata_rxrx3_core.csv", HEAD, rows)
+    write_rows(root / "metadata_rxrx3_core.csv", HEAD, rows)
     embeddings = pl.DataFrame(np.array(features), schema=[f"feature_{k}" for k in range(8)])
     ids = pl.Series("well_id", [row["well_id"] for row in rows])
-    # Twice, with noise that cancels: rows of one well are averaged.
-    first, second = embeddings + 1, embeddings - 1
-    table = pl.concat([first.with_columns(ids), second.with_columns(ids)])
-    table.write_parquet(tmp_path / "OpenPhenom_rxrx3_core_embeddings.parquet")
+    # Two rows per well, which differ: the publishers average rows of one well.
+    parts = [(embeddings + shift).with_columns(ids) for shift in (1, -1)]
+    pl.concat(parts).write_parquet(root / "OpenPhenom_rxrx3_core_embeddings.parquet")
+    return np.array(features)
+
+
+def test_published_embeddings_become_profiles_that_evaluate_takes(tmp_path: Path) -> None:
+    features = lay_out_embeddings(tmp_path)
     out = tmp_path / "profiles"
-    main(
-        [
-            "--source",
-            str(tmp_path),
-            "--out",
-            str(out),
-            "--embeddings",
-            "OpenPhenom_rxrx3_core_embeddings.parquet",
-        ]
-    )
+    name = "OpenPhenom_rxrx3_core_embeddings.parquet"
+    main(["--source", str(tmp_path), "--out", str(out), "--embeddings", name])
     profiles = pl.read_parquet(out / "profiles.parquet")
-    assert profiles.height == 48
-    assert np.allclose(profiles.select("^feature_.*$").to_numpy(), np.array(features), atol=1e-6)
+    assert np.allclose(profiles.select("^feature_.*$").to_numpy(), features, atol=1e-6)
     write_rows(tmp_path / "CORUM.csv", ["entity1", "entity2"], [{"entity1": "RPL1", "entity2": "RPL2"}])
-    result = CliRunner().invoke(
-        app,
-        [
-            "evaluate", str(out / "profiles.parquet"), "--out", str(tmp_path / "report"), "--tasks", "activity,recall",
-            "--relations", str(tmp_path / "CORUM.csv"), "--normalize", "standardize", "--null-size", "100",
-            "--bootstraps", "50",
-        ],
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    activity = pl.read_parquet(tmp_path / "report" / "activity.parquet")
-    assert set(activity["Metadata_Perturbation"]) == {"RPL1", "RPL2", "TP53"}
+    settings = EvaluateSettings(
+        tables=(out / "profiles.parquet",),
+        out=tmp_path / "report",
+        tasks=("activity", "recall"),
+        relations=tmp_path / "CORUM.csv",
+        normalize="none",
+        null_size=100,
+        bootstraps=20,
+    )
+    results = evaluate_table("OpenPhenom", out / "profiles.parquet", settings).results
+    activity = results["activity"].tables[""]
+    assert set(activity["Metadata_Perturbation"]) == set(GENES) - {"EMPTY_control"}
     assert (activity["map"] > 0.99).all()
+    assert results["recall"].metrics["pairs"] == 1
+    assert results["recall"].tables[""]["is_recalled"].to_list() == [True]
+
+
+def test_a_table_that_holds_no_embeddings_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lay_out_embeddings(tmp_path)
+    pl.DataFrame({"well_id": ["gene-001_1_A01"], "emb": [0.5]}).write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "--source",
+                str(tmp_path),
+                "--out",
+                str(tmp_path),
+                "--embeddings",
+                str(tmp_path / "other.parquet"),
+            ]
+        )
+    assert stopped.value.code == 3
+    assert "feature_0" in caplog.text

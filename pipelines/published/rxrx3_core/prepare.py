@@ -18,7 +18,7 @@ from pipelines.published.study_folder import StudyTables
 
 logger = logging.getLogger(__name__)
 
-SHARDS = "train-*-of-*.parquet"
+SHARDS = "train-*.parquet"
 ROWS_AT_ONCE = 256
 _KEY = re.compile(
     r"(?P<experiment>[a-z]+-\d+)/Plate(?P<plate>\d+)/(?P<address>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_(?P<channel>\d)"
