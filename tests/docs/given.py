@@ -4,10 +4,15 @@ A page names them, `<!-- given: images, platemap -->`. To add one, write a funct
 `GIVEN`. Whatever needs a command of cellvim is made once for all pages, in `Toys`, and copied.
 """
 
+import gzip
 import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
 
 from cellvim.demo.layout import PlateLayout
 from cellvim.demo.phenotype import catalogue
@@ -116,6 +121,28 @@ def embeddings(toys: Toys, folder: Path) -> None:
         shutil.copy(path, folder)
 
 
+def profiles(toys: Toys, folder: Path) -> None:
+    """cellprofiler.csv.gz as pycytominer writes it; features.npy and wells.csv of the same wells, from elsewhere."""
+    table = pl.read_parquet(toys.table)
+    values = table.select(cs.starts_with("emb_")).to_numpy().astype("float64")
+    names = {"Perturbation": "pert_iname", "Mechanism": "moa"}
+    is_control = pl.col("Metadata_ControlType").eq_missing("negcon")
+    wells = table.select(
+        "Metadata_Plate",
+        "Metadata_Well",
+        *(pl.col(f"Metadata_{ours}").alias(f"Metadata_{theirs}") for ours, theirs in names.items()),
+        pl.when(is_control).then(pl.lit("negcon")).otherwise(pl.lit("trt")).alias("Metadata_control_type"),
+    )
+    cells = pl.DataFrame({f"Cells_Texture_{number}": values[:, number] for number in range(24)})
+    content = pl.concat([wells, cells], how="horizontal").write_csv()
+    (folder / "cellprofiler.csv.gz").write_bytes(gzip.compress(content.encode(), mtime=0))
+    np.save(folder / "features.npy", values[:, ::5].astype("float32"))
+    plain = wells.rename(
+        {"Metadata_Plate": "plate", "Metadata_Well": "well", "Metadata_pert_iname": "treatment"}
+    )
+    plain.select("plate", "well", "treatment").write_csv(folder / "wells.csv")
+
+
 GIVEN: dict[str, Callable[[Toys, Path], None]] = {
     "images": images,
     "scans": scans,
@@ -123,4 +150,5 @@ GIVEN: dict[str, Callable[[Toys, Path], None]] = {
     "plates": plates,
     "model": model,
     "embeddings": embeddings,
+    "profiles": profiles,
 }
