@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from functools import cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -61,9 +63,7 @@ def umap_coordinates(
     with threadpool_limits(1), warnings.catch_warnings():
         # UMAP warns that a seed makes it run on one thread, and that these neighbours cannot place new wells.
         warnings.simplefilter("ignore")
-        from umap import UMAP
-
-        mapper = UMAP(
+        mapper = _import_umap().UMAP(
             n_neighbors=count,
             init=(10 * pca / np.abs(pca).max()).astype(np.float32),
             random_state=seed,
@@ -74,3 +74,16 @@ def umap_coordinates(
         )
         coordinates = mapper.fit_transform(unit_rows(features.astype(np.float32)))
     return np.asarray(coordinates, np.float32)
+
+
+@cache
+def _import_umap() -> Any:
+    """UMAP, told to keep on disk what it compiles: it would take five seconds of every process that draws a map."""
+    import umap
+    from umap import layouts, umap_
+
+    for module in (umap_, layouts):
+        for function in vars(module).values():
+            if hasattr(function, "enable_caching"):
+                function.enable_caching()
+    return umap
