@@ -10,7 +10,7 @@ PEERS_PYTHON ?= python3.12
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo test lint judges bbbc013 study bench ingest-peers ingest-bench hopper triton36 interpreter torture clean
+.PHONY: help demo test lint judges bbbc013 study bench ingest-peers ingest-bench hopper triton36 interpreter slurm docs torture soak clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -92,5 +92,14 @@ interpreter: $(VENV)/.installed  ## Every case of the Triton kernels in Triton's
 torture: $(VENV)/.installed  ## Kills, full disks, rivals and 5,000 damaged plates, half an hour: docs/reliability.md; needs ../shared/data.
 	$(BIN)/python -m pipelines.torture --out out/torture --docs docs/reliability.md
 
+soak: $(VENV)/.installed  ## Plate after plate for half an hour: memory, file handles and temporary files; needs ../shared/data.
+	$(BIN)/python -m pipelines.torture --out out/torture --docs docs/reliability.md --only soak
+
+slurm: $(VENV)/.installed  ## Studies and pretraining on a real Slurm; where there is none, `tests/slurm/cluster.sh start` makes one.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 --durations 5 tests/slurm
+
+docs: $(VENV)/.installed  ## The documentation, readable offline: site/index.html
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:  ## Remove environments and outputs made here.
-	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) $(INGEST_PEERS) demo out
+	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) $(INGEST_PEERS) demo out site
