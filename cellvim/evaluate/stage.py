@@ -12,6 +12,7 @@ from cellvim.errors import InputError
 from cellvim.evaluate.choice import choose_table
 from cellvim.evaluate.comparison import compare_tables
 from cellvim.evaluate.left_out import read_left_out
+from cellvim.evaluate.origins import provenance_of
 from cellvim.evaluate.outputs import (
     METRICS,
     REPORT,
@@ -104,7 +105,7 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         run.facts["token"] = token_of(settings, run.inputs)
         require_own_or_empty(settings, run.facts["token"], inputs.values())
         tables = [evaluate_table(name, path, settings) for name, path in names.items()]
-        metrics = collect_metrics(tables, settings)
+        metrics = collect_metrics(tables, settings) | {"provenance": provenance_of(run, settings, names)}
         stacked = stacked_tables({table.name: table.results for table in tables})
         page = rendered_page(tables, metrics, settings, run.inputs)
         # Nothing of an earlier run is touched before all that is to take its place has been made.

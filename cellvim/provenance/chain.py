@@ -12,7 +12,7 @@ RUN_FILE = "run.json"
 TABLE_SUFFIX = ".run.json"
 PLATE_SUFFIX, COMPANION_SUFFIX = ".ome.zarr", ".cellvim"
 MOST_RECORDS = 100_000
-MOST_NEIGHBOURS = 1_000
+MOST_NEIGHBOURS = 100
 """Records that are looked at beside an input, where none goes by its name."""
 
 
@@ -72,6 +72,17 @@ def follow(start: Path) -> list[Node]:
     file = record_of(start)
     walk = _Walk()
     walk.visit(Node(read_record(file), file))
+    return walk.ordered
+
+
+def follow_reads(record: RunRecord, out: Path) -> list[Node]:
+    """The same for a run that is not over yet, and will write its record into `out`.
+
+    Raises:
+        InputError: The chain leads back to itself.
+    """
+    walk = _Walk()
+    walk.visit(Node(record, absolute(out, Path.cwd()) / RUN_FILE))
     return walk.ordered
 
 

@@ -15,13 +15,14 @@ MOST_BYTES = 64 * 2**20
 """A record of a thousand plates in which every well failed has less."""
 PLACES = {
     "ingest": {"sources", "out", "platemap", "images", "workers", "overwrite", "dry_run"},
-    "pretrain": {"plates", "out", "overwrite", "log_every", "checkpoint_every"},
-    "embed": {"plates", "model", "masks", "out", "overwrite", "workers", "readers"},
+    "pretrain": {"plates", "out", "overwrite", "log_every", "checkpoint_every", "device"},
+    "embed": {"plates", "model", "masks", "out", "overwrite", "workers", "readers", "device", "anndata"},
     "normalize": {"tables", "out", "platemap", "save", "fitted", "overwrite"},
     "evaluate": {"tables", "out", "platemap", "relations", "overwrite"},
     "import-checkpoint": {"file", "out", "overwrite"},
 }
-"""Settings of each stage that say where things lie or how many hands work; all others decide what comes out."""
+"""Settings of each stage that say where things lie or what works on them; all others decide what comes out."""
+_ENGINE_PLACES = {"workers", "is_logged_to_tensorboard"}
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -155,5 +156,14 @@ def read_record(path: Path) -> RunRecord:
 
 def recipe_sha256(stage: str, settings: dict[str, Any]) -> str:
     """Hash of what decides the result, whatever the folders are called."""
+    return sha256_of_json(decisive(stage, settings))
+
+
+def decisive(stage: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that decide what comes out."""
     places = PLACES.get(stage, set())
-    return sha256_of_json({key: value for key, value in settings.items() if key not in places})
+    kept = {key: value for key, value in settings.items() if key not in places}
+    engine = kept.get("engine")
+    if isinstance(engine, dict):
+        kept["engine"] = {key: value for key, value in engine.items() if key not in _ENGINE_PLACES}
+    return kept

@@ -46,7 +46,8 @@ class Run:
         """Note what decides the result; with its path, so that it can be found again."""
         self.inputs[str(name)] = sha256
         if path is not None:
-            self.reads.append(Artifact(name=str(name), kind=kind, path=str(path), sha256=sha256))
+            label = Path(path).name if str(name) == str(path) else str(name)
+            self.reads.append(Artifact(name=label, kind=kind, path=str(path), sha256=sha256))
 
     def write(self, path: Path) -> dict[str, Any]:
         """Write the record beside its output and return it."""
@@ -83,6 +84,9 @@ class Run:
             "seconds": round(ended - self._started, 3),
             "attempts": [*self.earlier, self.attempt],
         }
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict())
 
     @property
     def attempt(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cellvim.errors import InputError
 from cellvim.provenance import Artifact, Node, follow, package_versions
 from cellvim.provenance.commands import Argument, Command, parse_command
+from cellvim.provenance.from_settings import command_from_settings
 from cellvim.reproduce.checking import Finding, check
 
 
@@ -114,7 +115,11 @@ def _command_of(node: Node) -> tuple[Command | None, str]:
     try:
         command = parse_command(node.record.command)
     except InputError as error:
-        return None, error.found
+        # Called from Python: what it did is in its settings.
+        spelled = command_from_settings(node.record.stage, node.record.settings)
+        if spelled is None or not node.record.is_untouched:
+            return None, error.found
+        command = spelled
     if node.record.cwd is None:
         return command, "its record is of an older version and does not say which folder its paths start from"
     if command.nodes > 1:

@@ -14,7 +14,7 @@ from cellvim.atomic import locked, read_json, write_json
 from cellvim.errors import CellvimError, InputError, InterruptedRunError, OutputExistsError, SomeFailedError
 from cellvim.provenance import Artifact, Node, read_record, sha256_of_json
 from cellvim.provenance.chain import absolute
-from cellvim.provenance.record import PLACES
+from cellvim.provenance.record import decisive
 from cellvim.reproduce.checking import hash_of
 from cellvim.reproduce.places import Places
 from cellvim.reproduce.plan import Plan, Step
@@ -185,14 +185,11 @@ def _settings(step: Step, places: Places) -> Iterator[str]:
         path = _new_place(node.record.record, node, places) if node.record.record else None
         if path is None or not path.is_file():
             continue
-        old, new = _decisive(node.record.stage, node.record.settings), read_record(path).settings
+        old = decisive(node.record.stage, node.record.settings)
+        new = decisive(node.record.stage, read_record(path).settings)
         for key in sorted(old):
             if old[key] != new.get(key):
                 yield f"{key} is {_shown(new.get(key))}, recorded {_shown(old[key])}"
-
-
-def _decisive(stage: str, settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in PLACES.get(stage, set())}
 
 
 def _shown(value: Any, most: int = 60) -> str:
