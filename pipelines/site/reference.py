@@ -1,9 +1,10 @@
 """Pages of reference, made anew in every build from what they describe, so that they cannot be out of date."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -51,20 +52,19 @@ def kernels() -> str:
     return text.split("\n", 1)[1].replace("](../docs/", "](../")
 
 
+KINDS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 GENERATED: dict[str, Callable[[], str]] = {"commands": commands, "settings": settings, "kernels": kernels}
 """Parts of pages by the name in their `<!-- generated: NAME -->`."""
 
 
 def _command_sections(command: Any, name: str) -> Iterator[str]:
-    depth = "##" if " " not in name or name.count(" ") == 1 else "###"
-    arguments = " ".join(_spelt_argument(each) for each in command.params if _is_argument(each))
-    usage = f"```text\n{name} {arguments} [OPTIONS]\n```".replace("  ", " ")
-    parts = [
-        f"{depth} `{name}`",
-        _paragraphs(command.help or ""),
-        "" if hasattr(command, "commands") else usage,
-    ]
-    rows = [row for row in map(_option_row, command.params) if row]
+    depth = "##" if name.count(" ") < 2 else "###"
+    is_group = hasattr(command, "commands")
+    arguments = [_spelt_argument(each) for each in command.params if _is_argument(each)]
+    usage = "```text\n" + " ".join([name, *arguments, "[OPTIONS]"]) + "\n```"
+    parts = [f"{depth} `{name}`", _paragraphs(command.help or ""), "" if is_group else usage]
+    types = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+    rows = [_flag_row(each, types[each.name]) for each in command.params if each.name in types]
     if rows:
         parts.append("\n".join(["| flag | | default |", "|---|---|---|", *rows]))
     yield "\n\n".join(part for part in parts if part)
@@ -82,26 +82,26 @@ def _spelt_argument(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
-def _option_row(parameter: Any) -> str | None:
-    if getattr(parameter, "hidden", False) or parameter.name in {
-        "help",
-        "install_completion",
-        "show_completion",
-    }:
-        return None
-    name = _spelt_argument(parameter) if _is_argument(parameter) else ", ".join(parameter.opts)
-    choices = getattr(parameter.type, "choices", None)
-    flags = (
-        "" if _is_argument(parameter) or getattr(parameter, "is_flag", False) else _value(parameter, choices)
-    )
+def _flag_row(parameter: Any, kind: Any) -> str:
+    if _is_argument(parameter):
+        name = _spelt_argument(parameter)
+    else:
+        name = " ".join([", ".join(parameter.opts), _value(parameter, kind)]).strip()
     help_text, default = _help_and_default(parameter)
-    return f"| `{name}{flags}` | {_cell(help_text)} | {default} |"
+    return f"| `{name}` | {_cell(help_text)} | {default} |"
 
 
-def _value(parameter: Any, choices: Any) -> str:
+def _value(parameter: Any, kind: Any) -> str:
+    """What follows a flag: its choices, its metavar, or the kind of its value; nothing for switches."""
+    choices = [
+        each for part in (kind, *get_args(kind)) if get_origin(part) is Literal for each in get_args(part)
+    ]
     if choices:
-        return " " + "|".join(str(getattr(each, "value", each)) for each in choices)
-    return f" {parameter.metavar or parameter.type.name.upper()}"
+        return "\\|".join(map(str, choices))
+    if parameter.metavar:
+        return str(parameter.metavar)
+    kinds = [part for part in (kind, *get_args(kind)) if isinstance(part, type)]
+    return "" if bool in kinds else next((KINDS[part] for part in kinds if part in KINDS), "TEXT")
 
 
 def _help_and_default(parameter: Any) -> tuple[str, str]:

@@ -5,6 +5,7 @@ A page names them, `<!-- given: images, platemap -->`. To add one, write a funct
 """
 
 import gzip
+import os
 import shutil
 from collections.abc import Callable
 from functools import cached_property
@@ -13,18 +14,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import polars.selectors as cs
+import torch
 
 from cellvim.demo.layout import PlateLayout
 from cellvim.demo.phenotype import catalogue
 from cellvim.demo.synthetic import Acquisition, write_layouts
 from tests.docs.shell import Shell
+from tests.model.published_states import CHANNEL, random_state
 
 SIDE_PX = 112
 WELLS = tuple(f"{row}{column:02d}" for row in "BCD" for column in range(2, 8))
 RECIPE = """\
 preset: nano
 batch_size: 4
-model: {depth: 2, position_grid: 7}
+model: {position_grid: 7}
 crops: {crop_px: 112}
 optimizer: {base_learning_rate: 0.06}
 """
@@ -111,7 +114,7 @@ def plates(toys: Toys, folder: Path) -> None:
 
 
 def model(toys: Toys, folder: Path) -> None:
-    """run/, a nano model of depth 2 that learned one step; its crops are 112 px."""
+    """run/, a nano model that learned one step; its crops are 112 px."""
     shutil.copytree(toys.model, folder / "run")
 
 
@@ -143,6 +146,29 @@ def profiles(toys: Toys, folder: Path) -> None:
     plain.select("plate", "well", "treatment").write_csv(folder / "wells.csv")
 
 
+class Shouting:
+    """A pickle that would run a command."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch shouted",)
+
+
+def published(toys: Toys, folder: Path) -> None:  # noqa: ARG001 - as all of them
+    """fastchannelvim.ckpt, random weights in the form of published ones; strange.ckpt, a pickle with a command."""
+    config = {**CHANNEL, "channels": 5, "img_size": [SIDE_PX, SIDE_PX], "patch_size": 16, "stride": 16}
+    state = {f"backbone.{name}": tensor.float() for name, tensor in random_state(config).items()}
+    content = {"state_dict": state, "global_step": 1200, "hyper_parameters": {"collapse_method": "mean"}}
+    torch.save(content, folder / "fastchannelvim.ckpt")
+    torch.save({"state_dict": state, "callbacks": Shouting()}, folder / "strange.ckpt")
+
+
+def new_plate(toys: Toys, folder: Path) -> None:
+    """new_plate.parquet, the wells of PLATE2 alone, by the same model."""
+    table = pl.read_parquet(toys.table)
+    kept = table.filter(pl.col("Metadata_Plate") == "PLATE2")
+    kept.write_parquet(folder / "new_plate.parquet", metadata=pl.read_parquet_metadata(toys.table))
+
+
 GIVEN: dict[str, Callable[[Toys, Path], None]] = {
     "images": images,
     "scans": scans,
@@ -150,5 +176,7 @@ GIVEN: dict[str, Callable[[Toys, Path], None]] = {
     "plates": plates,
     "model": model,
     "embeddings": embeddings,
+    "new-plate": new_plate,
     "profiles": profiles,
+    "published": published,
 }
