@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A real Slurm on this one machine, for tests: no systemd, no database, nothing outside one folder. Needs root and
-# `apt-get install --no-install-recommends slurm-wlm munge`.
+# A real Slurm on this one machine, for tests: no systemd and no database, all in one folder but for a link to it from
+# /etc/slurm. Needs root and `apt-get install --no-install-recommends slurm-wlm munge`.
 #
-#   SLURM_CONF=$(tests/slurm/cluster.sh start)   start it, or find it running; prints the path that clients need
-#   tests/slurm/cluster.sh status                daemons, nodes and jobs; exit code 1 if it does not answer
-#   tests/slurm/cluster.sh stop                  cancel all jobs and end all daemons
+#   tests/slurm/cluster.sh start    start it, or find it running
+#   tests/slurm/cluster.sh status   daemons, nodes and jobs; exit code 1 if it does not answer
+#   tests/slurm/cluster.sh stop     cancel all jobs and end all daemons
 #
 # In .ci/run:
-#   export SLURM_CONF; SLURM_CONF=$(tests/slurm/cluster.sh start)
+#   tests/slurm/cluster.sh start
 #   trap 'tests/slurm/cluster.sh stop' EXIT
 #
 # Partition `main` is one node with all CPUs of the machine. Partition `pair` is two nodes of one CPU each, on the same
@@ -18,6 +18,7 @@ folder=${CELLVIM_SLURM_FOLDER:-/tmp/cellvim-slurm}
 cpus=${CELLVIM_SLURM_CPUS:-$(nproc)}
 port=${CELLVIM_SLURM_PORT:-26817}
 nodes=(main pair1 pair2)
+link=/etc/slurm/slurm.conf
 export SLURM_CONF=$folder/slurm.conf
 
 main() {
@@ -40,7 +41,13 @@ start() {
     for node in "${nodes[@]}"; do slurmd -N "$node" >&2; done
     wait_until "every node is idle" all_idle
   fi
-  echo "$SLURM_CONF"
+  # Where clients look: a variable would not do, as Snakemake's plugin takes SLURM_* out of the environment of a job.
+  if [ ! -e "$link" ]; then
+    mkdir -p "$(dirname "$link")"
+    ln -sfn "$SLURM_CONF" "$link"
+  fi
+  [ "$(readlink -f "$link")" = "$SLURM_CONF" ] || echo "$link is of another cluster: export SLURM_CONF=$SLURM_CONF" >&2
+  status
 }
 
 status() {
@@ -55,6 +62,7 @@ stop() {
   fi
   local pid
   for pid in "$folder"/slurmd.*.pid "$folder"/slurmctld.pid "$folder"/munged.pid; do end "$pid"; done
+  if [ "$(readlink "$link")" = "$SLURM_CONF" ]; then rm "$link"; fi
   rm -rf "$folder"
 }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-STARTED_HERE = Path(os.environ.get("CELLVIM_SLURM_FOLDER", "/tmp/cellvim-slurm")) / "slurm.conf"  # noqa: S108 - root's
 HANG_SECONDS = 240
 """A job that is not where it should be by then never gets there."""
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
@@ -60,8 +59,6 @@ def slurm() -> Iterator[Slurm]:
     """The cluster, or a skip where none can be asked; jobs of the module are gone when it is over."""
     if shutil.which("scontrol") is None:
         pytest.skip("needs Slurm: apt-get install slurm-wlm munge, then tests/slurm/cluster.sh start")
-    if "SLURM_CONF" not in os.environ and STARTED_HERE.is_file():
-        os.environ["SLURM_CONF"] = str(STARTED_HERE)
     answer = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False)
     if "is UP" not in answer.stdout:
         pytest.skip("no slurmctld answers: tests/slurm/cluster.sh start")
