@@ -1,5 +1,6 @@
-"""`cellvim ingest` onto disks that are too small, have too few names, or take nothing at all."""
+"""Commands on disks that are too small: what they leave there, and whether they go on once there is room."""
 
+import json
 import os
 import resource
 import shutil
@@ -11,36 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
 
 from cellvim.atomic import locked
 from cellvim.errors import ExitCode, LockedError
 from pipelines.torture.kills import SHOWN, environment
-from pipelines.torture.page import Section
-from pipelines.torture.screen import NAME, copy_screen, ingest_command, is_temporary, output_files
+from pipelines.torture.stages import Job, all_files, is_temporary
 
-WELLS = 8
-PAGE_BYTES = 4096
 ROOM = "size=1g,nr_inodes=1m"
 BALLAST = "ballast"
-ROOM_AT_FIRST = "size=64m"
-READ_ONLY_S = 2.0
-"""Processor time within which a target that takes nothing must be found out, start of Python included."""
-BODY = """The real command writes a plate onto disks (tmpfs) that fill up at {sizes} moments spread over the life of its output:
-another program takes the room once the writing has begun, as a disk that is too small from the beginning is refused
-before anything is written. Two such disks are tried as well, and {names} whose names run out. Every time it must end with exit code 5, an error and a hint; every file that has
-its final name must be byte for byte the one of an undisturbed run; nobody may hold the plate's lock. Then the disk is
-made larger, and the same command must finish with the same bytes. A target that is read-only is found out within
-{read_only} s of the processor, the start of Python included.
-
-| disk | exit code | files there | truncated | lock left | resumed to the same bytes | processor, s |
-|---|---|---|---|---|---|---|
-{rows}
-
-The plate takes {used} MB and {inodes} names.
-
-{footer}
-"""
+LOG = "metrics.jsonl"
+"""Grows line by line, and is cut back to the checkpoint when a run goes on: any beginning of it is whole."""
+LOOK_S = 0.001
 
 
 class CannotMountError(OSError):
@@ -49,118 +34,100 @@ class CannotMountError(OSError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One ingest onto one bad disk.
+    """One command on one bad disk.
 
     Attributes:
+        stage: Of the command.
         disk: What is bad about it.
+        code: Exit status.
         words: What the command said on stderr.
         files: How many files had their final names afterwards.
-        truncated: Those of them that differ from the undisturbed run's.
+        truncated: Those of them that are neither an undisturbed run's, nor whole by their own format.
         is_locked: The lock could not be had afterwards.
-        is_resumed: With room, the same command ended with the right bytes; None if that was not tried.
+        is_resumed: With room, the same command ended with the right bytes.
         seconds: Processor time until the command gave up.
     """
 
+    stage: str
     disk: str
     code: int
     words: str
     files: int
     truncated: tuple[str, ...]
     is_locked: bool
-    is_resumed: bool | None
+    is_resumed: bool
     seconds: float
+
+    @property
+    def is_fitting(self) -> bool:
+        """The disk was large enough after all."""
+        return self.code == 0
 
     @property
     def failures(self) -> list[str]:
         """Everything that should not be."""
         found = [f"{name} is not what it should be" for name in self.truncated]
-        if self.code != ExitCode.DISK:
+        if not self.is_fitting and self.code != ExitCode.DISK:
             found.append(f"exit {self.code}: {self.words[-SHOWN:]}")
-        if "error: " not in self.words or "hint: " not in self.words or "Traceback" in self.words:
+        if not self.is_fitting and not has_told(self.words):
             found.append(f"said {self.words[-SHOWN:]!r}")
         if self.is_locked:
             found.append("the lock is still held")
-        if self.is_resumed is False:
+        if not self.is_resumed:
             found.append("not resumed to the same bytes")
-        if self.is_resumed is None and self.seconds > READ_ONLY_S:
-            found.append(f"took {self.seconds:.1f} s")
-        return [f"{self.disk}: {line}" for line in found]
+        return [f"{self.stage}, disk {self.disk}: {line}" for line in found]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What an undisturbed run takes of a disk, and the bytes it leaves there."""
+    """What an undisturbed run takes of a disk at most, and the bytes it leaves there.
+
+    Attributes:
+        used_bytes: Most that was taken at any moment, temporary files included.
+        inodes: Names at the end.
+        files: Content of every result.
+    """
 
     used_bytes: int
     inodes: int
     files: Mapping[str, bytes]
 
 
-def torture_disk(data: Path, out: Path, *, sizes: int, wells: int = WELLS) -> tuple[Needs, list[Trial]]:
-    """Ingest onto disks of `sizes` sizes; with more than two, also onto disks without names, and a read-only one.
+def has_told(words: str) -> bool:
+    """Whether a command that failed said what is wrong and what to do, and showed no traceback."""
+    lines = words.splitlines()
+    told = [sum(line.startswith(f"{label}: ") for line in lines) for label in ("error", "hint")]
+    return told == [1, 1] and "Traceback" not in words
+
+
+def measure_needs(job: Job, disk: Path) -> Needs:
+    """Run a stage on a disk of its own that has room.
 
     Raises:
         CannotMountError: Small disks cannot be made here.
+        CalledProcessError: The stage fails even there.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    source = copy_screen(data, out / "source", wells=wells)
-    needs = measure_needs(source, out / "disk")
-    # The middles of equal parts: the first disk is full at once, the last one just before the end.
-    shares = (np.arange(sizes) + 0.5) / sizes
-    pages = [max(1, int(share * needs.used_bytes / PAGE_BYTES)) * PAGE_BYTES for share in shares]
-    trials = [
-        try_disk(source, out / "disk", f"full at {room / 1e6:.2f} MB", ROOM_AT_FIRST, needs, room=room)
-        for room in pages
-    ]
-    options = {}
-    if sizes > 2:
-        for room in (pages[0], pages[-1]):
-            options[f"of {room / 1e6:.2f} MB"] = f"size={room}"
-        for share in shares[:: max(1, sizes // 3)]:
-            inodes = max(2, int(share * needs.inodes))
-            options[f"room for {inodes} names"] = f"size=1g,nr_inodes={inodes}"
-    trials += [try_disk(source, out / "disk", disk, option, needs) for disk, option in options.items()]
-    return needs, [*trials, *([try_read_only(source, out / "disk")] if sizes > 2 else [])]
-
-
-def disk_section(needs: Needs, trials: list[Trial], footer: str) -> Section:
-    """Set what became of the plate beside how, where and when it was tried."""
-    rows = [
-        f"| {trial.disk} | {trial.code} | {trial.files} | {len(trial.truncated)} | "
-        f"{'yes' if trial.is_locked else 'no'} | {_answer(trial)} | {trial.seconds:.1f} |"
-        for trial in trials
-    ]
-    body = BODY.format(
-        sizes=sum(trial.disk.startswith("full") for trial in trials),
-        names=sum(trial.disk.startswith("room") for trial in trials),
-        read_only=f"{READ_ONLY_S:.0f}",
-        rows="\n".join(rows),
-        used=f"{needs.used_bytes / 1e6:.1f}",
-        inodes=needs.inodes,
-        footer=footer,
-    )
-    failures = [line for trial in trials for line in trial.failures]
-    return Section("Ingest onto a full disk", body, failures)
-
-
-def measure_needs(source: Path, disk: Path) -> Needs:
-    """Ingest onto a disk with room for everything."""
     with mounted(disk, ROOM):
-        out = disk / "plates"
-        subprocess.run(ingest_command(source, out), check=True, env=environment(), stdout=subprocess.DEVNULL)  # noqa: S603
-        listed = shutil.disk_usage(disk)
-        files = {name: path.read_bytes() for name, path in output_files(out).items()}
-        inodes = 1 + sum(1 for _ in disk.rglob("*"))
-    return Needs(listed.used, inodes, files)
+        used = 0
+        process = subprocess.Popen(  # noqa: S603
+            job.command(disk), env=environment(), stdout=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            used = max(used, shutil.disk_usage(disk).used)
+            time.sleep(LOOK_S)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, job.command(disk))
+        files = {name: path.read_bytes() for name, path in job.results(disk).items()}
+        return Needs(used, 1 + sum(1 for _ in disk.rglob("*")), files)
 
 
 def try_disk(
-    source: Path, disk: Path, name: str, options: str, needs: Needs, *, room: int | None = None
+    job: Job, disk: Path, name: str, options: str, needs: Needs, *, room: int | None = None
 ) -> Trial:
-    """Ingest onto a disk that is too small, look at what is there, make room, and ingest again.
+    """Run a stage on a disk that is too small, look at what is there, make room, and run it again.
 
     Args:
-        source: The plate's images.
+        job: The stage.
         disk: Where the disk is put.
         name: What is bad about it.
         options: It is mounted with these.
@@ -168,26 +135,65 @@ def try_disk(
         room: Bytes that another program leaves, once the writing has begun; None if it leaves the disk alone.
     """
     with mounted(disk, options):
-        code, words, seconds = _ingest(source, disk, room=room)
-        found = {
-            file: path.read_bytes() for file, path in output_files(disk / "plates").items() if _is_final(file)
-        }
-        truncated = tuple(sorted(file for file in found if found[file] != needs.files.get(file)))
+        code, words, seconds = run_on(job, disk, room=room)
+        found = {file: path for file, path in all_files(disk).items() if _is_final(file)}
+        truncated = tuple(
+            sorted(file for file, path in found.items() if not is_right(path, needs.files.get(file)))
+        )
         (disk / BALLAST).unlink(missing_ok=True)
         remount(disk, ROOM)
-        is_locked = _is_locked(disk / "plates" / f"{NAME}.cellvim")
-        again, _, _ = _ingest(source, disk)
-        files = {file: path.read_bytes() for file, path in output_files(disk / "plates").items()}
+        is_locked = _is_locked((disk / job.lock).parent)
+        again, _, _ = run_on(job, disk)
+        files = {file: path.read_bytes() for file, path in job.results(disk).items()}
         is_resumed = again == 0 and files == needs.files
-    return Trial(name, code, words, len(found), truncated, is_locked, is_resumed, seconds)
+    return Trial(job.name, name, code, words, len(found), truncated, is_locked, is_resumed, seconds)
 
 
-def try_read_only(source: Path, disk: Path) -> Trial:
-    """Ingest onto a disk that takes nothing."""
-    with mounted(disk, ROOM):
-        remount(disk, "ro")
-        code, words, seconds = _ingest(source, disk)
-        return Trial("read-only", code, words, 0, (), is_locked=False, is_resumed=None, seconds=seconds)
+def run_on(job: Job, disk: Path, *, room: int | None = None) -> tuple[int, str, float]:
+    """Run a stage on a disk.
+
+    Returns:
+        Exit status, what it said on stderr, and seconds of the processor.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(  # noqa: S603
+        job.command(disk), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if room is not None:
+        _take_room(process, disk, disk / job.lock, room)
+    _, words = process.communicate()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return process.returncode, words.decode(), seconds
+
+
+def is_right(path: Path, wanted: bytes | None) -> bool:
+    """Whether a file is the undisturbed run's; or, if that left none of this name, whole by its own format."""
+    if wanted is None:
+        return is_whole(path)
+    content = path.read_bytes()
+    return wanted.startswith(content) if path.name == LOG else content == wanted
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file can be read to its end, by a library that knows its format; no other kind can."""
+    try:
+        match path.suffix:
+            case ".json":
+                json.loads(path.read_text())
+            case ".parquet":
+                pq.read_table(path)
+            case ".safetensors":
+                with safe_open(path, framework="np") as file:
+                    for name in file.keys():  # noqa: SIM118 - not a dict
+                        file.get_tensor(name)
+            case ".html":
+                return path.read_text().rstrip().endswith("</html>")
+            case _:
+                return False
+    except (ValueError, OSError, pa.ArrowException, SafetensorError):
+        return False
+    return True
 
 
 @contextmanager
@@ -219,25 +225,8 @@ def _mount(*arguments: str) -> None:
         raise CannotMountError(message) from error
 
 
-def _ingest(source: Path, disk: Path, *, room: int | None = None) -> tuple[int, str, float]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(  # noqa: S603
-        ingest_command(source, disk / "plates"),
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    if room is not None:
-        _take_room(process, disk, room)
-    _, words = process.communicate()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return process.returncode, words.decode(), seconds
-
-
-def _take_room(process: subprocess.Popen[bytes], disk: Path, room: int) -> None:
-    """Halt the command once it holds the plate's lock, and leave it that much of the disk."""
-    lock = disk / "plates" / f"{NAME}.cellvim" / "lock"
+def _take_room(process: subprocess.Popen[bytes], disk: Path, lock: Path, room: int) -> None:
+    """Halt the command once it holds the lock, and leave it that much of the disk."""
     while process.poll() is None and not lock.exists():
         time.sleep(0.0002)
     process.send_signal(signal.SIGSTOP)
@@ -247,17 +236,13 @@ def _take_room(process: subprocess.Popen[bytes], disk: Path, room: int) -> None:
 
 
 def _is_final(name: str) -> bool:
-    """Neither a temporary file nor the lock, which a full disk may leave empty and unheld."""
-    return not is_temporary(name) and not name.endswith("/lock")
+    """Neither a temporary file, nor the lock, which a full disk may leave empty and unheld, nor the other program's."""
+    return not is_temporary(name) and not name.endswith("/lock") and name != BALLAST
 
 
-def _is_locked(companion: Path) -> bool:
+def _is_locked(folder: Path) -> bool:
     try:
-        with locked(companion):
+        with locked(folder):
             return False
     except LockedError:
         return True
-
-
-def _answer(trial: Trial) -> str:
-    return {True: "yes", False: "no", None: "not tried"}[trial.is_resumed]

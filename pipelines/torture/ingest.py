@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.torture.kills import Campaign, Stage, phase_table, torture
+from pipelines.torture.kills import Campaign, Stage, finished_words, kill_row, phase_table, torture
 from pipelines.torture.page import Section
-from pipelines.torture.screen import NAME, copy_screen, ingest_command, is_temporary, output_files
+from pipelines.torture.screen import NAME, copy_screen, ingest_command, output_files
+from pipelines.torture.stages import is_temporary
 
 WELLS = 24
 SITES = 2
+ASKED_KILLS = 100
 PHASES = (
     "before the plate was begun",
     "between fields",
@@ -30,7 +32,7 @@ being written, one to three times a run.
 The plate: {wells} wells of real MetaXpress images, {sites} sites, 3 channels, 2 z planes each, {images} files; undisturbed
 it takes {seconds:.1f} s with 2 workers. Every third run begins with 1 worker and is resumed with 4. SIGTERM must end in
 exit code 75 and ctrl-C in 130, with an error and a hint and no traceback; while Python still starts, they may end the
-process by themselves.
+process by themselves. {finished}
 
 {phases}
 
@@ -84,11 +86,13 @@ def ingest_section(campaign: Campaign, footer: str) -> Section:
         sites=SITES,
         images=WELLS * SITES * 6,
         seconds=campaign.undisturbed_s,
+        finished=finished_words(campaign),
         phases=phase_table(campaign, PHASES),
         footer=footer,
     )
     differing = [f"ingest: {name} differs" for name in sorted(campaign.differing_files)]
-    return Section("Ingest, killed", body, [*differing, *campaign.unexpected])
+    row = kill_row(campaign, asked=ASKED_KILLS, test="`ingest`")
+    return Section("Ingest, killed", body, [*differing, *campaign.unexpected], (row,))
 
 
 def phase_of(out: Path, fields: int) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from cellvim.errors import ExitCode
+from pipelines.torture.page import Row
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +65,14 @@ class Kill:
         sent: Name of the signal.
         code: Exit status.
         phase: See `Stage.phase`.
+        lasted_s: Seconds by the clock from the signal to the end of the process.
     """
 
     delay_s: float
     sent: str
     code: int
     phase: str
+    lasted_s: float
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Campaign:
     differing_bytes: int = 0
     differing_files: set[str] = field(default_factory=set)
     """Files that differ, are missing, or should not be there, such as temporary ones."""
+    finished: dict[str, list[float]] = field(default_factory=dict)
+    """Signals that met a process which finished its work nonetheless, and the seconds that it took."""
     unexpected: list[str] = field(default_factory=list)
     """Ends of a process that are neither a kill nor success."""
 
@@ -93,6 +98,11 @@ class Campaign:
 
     def count(self, sent: str) -> int:
         return sum(kill.sent == sent for kill in self.kills)
+
+    def longest_s(self, sent: str) -> float:
+        """Longest time from such a signal to the end of the process, however it ended."""
+        lasted = [kill.lasted_s for kill in self.kills if kill.sent == sent]
+        return max([0.0, *lasted, *self.finished.get(sent, [])])
 
 
 def torture(stage: Stage, out: Path, signals: Sequence[signal.Signals], *, seed: int) -> Campaign:
@@ -111,7 +121,8 @@ def torture(stage: Stage, out: Path, signals: Sequence[signal.Signals], *, seed:
         run, attempt = out / f"run-{campaign.runs}", 0
         for _ in range(min(int(generator.integers(1, MOST_KILLS + 1)), len(signals) - len(campaign.kills))):
             sent = signals[len(campaign.kills)]
-            if not _is_killed(stage, run, attempt, sent, campaign, generator):
+            delay_s = float(generator.uniform(0, campaign.undisturbed_s))
+            if not is_killed(stage, run, attempt, sent, campaign, delay_s=delay_s):
                 break
             attempt += 1
         finish_run(stage.command(run, campaign.runs, attempt), campaign)
@@ -126,6 +137,38 @@ def torture(stage: Stage, out: Path, signals: Sequence[signal.Signals], *, seed:
             stage.name, len(campaign.kills), len(signals), campaign.differing_bytes,
         )  # fmt: skip
     return campaign
+
+
+def is_killed(
+    stage: Stage, run: Path, attempt: int, sent: signal.Signals, campaign: Campaign, *, delay_s: float
+) -> bool:
+    """Start a run and send it a signal after some time; False if it came to its end nonetheless."""
+    process = subprocess.Popen(  # noqa: S603
+        stage.command(run, campaign.runs, attempt),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    sent_at = None
+    try:
+        _, error = process.communicate(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        if len(campaign.kills) % 5 == 4:
+            _wait_for_a_write(process, run, stage)
+        sent_at = time.perf_counter()
+        process.send_signal(sent)
+        _, error = process.communicate()
+    lasted_s = time.perf_counter() - sent_at if sent_at else 0.0
+    if process.returncode == 0:
+        if sent_at:
+            campaign.finished.setdefault(sent.name, []).append(lasted_s)
+        return False
+    words = error.decode().strip()
+    if not _is_expected(process.returncode, sent, words):
+        campaign.unexpected.append(f"{sent.name}, exit {process.returncode}: {words[-SHOWN:]}")
+        return process.returncode < 0
+    campaign.kills.append(Kill(delay_s, sent.name, process.returncode, stage.phase(run), lasted_s))
+    return True
 
 
 def finish_run(command: list[str], campaign: Campaign) -> None:
@@ -170,6 +213,27 @@ def phase_table(campaign: Campaign, phases: Sequence[str]) -> str:
     return "\n".join([head, "|---" * (len(sent) + 2) + "|", *rows])
 
 
+def kill_row(campaign: Campaign, *, asked: int, test: str) -> Row:
+    """The figure of a stage: how many kills, and whether anything differs after them."""
+    count = campaign.count("SIGKILL")
+    found = (
+        f"{count} kills: {campaign.differing_bytes} bytes differ, {len(campaign.unexpected)} unexpected ends"
+    )
+    return Row(
+        "kill -9",
+        f"{test} at random moments, then resumed",
+        f"{asked} kills: byte-identical to an undisturbed run",
+        found,
+        is_met=campaign.is_passed and count >= asked,
+    )
+
+
+def finished_words(campaign: Campaign) -> str:
+    """Say how many signals came too late to stop anything."""
+    told = [f"{len(lasted)} {name}" for name, lasted in campaign.finished.items()]
+    return f"Besides, {', '.join(told)} met a run that was about to end, and did." if told else ""
+
+
 def environment() -> dict[str, str]:
     """Environment of every command: one thread of computation, so that two runs have the same bytes."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -177,39 +241,6 @@ def environment() -> dict[str, str]:
 
 def _content(path: Path | None) -> np.ndarray:
     return np.frombuffer(path.read_bytes() if path is not None else b"", dtype=np.uint8)
-
-
-def _is_killed(
-    stage: Stage,
-    run: Path,
-    attempt: int,
-    sent: signal.Signals,
-    campaign: Campaign,
-    generator: np.random.Generator,
-) -> bool:
-    """Start a run and send it a signal after a random time; False if it ended before that."""
-    delay_s = float(generator.uniform(0, campaign.undisturbed_s))
-    process = subprocess.Popen(  # noqa: S603
-        stage.command(run, campaign.runs, attempt),
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        _, error = process.communicate(timeout=delay_s)
-    except subprocess.TimeoutExpired:
-        if len(campaign.kills) % 5 == 4:
-            _wait_for_a_write(process, run, stage)
-        process.send_signal(sent)
-        _, error = process.communicate()
-    if process.returncode == 0:
-        return False
-    words = error.decode().strip()
-    if not _is_expected(process.returncode, sent, words):
-        campaign.unexpected.append(f"{sent.name}, exit {process.returncode}: {words[-SHOWN:]}")
-        return process.returncode < 0
-    campaign.kills.append(Kill(delay_s, sent.name, process.returncode, stage.phase(run)))
-    return True
 
 
 def _is_expected(code: int, sent: signal.Signals, words: str) -> bool:

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cellvim.atomic import TEMPORARY_MARK
-
 ORIGINAL = "imagexpress/ImageXpress_exported/9987_Plate_3434"
 """Below the folder of real plates: wells B02 and B03, two sites, ZStep_1 and 2, waves 1 to 3, uncompressed."""
 NAME = "9987_Plate_3434"
@@ -43,11 +41,6 @@ def output_files(out: Path) -> Mapping[str, Path]:
     # Unlike rglob, walk takes no offence at folders that vanish while a command is at work.
     paths = (Path(folder, name) for folder, _, names in os.walk(out) for name in names)
     return {path.relative_to(out).as_posix(): path for path in paths if path.name != "run.json"}
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file of the output is one that `cellvim ingest` moves to its final place when it is whole."""
-    return TEMPORARY_MARK in name or "tmp" in name.split("/")
 
 
 def _shifted(path: Path, places: int) -> bytes:

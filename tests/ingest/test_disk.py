@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.torture.disk import CannotMountError, torture_disk
+from pipelines.torture.disk import CannotMountError
+from pipelines.torture.full_disks import torture_ingest_disk
 
 
 def test_a_full_disk_truncates_nothing_and_is_resumed(shared: Path, tmp_path: Path) -> None:
     try:
-        needs, trials = torture_disk(shared / "data", tmp_path, sizes=2, wells=2)
+        needs, trials = torture_ingest_disk(shared / "data", tmp_path, sizes=2, wells=2)
     except CannotMountError as error:
         pytest.skip(f"needs a small disk: {error}")
     assert [line for trial in trials for line in trial.failures] == []

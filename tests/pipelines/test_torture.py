@@ -3,16 +3,23 @@
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
-from pipelines.torture.disk import Trial
+from pipelines.torture import embedding
+from pipelines.torture.disk import Needs, Trial, is_right
+from pipelines.torture.full_disks import disks_section
 from pipelines.torture.ingest import ingest_section, workers_of
-from pipelines.torture.kills import Campaign, Kill, Stage, differing_bytes, finish_run, torture
+from pipelines.torture.kills import Campaign, Kill, Stage, differing_bytes, finish_run, is_killed, torture
 from pipelines.torture.page import TITLES, Section, read_sections, update_page
 from pipelines.torture.pretraining import phase_of, pretraining_section, results, torture_pretraining
-from pipelines.torture.writers import Round, writers_section
+from pipelines.torture.read_only import Refusal, read_only_section
+from pipelines.torture.writers import Round, other_writers_section, writers_section
 
 WRITE_SLOWLY = """
 import sys, time
@@ -27,8 +34,8 @@ time.sleep(0.3)
 
 @pytest.mark.slow
 def test_pretraining_killed_at_two_random_moments_leaves_the_same_bytes(tmp_path: Path) -> None:
-    campaign = torture_pretraining(tmp_path / "out", kills=2, seed=1)
-    assert len(campaign.kills) >= 2
+    campaign = torture_pretraining(tmp_path / "out", kills=1, seed=1)
+    assert {kill.sent for kill in campaign.kills} == {"SIGKILL", "SIGTERM"}
     assert campaign.is_passed, campaign
     assert {"model.safetensors", "metrics.jsonl", "loss.png", "summary.json"} <= set(campaign.compared)
     assert "checkpoints/step-00000120.safetensors" in campaign.compared
@@ -55,6 +62,7 @@ def test_a_campaign_meets_every_signal_and_sees_a_result_that_differs(tmp_path: 
     signals = [signal.SIGKILL, signal.SIGTERM]
     good = torture(slow_stage(text="right"), tmp_path / "good", signals, seed=0)
     assert [kill.sent for kill in good.kills] == ["SIGKILL", "SIGTERM"]
+    assert all(0 < kill.lasted_s < 30 for kill in good.kills)
     assert good.is_passed, good
     bad = torture(slow_stage(text="wrong"), tmp_path / "bad", signals, seed=0)
     assert bad.differing_files == {"result"}
@@ -104,21 +112,47 @@ def test_the_folder_of_a_dead_run_tells_what_it_had_been_at(tmp_path: Path) -> N
     assert phase_of(tmp_path) == "after the last step"
 
 
+def test_a_signal_that_stops_nothing_is_counted_and_timed(tmp_path: Path) -> None:
+    deaf = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.stderr.write('s'); time.sleep(0.5)"
+    stage = Stage(
+        "deaf", lambda *_: [sys.executable, "-c", deaf if not tmp_path.joinpath("told").exists() else "pass"],
+        lambda _run: {}, lambda _run: "at work", "at work",
+    )  # fmt: skip
+    campaign = Campaign("deaf", 0.5)
+    met = is_killed(stage, tmp_path, 0, signal.SIGTERM, campaign, delay_s=0.3)
+    assert not met
+    assert campaign.kills == []
+    assert campaign.longest_s("SIGTERM") == max(campaign.finished["SIGTERM"]) > 0
+    assert campaign.longest_s("SIGKILL") == 0
+
+
 def test_sections_hold_what_was_found_good_or_bad() -> None:
     kills = [
-        Kill(1.0, "SIGKILL", -9, "between checkpoints"),
-        Kill(2.0, "SIGTERM", 75, "between checkpoints"),
+        Kill(1.0, "SIGKILL", -9, "between checkpoints", 0.1),
+        Kill(2.0, "SIGTERM", 75, "between checkpoints", 0.7),
     ]
     campaign = Campaign("pretrain", 8.0, ("model.safetensors",), kills, 1)
     section = pretraining_section(campaign, "somewhere")
-    assert "| pretrain | 2 | 1 | 1 | 0 | 0 |" in section.body
+    assert "| 1 | 1 | 1 | 1 | 0 | 0 |" in section.body
     assert "| between checkpoints | 1 | 1 | 1 |" in section.body
+    assert "0.7 s at most" in section.body
     assert not section.failures
+    assert [row.is_met for row in section.rows] == [False, True], "one kill is not thirty"
     campaign.differing_bytes, campaign.differing_files = 3, {"model.safetensors"}
     section = pretraining_section(campaign, "somewhere")
-    assert "| pretrain | 2 | 1 | 1 | 3 | 0 |" in section.body
+    assert "| 1 | 1 | 1 | 1 | 3 | 0 |" in section.body
     assert section.failures == ["pretrain: model.safetensors differs"]
+    assert not any(row.is_met for row in section.rows)
     assert "| 1 | 1 | 0 | 1 | 1 | 1 | 3 | 0 |" in ingest_section(campaign, "somewhere").body
+    assert "| 1 | 1 | 0 | 1 | 1 | 1 | 3 | 0 |" in embedding.embedding_section(campaign, "somewhere").body
+
+
+def test_a_run_that_ends_late_or_otherwise_misses_the_figure_of_sigterm() -> None:
+    for late in (
+        Kill(2.0, "SIGTERM", 75, "between checkpoints", 31.0),
+        Kill(2.0, "SIGTERM", -15, "between checkpoints", 1.0),
+    ):
+        assert not pretraining_section(Campaign("pretrain", 8.0, (), [late], 1), "somewhere").rows[1].is_met
 
 
 def test_runs_begin_with_one_worker_and_go_on_with_four() -> None:
@@ -127,20 +161,71 @@ def test_runs_begin_with_one_worker_and_go_on_with_four() -> None:
 
 
 def test_a_disk_that_lies_or_holds_its_lock_is_seen() -> None:
-    good = Trial("full", 5, "error: x\nhint: y\n", 3, (), False, True, 9.0)
+    good = Trial(
+        "embed", "full", 5, "error: x\nhint: y\n", 3, (), is_locked=False, is_resumed=True, seconds=9.0
+    )
     assert good.failures == []
-    bad = Trial("full", 70, "Traceback", 3, ("zarr.json",), True, False, 9.0)
+    bad = replace(
+        good, code=70, words="Traceback", truncated=("zarr.json",), is_locked=True, is_resumed=False
+    )
     assert len(bad.failures) == 5
-    slow = Trial("read-only", 5, "error: x\nhint: y\n", 0, (), False, None, 9.0)
-    assert slow.failures == ["read-only: took 9.0 s"]
+    fitting = replace(good, code=0, words="")
+    assert fitting.failures == []
+    assert len(replace(fitting, truncated=("a.parquet",), is_resumed=False).failures) == 2
+    for trials, is_met in (([good] * 10, True), ([good] * 9, False), ([*[good] * 9, bad], False)):
+        assert disks_section({"embed": (Needs(4096, 3, {}), trials)}, "somewhere").rows[0].is_met is is_met
+
+
+def test_a_file_that_is_cut_is_not_right(tmp_path: Path) -> None:
+    table, tensors = tmp_path / "a.parquet", tmp_path / "a.safetensors"
+    pl.DataFrame({"a": [1, 2]}).write_parquet(table)
+    save_file({"a": np.zeros(9, np.float32)}, tensors)
+    for path in (table, tensors):
+        assert is_right(path, None)
+        assert is_right(path, path.read_bytes())
+        assert not is_right(path, path.read_bytes() + b"more")
+        path.write_bytes(path.read_bytes()[:-1])
+        assert not is_right(path, None)
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(b"one\ntw")
+    assert is_right(log, b"one\ntwo\n")
+    assert not is_right(log, b"one\nthree\n")
+    (tmp_path / "unknown.bin").touch()
+    assert not is_right(tmp_path / "unknown.bin", None)
 
 
 def test_two_winners_or_a_holder_that_nobody_names_fail_a_round() -> None:
-    good = Round(1, 7, 7, True, ())
-    for bad in (Round(2, 6, 6, True, ()), Round(1, 7, 6, True, ()), Round(1, 7, 7, False, ())):
+    good = Round(8, 1, 7, 7, is_intact=True, unexpected=())
+    for bad in (
+        replace(good, winners=2, refused=6, named=6), replace(good, named=6), replace(good, is_intact=False),
+    ):  # fmt: skip
         section = writers_section([good, bad], "somewhere")
         assert len(section.failures) == 1
-    assert not writers_section([good], "somewhere").failures
+        assert not other_writers_section({"embed": [good, bad]}, "somewhere").rows[0].is_met
+    section = writers_section([good] * 20, "somewhere")
+    assert not section.failures
+    assert section.rows[0].is_met
+
+
+def test_a_slow_or_wordless_refusal_fails() -> None:
+    good = Refusal("embed", 5, "error: x\nhint: y\n", 0.3)
+    assert read_only_section([good], "somewhere").rows[0].is_met
+    for bad in (replace(good, seconds=2.1), replace(good, code=0), replace(good, words="error: x\n")):
+        section = read_only_section([good, bad], "somewhere")
+        assert len(section.failures) == 1
+        assert not section.rows[0].is_met
+
+
+def test_the_folder_of_a_dead_embedding_tells_what_it_had_been_at(tmp_path: Path) -> None:
+    parts = tmp_path / "tables/wells.parquet.parts"
+    parts.mkdir(parents=True)
+    found = [embedding.phase_of(tmp_path, 2)]
+    for name in ("P1.thumbnails.parquet", "P1.parquet", "P2.parquet", ".tmp-7-x", "../wells.parquet"):
+        (parts / name).touch()
+        found.append(embedding.phase_of(tmp_path, 2))
+        (parts / ".tmp-7-x").unlink(missing_ok=True)
+    names = embedding.PHASES
+    assert found == [names[0], names[0], names[1], names[3], names[2], names[4]]
 
 
 def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
