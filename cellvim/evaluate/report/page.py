@@ -19,6 +19,7 @@ from cellvim.evaluate.report.facts import command_line, fact_lists, warnings
 from cellvim.evaluate.report.focus import focus, well_pictures
 from cellvim.evaluate.report.measures import Measure, measures
 from cellvim.evaluate.report.montage import PICTURE_BYTES, Montage, montage
+from cellvim.evaluate.report.origins import origins, with_origin
 from cellvim.evaluate.report.payload import payload, script_json
 from cellvim.evaluate.report.scores import PerturbationRow, perturbation_rows, score_columns
 from cellvim.evaluate.report.section import ShownSection, shown_sections
@@ -60,6 +61,7 @@ def render(content: ReportContent) -> str:
         "labels": TASK_LABELS,
         "questions": TASK_QUESTIONS,
         "significant_q": SIGNIFICANT_Q,
+        "origins": origins(content),
     }
     laid_out = _laid_out(environment, sections, common)
     shown, rows = add_perturbations(data, content, sum(len(each.html.encode()) for each in laid_out))
@@ -164,6 +166,7 @@ def _environment() -> Environment:
         interval=wording.interval,
         probability=wording.probability,
         spelled=wording.spelled,
+        with_origin=with_origin,
         counted=wording.counted,
         percent=lambda share: f"{100 * min(max(share, 0.0), 1.0):.1f}%",
         whole=lambda number: wording.NOTHING if number is None else f"{number:,.0f}",

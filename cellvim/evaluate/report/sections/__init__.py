@@ -32,6 +32,7 @@ from cellvim.evaluate.report.sections.label_groups import SECTION as LABEL_GROUP
 from cellvim.evaluate.report.sections.layer_choice import SECTION as LAYER_CHOICE
 from cellvim.evaluate.report.sections.not_done import SECTION as NOT_DONE
 from cellvim.evaluate.report.sections.paired_comparison import SECTION as PAIRED_COMPARISON
+from cellvim.evaluate.report.sections.provenance import SECTION as PROVENANCE
 from cellvim.evaluate.report.sections.relationships import SECTION as RELATIONSHIPS
 from cellvim.evaluate.report.sections.replicates import SECTION as REPLICATES
 
@@ -45,5 +46,6 @@ SECTIONS: tuple[Section, ...] = (
     BATCH_OR_BIOLOGY,
     CONFUSION,
     NOT_DONE,
+    PROVENANCE,
 )
 """In the order of the page, within what they follow."""

@@ -1,0 +1,79 @@
+"""Where the numbers come from: the commands from the images to this page, with hashes of all that went between."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellvim.evaluate.report.content import ReportContent
+from cellvim.evaluate.report.section import Section
+
+MOST_STEPS = 24
+MOST_ROWS = 48
+"""Inputs or outputs of a step on the page; all are in run.json."""
+KINDS = {
+    "file": "file",
+    "plate": "plate: pixels, plate map, what was skipped",
+    "pixels": "plate: pixels",
+    "images": "names and content of all files",
+    "label images": "label images",
+}
+
+
+def provenance(content: ReportContent) -> dict[str, Any] | None:
+    """Steps from the images on; plates that one command made with the same settings are one step."""
+    told = content.metrics.get("provenance")
+    if not isinstance(told, Mapping) or not told.get("steps"):
+        return None
+    steps = _merged(told["steps"])
+    return {
+        "images": told.get("images"),
+        "steps": [_shown(number, step) for number, step in enumerate(steps[:MOST_STEPS], start=1)],
+        "left_out": len(steps) - len(steps[:MOST_STEPS]) + int(told.get("steps_left_out", 0)),
+        "versions": ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items()),
+    }
+
+
+def _merged(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for step in steps:
+        key = tuple(step.get(name) for name in ("stage", "command", "settings_sha256", "seed", "cellvim"))
+        known = found.setdefault(key, {**step, "reads": {}, "makes": {}, "more": 0})
+        for what in ("reads", "makes"):
+            artifacts = step.get(what, ())
+            known[what] |= {(each["name"], each["kind"], each["sha256"]): each for each in artifacts}
+            known["more"] += max(0, step.get(f"{what}_count", 0) - len(artifacts))
+    return list(found.values())
+
+
+def _shown(number: int, step: Mapping[str, Any]) -> dict[str, Any]:
+    reads, makes = list(step["reads"].values()), list(step["makes"].values())
+    rows = [("reads", each) for each in reads[:MOST_ROWS]] + [("makes", each) for each in makes[:MOST_ROWS]]
+    return {
+        "number": number,
+        "stage": step["stage"],
+        "command": step["command"],
+        "settings": step["settings_sha256"],
+        "seed": step["seed"],
+        "cellvim": step["cellvim"],
+        "rows": [_row(what, each) for what, each in rows],
+        "more": step["more"] + max(0, len(reads) - MOST_ROWS) + max(0, len(makes) - MOST_ROWS),
+    }
+
+
+def _row(what: str, artifact: Mapping[str, Any]) -> dict[str, Any]:
+    count = artifact.get("count")
+    kind = KINDS.get(artifact["kind"], artifact["kind"])
+    return {
+        "what": what,
+        "name": artifact["name"],
+        "kind": kind if count is None else f"{kind} ({count:,})",
+        "sha256": artifact["sha256"],
+    }
+
+
+SECTION = Section(
+    key="provenance",
+    title_for_nav="Where from",
+    template="sections/provenance.html.j2",
+    data=provenance,
+    after="probes",
+)
