@@ -14,6 +14,8 @@ from pipelines.site.mathematics import formula
 from pipelines.site.reference import GENERATED
 
 ROOT = Path(__file__).parents[2]
+REMOTE_WORKER = "https://unpkg.com/iframe-worker/shim"
+"""What lets the search of a page work that was opened from a folder."""
 MARKER = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
 FORMULA = re.compile(r"^```math\n(?P<tex>.+?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
@@ -32,6 +34,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = MARKER.sub(lambda found: GENERATED[found["name"]](), markdown)
     markdown = FORMULA.sub(lambda found: formula(found["tex"]), markdown)
     return _map_outside_code(markdown, lambda text: _without_outer_links(text, page.file.src_uri))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Take the one script of the theme that would come from another site from this one."""
+    del config
+    return output.replace(REMOTE_WORKER, "../" * page.url.count("/") + "file_worker.js")
 
 
 def _with_folders(entry: Any, docs: Path) -> Any:

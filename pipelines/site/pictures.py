@@ -102,7 +102,9 @@ def scan() -> Drawing:
     art.grid((92, 243), (4, 4), 16, fills)
     art.text((172, 268), "out = LayerNorm((o_0 + o_1) / 2) * SiLU(z),  o_i = y[cell of token] + D_i v")
     art.text(
-        (172, 290), "14 steps per channel instead of 196 for a grid of 14 x 14; both axes after two blocks", color="soft"
+        (172, 290),
+        "14 steps per channel instead of 196 for a grid of 14 x 14; both axes after two blocks",
+        color="soft",
     )
     return art
 

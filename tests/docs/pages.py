@@ -29,7 +29,7 @@ PAGES = tuple(sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]))
 STEPS = 2
 LONG_TRAINING = re.compile(r"(--steps[ =]|\bsteps: )\d+")
 
-LANGUAGES = frozenset({"bash", "python", "console", "text", "yaml", "json", "csv"})
+LANGUAGES = frozenset({"bash", "python", "console", "text", "math", "yaml", "json", "csv"})
 EXECUTED = frozenset({"bash", "python", "console"})
 
 BLOCK = RawFencedCodeBlockLexer(
