@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.kernels.interpreter import patch_once_per_launch
+
+patch_once_per_launch()
+
 
 @pytest.fixture
 def _poisoned_memory() -> Iterator[None]:
