@@ -14,6 +14,9 @@ import typer
 
 from cellvim.errors import CellvimError, ExitCode, InterruptedRunError, KeyboardStop
 
+_asked: list[InterruptedRunError | KeyboardStop] = []
+"""The stops that were asked for. One that meets the import of a library may come out as an error of that library."""
+
 
 class Summary(Protocol):
     """What a stage returns: `str()` for people, a dict for machines."""
@@ -23,6 +26,7 @@ class Summary(Protocol):
 
 def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     """Run the command line; every failure becomes one `error:` line, one `hint:` line and an exit code."""
+    _asked.clear()
     signal.signal(signal.SIGTERM, _stop_on_sigterm)
     signal.signal(signal.SIGINT, _stop_on_sigint)
     # Threads spin while they wait for each other. Unlimited, a step is many times slower as soon as another program
@@ -34,7 +38,8 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
         if isinstance(error, CellvimError):
             for line in error.details:
                 typer.echo(f"  {printable(line)}", err=True)
-        _fail(*explain_failure(error))
+        is_own = isinstance(error, (CellvimError, KeyboardStop))
+        _fail(*explain_failure(_asked[-1] if _asked and not is_own else error))
 
 
 def explain_failure(error: BaseException) -> tuple[str, str, ExitCode]:
@@ -114,11 +119,13 @@ def _explain_os_error(error: OSError) -> tuple[str, str]:
 
 def _stop_on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
     found = "asked to stop (SIGTERM)"
-    raise InterruptedRunError(found, hint="run the same command again to resume")
+    _asked.append(InterruptedRunError(found, hint="run the same command again to resume"))
+    raise _asked[-1]
 
 
 def _stop_on_sigint(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardStop
+    _asked.append(KeyboardStop())
+    raise _asked[-1]
 
 
 def _fail(found: str, hint: str, code: ExitCode) -> NoReturn:

@@ -10,6 +10,7 @@ import pytest
 
 from cellvim.errors import ExitCode
 from cellvim.pretrain.state import list_checkpoints
+from cellvim.terminal import run_to_exit_code
 
 SCRIPT = """
 import os
@@ -66,3 +67,34 @@ def test_a_stopped_run_says_so_and_how_to_go_on(
     assert [path.name for path in list_checkpoints(tmp_path / "run/checkpoints")] == [
         "step-00000003.safetensors"
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, ExitCode.KEYBOARD), (signal.SIGTERM, ExitCode.INTERRUPTED)]
+)
+def test_a_stop_that_a_library_takes_for_a_failure_of_its_own_is_still_a_stop(
+    sent: signal.Signals, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("sys.argv", ["cellvim"])
+
+    def import_something(_: list[str]) -> None:
+        try:
+            signal.raise_signal(sent)
+        except BaseException:
+            message = "initialization failed"
+            raise ImportError(message) from None
+
+    def fail(_: list[str]) -> None:
+        message = "initialization failed"
+        raise ImportError(message)
+
+    try:
+        for app, expected in ((import_something, code), (fail, ExitCode.INTERNAL)):
+            with pytest.raises(SystemExit) as ended:
+                run_to_exit_code(app)
+            assert ended.value.code == expected
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert "hint: run the same command again to resume" in capsys.readouterr().err

@@ -9,40 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from cellvim.evaluate.report import ReportContent, write_report
-
-RUN = "window.ran=(window.ran||0)+1"
-PAYLOADS = (
-    f"<script>{RUN}</script>",
-    f"</script><script>{RUN}</script>",
-    f"</SCRIPT ><script>{RUN}//",
-    f"<!--<script>{RUN}</script>-->",
-    f"--><script>{RUN}</script>",
-    f"]]><script>{RUN}</script>",
-    f"<img src=x onerror={RUN}>",
-    f"<img src=http://127.0.0.1:9/a onerror={RUN}>",
-    f"\"><img src=x onerror='{RUN}'>",
-    f'\'><img src=x onerror="{RUN}">',
-    f"<svg onload={RUN}>",
-    f"<svg><script>{RUN}</script></svg>",
-    f"<svg><animate onbegin={RUN} attributeName=x dur=1s>",
-    f"<iframe srcdoc='<script>parent.{RUN}</script>'></iframe>",
-    f"<iframe src='javascript:parent.{RUN}'></iframe>",
-    f"<body onload={RUN}>",
-    f"<details open ontoggle={RUN}>",
-    f"<input autofocus onfocus={RUN}>",
-    f'" onmouseover="{RUN}" x="',
-    f"' autofocus onfocus='{RUN}' x='",
-    f"javascript:{RUN}",
-    f"{{{{ constructor.constructor('{RUN}')() }}}}",
-    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
-    f"${{{RUN}}}",
-    f'"+({RUN})+"',
-    f"'];{RUN};['",
-    f"datum.x;{RUN}",
-    f"\u2028{RUN}\u2029",
-    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/b'>",
-    "<link rel=stylesheet href=http://127.0.0.1:9/c><style>@import 'http://127.0.0.1:9/d'</style>",
-)
+from pipelines.torture.payloads import PAYLOADS
 
 
 def hostile(content: ReportContent) -> ReportContent:
