@@ -2,14 +2,18 @@
 
 import csv
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cellvim.errors import InputError, NotFoundError
+from cellvim.ingest.sources import list_files
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, str]
+Tables = Mapping[str, Sequence[Path]]
+TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet"})
+FETCH = "the README.md beside the study file says what to fetch"
 
 
 def read_table(path: Path, columns: Collection[str]) -> list[Row]:
@@ -27,9 +31,7 @@ def read_table(path: Path, columns: Collection[str]) -> list[Row]:
         InputError: A column is missing.
     """
     if not path.is_file():
-        raise NotFoundError(
-            path, expected="table", hint="the README.md beside the study file says what to fetch"
-        )
+        raise NotFoundError(path, expected="table", hint=FETCH)
     separator = "\t" if path.suffix in (".tsv", ".txt") else ","
     # Read in text mode, so that the lone carriage returns of old spreadsheets end a line, too.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -45,18 +47,29 @@ def read_table(path: Path, columns: Collection[str]) -> list[Row]:
     return rows
 
 
-def only_file(folder: Path, name: str) -> Path:
-    """Find the one file of a name, in a folder or below it.
+def tables_below(source: Path) -> Tables:
+    """List the tables in a folder or below it by their names: once, as there may be a million images, too.
+
+    Raises:
+        NotFoundError: No such folder.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in list_files(source, TABLES):
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def only_file(tables: Tables, name: str) -> Path:
+    """Find the one file of a name.
 
     Raises:
         NotFoundError: There is none.
         InputError: There are several that differ.
     """
-    found = sorted(path for path in folder.rglob(name) if path.is_file())
+    found = tables.get(name, [])
     if not found:
-        hint = "the README.md beside the study file says what to fetch"
-        raise NotFoundError(folder / name, expected=f"file {name} in the folder or below it", hint=hint)
+        raise NotFoundError(name, expected="table of this name below the source", hint=FETCH)
     if len({path.read_bytes() for path in found}) > 1:
-        message = f"{folder} holds several files {name} that differ: {', '.join(map(str, found[:3]))}"
+        message = f"there are several files {name} that differ: {', '.join(map(str, found[:3]))}"
         raise InputError(message, hint="keep the one that belongs to these plates")
     return found[0]

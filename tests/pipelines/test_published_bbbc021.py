@@ -119,7 +119,7 @@ def test_what_is_missing_is_said_with_a_hint(tmp_path: Path, caplog: pytest.LogC
     with pytest.raises(SystemExit) as stopped:
         main(["--source", str(tmp_path), "--out", str(tmp_path / "study")])
     assert stopped.value.code == 3
-    assert "error: no file BBBC021_v1_image.csv" in caplog.text
+    assert "error: no table of this name below the source at BBBC021_v1_image.csv" in caplog.text
     assert "hint: " in caplog.text
     assert not (tmp_path / "study").exists()
 

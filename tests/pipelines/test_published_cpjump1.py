@@ -8,6 +8,7 @@ import pytest
 from cellvim.store import FieldKey, PlateReader
 from pipelines.published.cpjump1.__main__ import main
 from pipelines.published.cpjump1.prepare import perturbation_map
+from pipelines.published.tables import tables_below
 from tests.pipelines.published_layouts import columns, draw, ingest, noise, plan, wells_of, write_rows
 
 EXPERIMENT_HEAD = columns(
@@ -146,7 +147,7 @@ def test_the_real_plate_maps_of_jump_target_1(
 ) -> None:
     """384 wells each, and as many controls as the consortium's tables count."""
     rows = perturbation_map(
-        shared / "data" / "metadata" / "jump_target", f"JUMP-Target-1_{modality}_platemap"
+        tables_below(shared / "data" / "metadata" / "jump_target"), f"JUMP-Target-1_{modality}_platemap"
     )
     controls = pl.DataFrame(rows)["Metadata_ControlType"]
     assert len(rows) == 384

@@ -12,7 +12,7 @@ import polars as pl
 
 from cellvim.errors import InputError
 from pipelines.published.study_folder import StudyTables, images_by_name, load_data_table
-from pipelines.published.tables import Row, only_file, read_table
+from pipelines.published.tables import Row, only_file, read_table, tables_below
 
 STAINS = {"DAPI": "DNA", "Tubulin": "Tubulin", "Actin": "Actin"}
 """Their names of the channels, and ours."""
@@ -39,8 +39,9 @@ def prepare(source: Path, out: Path) -> StudyTables:
         NotFoundError: A table is not there.
         InputError: A table lacks a column, or a cell is no number.
     """
-    rows = read_table(only_file(source, "BBBC021_v1_image.csv"), IMAGE_COLUMNS)
-    mechanisms = read_mechanisms(only_file(source, "BBBC021_v1_moa.csv"))
+    tables = tables_below(source)
+    rows = read_table(only_file(tables, "BBBC021_v1_image.csv"), IMAGE_COLUMNS)
+    mechanisms = read_mechanisms(only_file(tables, "BBBC021_v1_moa.csv"))
     images = images_by_name(source)
     present = {folder for folder, _ in images}
     by_plate: dict[str, list[Row]] = {}

@@ -12,7 +12,7 @@ import polars as pl
 
 from cellvim.errors import InputError
 from pipelines.published.study_folder import StudyTables, images_by_name, load_data_table
-from pipelines.published.tables import Row, only_file, read_table
+from pipelines.published.tables import Row, Tables, only_file, read_table, tables_below
 
 STAINS = {"OrigHoechst": "DNA", "OrigER": "ER", "OrigSyto": "RNA", "OrigPh_golgi": "AGP", "OrigMito": "Mito"}
 """Their names of the channels, in the order of their waves w1 to w5, and ours."""
@@ -52,8 +52,9 @@ def prepare(source: Path, out: Path) -> StudyTables:
         NotFoundError: The table of images is not there.
         InputError: A table lacks a column, or a role of a well is unknown.
     """
-    rows = read_table(only_file(source, "BBBC022_v1_image.csv"), IMAGE_COLUMNS)
-    mechanisms = read_mechanisms(source)
+    tables = tables_below(source)
+    rows = read_table(only_file(tables, "BBBC022_v1_image.csv"), IMAGE_COLUMNS)
+    mechanisms = read_mechanisms(tables)
     images = images_by_name(source)
     by_file = {name: path for (_, name), path in images.items()}
     present = {match[1] for folder, _ in images if (match := _WAVE_FOLDER.fullmatch(folder))}
@@ -71,11 +72,11 @@ def prepare(source: Path, out: Path) -> StudyTables:
     )
 
 
-def read_mechanisms(source: Path) -> dict[str, str]:
+def read_mechanisms(tables: Tables) -> dict[str, str]:
     """Mechanisms by compound, ``BRD-K98763141``; several are separated by ``|``. Nothing if there is no such table."""
-    if not any(source.rglob(MECHANISMS)):
+    if MECHANISMS not in tables:
         return {}
-    rows = read_table(only_file(source, MECHANISMS), ("Var1", "Metadata_moa.x"))
+    rows = read_table(only_file(tables, MECHANISMS), ("Var1", "Metadata_moa.x"))
     return {row["Var1"]: row["Metadata_moa.x"] for row in rows}
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from cellvim.errors import InputError
 from pipelines.published.study_folder import StudyTables
-from pipelines.published.tables import Row, only_file, read_table
+from pipelines.published.tables import Row, Tables, only_file, read_table, tables_below
 
 MODALITIES = ("compound", "crispr", "orf")
 PLATE_FACTS = {
@@ -38,14 +38,15 @@ def prepare(source: Path, out: Path) -> StudyTables:  # noqa: ARG001 - every dat
         NotFoundError: A table is not there.
         InputError: A table lacks a column, or a plate has an unknown plate map.
     """
+    tables = tables_below(source)
     plates = {match[1]: path for path in measurements(source) if (match := _MEASUREMENT.fullmatch(path.name))}
     barcodes = read_table(
-        only_file(source, "barcode_platemap.csv"), ("Assay_Plate_Barcode", "Plate_Map_Name")
+        only_file(tables, "barcode_platemap.csv"), ("Assay_Plate_Barcode", "Plate_Map_Name")
     )
     map_names = {row["Assay_Plate_Barcode"]: row["Plate_Map_Name"] for row in barcodes}
     known = {plate: folder for plate, folder in plates.items() if plate in map_names}
-    facts = plate_facts(source, list(known))
-    maps = {name: perturbation_map(source, name) for name in sorted({map_names[plate] for plate in known})}
+    facts = plate_facts(tables, list(known))
+    maps = {name: perturbation_map(tables, name) for name in sorted({map_names[plate] for plate in known})}
     rows = [
         {"Metadata_Plate": plate, **well, **facts[plate]}
         for plate in sorted(known)
@@ -77,10 +78,10 @@ def measurements(source: Path) -> list[Path]:
     return found
 
 
-def plate_facts(source: Path, plates: Sequence[str]) -> Mapping[str, dict[str, str]]:
+def plate_facts(tables: Tables, plates: Sequence[str]) -> Mapping[str, dict[str, str]]:
     """Cell line, time and other conditions of each plate, as the first batch was imaged."""
     columns = ("Batch", "Assay_Plate_Barcode", *PLATE_FACTS)
-    rows = read_table(only_file(source, "experiment-metadata.tsv"), columns)
+    rows = read_table(only_file(tables, "experiment-metadata.tsv"), columns)
     facts: dict[str, dict[str, str]] = {}
     for row in rows:
         if row["Assay_Plate_Barcode"] in plates:
@@ -93,20 +94,20 @@ def plate_facts(source: Path, plates: Sequence[str]) -> Mapping[str, dict[str, s
     return facts
 
 
-def perturbation_map(source: Path, map_name: str) -> list[dict[str, str]]:
+def perturbation_map(tables: Tables, map_name: str) -> list[dict[str, str]]:
     """What each well of a plate map got, and which genes that is about."""
     match = _MAP_NAME.fullmatch(map_name)
     if match is None:
         found = f"barcode_platemap.csv names the unknown plate map {map_name!r}"
         raise InputError(found, hint=f"known are JUMP-Target-1_NAME_platemap of {', '.join(MODALITIES)}")
-    wells = read_table(_map_file(source, map_name), ("well_position", "broad_sample"))
-    about = perturbations(source, match[1])
+    wells = read_table(_map_file(tables, map_name), ("well_position", "broad_sample"))
+    about = perturbations(tables, match[1])
     return [well_facts(well, about.get(well["broad_sample"], {}), match[1]) for well in wells]
 
 
-def perturbations(source: Path, modality: str) -> dict[str, Row]:
+def perturbations(tables: Tables, modality: str) -> dict[str, Row]:
     """Rows of JUMP-Target's table of a modality, by sample."""
-    path = only_file(source, f"JUMP-Target-1_{modality}_metadata.tsv")
+    path = only_file(tables, f"JUMP-Target-1_{modality}_metadata.tsv")
     rows = read_table(path, ("broad_sample", "pert_type", "control_type"))
     return {row["broad_sample"]: row for row in rows}
 
@@ -128,7 +129,7 @@ def well_facts(well: Row, sample: Mapping[str, str], modality: str) -> dict[str,
     }
 
 
-def _map_file(source: Path, map_name: str) -> Path:
+def _map_file(tables: Tables, map_name: str) -> Path:
     """The consortium's repository has plate maps as .tsv, the paper's and the bucket as .txt."""
-    ending = ".txt" if any(source.rglob(f"{map_name}.txt")) else ".tsv"
-    return only_file(source, map_name + ending)
+    ending = ".txt" if f"{map_name}.txt" in tables else ".tsv"
+    return only_file(tables, map_name + ending)

@@ -9,7 +9,7 @@ import polars as pl
 from cellvim.atomic import write_parquet
 from cellvim.errors import InputError
 from pipelines.published.rxrx3_core.wells import read_wells
-from pipelines.published.tables import only_file
+from pipelines.published.tables import only_file, tables_below
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,15 @@ def write_profiles(source: Path, embeddings: Path, out: Path, experiments: Colle
         NotFoundError: A table is not there.
         InputError: The embeddings have no `well_id`, no features, or none of these wells.
     """
-    path = embeddings if embeddings.is_file() else only_file(source, embeddings.name)
+    tables = tables_below(source)
+    path = embeddings if embeddings.is_file() else only_file(tables, embeddings.name)
     table = pl.scan_parquet(path)
     names = table.collect_schema().names()
     features = [name for name in names if name.startswith(FEATURE)]
     if "well_id" not in names or not features:
         found = f"{path} has no column well_id, or none called {FEATURE}0 and so on (found {', '.join(names[:6])})"
         raise InputError(found, hint="fetch a table of embeddings of RxRx3-core")
-    wells = read_wells(source, experiments)
+    wells = read_wells(tables, experiments)
     rows = table.rename({"well_id": "Metadata_WellId"}) if wells.height else None
     means = None
     if rows is not None:

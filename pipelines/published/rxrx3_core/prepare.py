@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellvim.errors import InputError, NotFoundError
 from cellvim.store import parse_well
 from pipelines.published.rxrx3_core.wells import read_wells
 from pipelines.published.study_folder import StudyTables
+from pipelines.published.tables import tables_below
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,12 @@ def prepare(
         NotFoundError: The table of wells or shards are not there.
         InputError: The shards hold something else, or a damaged image.
     """
-    shards = sorted(source.rglob(SHARDS))
+    tables = tables_below(source)
+    shards = sorted(path for name, paths in tables.items() if fnmatchcase(name, SHARDS) for path in paths)
     if not shards:
         hint = "the README.md beside the study file says which shards to fetch"
         raise NotFoundError(source / SHARDS, expected="shard of images", hint=hint)
-    wells = read_wells(source, experiments, plates)
+    wells = read_wells(tables, experiments, plates)
     wanted = set(wells.select("Metadata_Plate", "Metadata_Well").iter_rows()) if wells.height else set()
     found: set[str] = set()
     for shard in shards:

@@ -1,11 +1,10 @@
 """What RxRx3-core's table of wells says, as a plate map."""
 
 from collections.abc import Collection
-from pathlib import Path
 
 import polars as pl
 
-from pipelines.published.tables import Row, only_file, read_table
+from pipelines.published.tables import Row, Tables, only_file, read_table
 
 TABLE = "metadata_rxrx3_core.csv"
 COLUMNS = (
@@ -23,7 +22,9 @@ COLUMNS = (
 UNTREATED, GUIDE_CONTROL = "EMPTY_control", "CRISPR_control"
 
 
-def read_wells(source: Path, experiments: Collection[str] = (), plates: Collection[int] = ()) -> pl.DataFrame:
+def read_wells(
+    tables: Tables, experiments: Collection[str] = (), plates: Collection[int] = ()
+) -> pl.DataFrame:
     """Read the wells of some experiments and plates, all of them if none are named.
 
     Returns:
@@ -31,7 +32,7 @@ def read_wells(source: Path, experiments: Collection[str] = (), plates: Collecti
         whatever the guide; a compound's are one per dose. The untreated are the negative controls. Guides without a
         target, on plates of compounds, take no part.
     """
-    rows = read_table(only_file(source, TABLE), COLUMNS)
+    rows = read_table(only_file(tables, TABLE), COLUMNS)
     chosen = [
         row
         for row in rows
