@@ -42,6 +42,12 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     return output.replace(REMOTE_WORKER, "../" * page.url.count("/") + "file_worker.js")
 
 
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Do the same for pages of the theme, such as that of a page not found."""
+    del template_name, config
+    return output_content.replace(REMOTE_WORKER, "/file_worker.js")
+
+
 def _with_folders(entry: Any, docs: Path) -> Any:
     if isinstance(entry, dict):
         return {title: _with_folders(below, docs) for title, below in entry.items()}

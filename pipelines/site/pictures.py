@@ -207,7 +207,7 @@ def splits() -> Drawing:
     )
     rng = np.random.default_rng(3)
     random = rng.permuted(np.arange(24) < 6).reshape(6, 4)
-    panels = (
+    panels: tuple[tuple[str, Callable[[int, int], bool], str, str], ...] = (
         ("a plate held out", lambda _, column: column == 2, "a new plate", "teal"),
         ("a perturbation held out", lambda row, _: row == 2, "a new compound", "teal"),
         (

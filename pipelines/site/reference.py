@@ -4,7 +4,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -43,7 +44,8 @@ def commands() -> str:
 
 def settings() -> str:
     """Every class of settings with its keys, from their types and docstrings; those inside others follow them."""
-    return "\n\n".join(_settings_section(each) for stage in STAGES for each in _with_parts(stage))
+    every = dict.fromkeys(each for stage in STAGES for each in _with_parts(stage))
+    return "\n\n".join(map(_settings_section, every))
 
 
 def kernels() -> str:
@@ -53,6 +55,9 @@ def kernels() -> str:
 
 
 KINDS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+WORDS: dict[Any, str] = {
+    bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", type(None): "nothing",
+}  # fmt: skip
 GENERATED: dict[str, Callable[[], str]] = {"commands": commands, "settings": settings, "kernels": kernels}
 """Parts of pages by the name in their `<!-- generated: NAME -->`."""
 
@@ -130,7 +135,7 @@ def _with_parts(stage: type[Settings]) -> Iterator[type[Settings]]:
 
 def _settings_section(each: type[Settings]) -> str:
     rows = [
-        f"| `{name}` | {_cell(field.description or '')} | `{_type(field)}` | {_default(field)} |"
+        f"| `{name}` | {_cell(field.description or '')} | {_type(field.annotation)} | {_default(field)} |"
         for name, field in each.model_fields.items()
     ]
     text = re.sub(r"\s*\n\s*", " ", (each.__doc__ or "").strip())
@@ -138,26 +143,37 @@ def _settings_section(each: type[Settings]) -> str:
     return f"## {each.__name__}\n\n{text}\n\n{table}"
 
 
-def _type(field: FieldInfo) -> str:
-    text = str(field.annotation) if get_args(field.annotation) else getattr(field.annotation, "__name__", "")
-    text = re.sub(r"Annotated\[((?:[^\[\],]|\[[^\]]*\])+),[^\]]*\]", r"\1", text)
-    for word in ("typing.", "pathlib.", "collections.abc.", "NoneType"):
-        text = text.replace(word, "None" if word == "NoneType" else "")
-    text = re.sub(r"<class '([^']+)'>", r"\1", text)
-    text = re.sub(r"cellvim(?:\.\w+)+\.(\w+)", r"\1", text)
-    text = re.sub(r"Literal\[([^\]]+)\]", lambda found: found[1].replace("'", "").replace(", ", " or "), text)
-    return text.replace("|", "or")
+def _type(kind: Any) -> str:
+    """Say what a key takes, for people who write YAML."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(parts[0])
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_type, parts)))
+    if origin is tuple:
+        inner = dict.fromkeys(_type(part) for part in parts if part is not ...)
+        return f"list of {' and '.join(inner)}" if ... in parts else f"pair of {' and '.join(inner)}"
+    if origin is dict:
+        return "mapping"
+    return WORDS.get(kind) or str(kind.__name__)
 
 
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "of the machine"
+        return (
+            ""
+            if field.default_factory is dict or not field.get_default(call_default_factory=True)
+            else "of the machine"
+        )
     if field.default is PydanticUndefined:
         return "needed"
     if field.default is None or field.default in ((), {}):
         return ""
     if isinstance(field.default, Settings):
-        return "below"
+        own = field.default.model_dump(exclude_unset=True)
+        return ", ".join(f"`{key}` {value}" for key, value in own.items()) or "below"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
