@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 
-from cellvim.errors import LockedError
+from cellvim.errors import ExitCode, LockedError
 from cellvim.study import plan_study, workflow
 from cellvim.study import run as running
 from cellvim.study.run import RunOptions, StudyFailedError, run_study
@@ -38,6 +40,26 @@ esac
 [ "$stage" = embed ] && { mkdir -p results/profiles; echo "$name" > "results/profiles/$name.parquet"; }
 echo '{"plates": [{"name": "'"$name"'"}]}'
 """
+
+RUN = """
+import sys
+from cellvim.cli import main
+from cellvim.study import run
+found = run.environment()
+found["PATH"] = sys.argv[2] + ":" + found["PATH"]
+run.environment = lambda: found
+sys.argv = ["cellvim", "study", "run", sys.argv[1]]
+main()
+"""
+HANG_SECONDS = 120
+# Codes of the command line; minus the signal where that leaves no time for one.
+ENDS = {
+    "kill snakemake": ExitCode.BAD_INPUT,
+    "kill all": -signal.SIGKILL,
+    "kill cellvim": -signal.SIGKILL,
+    "terminate": ExitCode.INTERRUPTED,
+    "interrupt": ExitCode.KEYBOARD,
+}
 
 
 class Study:
@@ -65,6 +87,11 @@ class Study:
             return run_study(plan_study(self.file), RunOptions(**options)).as_dict()
         except StudyFailedError as error:
             return error.state.as_dict()
+
+    def started(self) -> "subprocess.Popen[bytes]":
+        """Run it in a process of its own, as the command line does."""
+        command = [sys.executable, "-c", RUN, str(self.file), str(self.folder / "bin")]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     @property
     def calls(self) -> list[str]:
@@ -134,6 +161,17 @@ def test_a_plate_that_fails_is_left_out_and_named_and_comes_in_when_it_is_mended
     assert pl.read_csv(folder / "results" / "left_out.csv").is_empty()
 
 
+def test_the_model_stays_when_a_plate_comes_in_late(folder: Path) -> None:
+    """Trained again, it would be another model, and refused by the folder that holds the first."""
+    study = Study(folder, plates=2)
+    study.order("ingest-P2", 3)
+    assert set(study.run()["failed"]) == {"P2"}
+    (folder / "orders/ingest-P2").unlink()
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == ["ingest-P2", "embed-P2", "evaluate-all"]
+
+
 def test_other_plates_of_a_job_do_not_suffer(folder: Path) -> None:
     study = Study(folder, plates=3, jobs={"plates_per_job": 3, "attempts": 1}, model="images", pretrain=None)
     study.order("ingest-P1", 70)
@@ -186,27 +224,43 @@ def test_what_another_process_still_writes_is_waited_for(folder: Path) -> None:
     assert study.attempts("embed-P1") == [1, 1]
 
 
-def test_a_killed_snakemake_is_gone_on_with(folder: Path) -> None:
+@pytest.mark.parametrize("stop", ["kill snakemake", "kill all", "kill cellvim", "terminate", "interrupt"])
+def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
     study = Study(folder, plates=2)
     study.order("embed-P2", "wait")
-    script = (
-        "import sys; from pathlib import Path; from cellvim.study import plan_study, run, workflow\n"
-        "from cellvim.study import run as running\n"
-        "found = workflow.environment(); running.environment = lambda: {**found, 'PATH': sys.argv[2] + ':' + found['PATH']}\n"
-        "running.run_study(plan_study(Path(sys.argv[1])), running.RunOptions())"
-    )
-    command = [sys.executable, "-c", script, str(study.file), str(folder / "bin")]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        while "embed-P2" not in study.calls:
-            assert process.poll() is None
-            time.sleep(0.1)
+    with study.started() as process:
+        wait_until(lambda: "embed-P2" in study.calls, process)
         with pytest.raises(LockedError):
-            study.run()
-        os.killpg(process.pid, signal.SIGKILL)
+            run_study(plan_study(study.file), RunOptions())
+        snakemake = next(each for each in psutil.Process(process.pid).children() if is_snakemake(each))
+        {
+            "kill snakemake": snakemake.kill,
+            "kill all": lambda: (process.kill(), snakemake.kill()),
+            "kill cellvim": process.kill,
+            "terminate": process.terminate,
+            "interrupt": lambda: process.send_signal(signal.SIGINT),
+        }[stop]()
+        (folder / "orders" / "embed-P2").unlink()
+        code = process.wait(HANG_SECONDS)
+        psutil.wait_procs([snakemake], timeout=HANG_SECONDS)
+    assert code == ENDS[stop]
     before = Counter(study.calls)
-    (folder / "orders" / "embed-P2").unlink()
     assert study.run()["is_done"]
-    assert Counter(study.calls) - before == Counter({"embed-P2": 1, "evaluate-all": 1})
+    again = Counter(study.calls) - before
+    assert again["evaluate-all"] == 1
+    assert set(again) <= {"evaluate-all", "embed-P2"}
+
+
+def is_snakemake(process: psutil.Process) -> bool:
+    return "snakemake" in process.cmdline()
+
+
+def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + HANG_SECONDS
+    while not is_so():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_dry_run_runs_nothing(folder: Path) -> None:
