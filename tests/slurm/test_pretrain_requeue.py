@@ -110,7 +110,7 @@ def test_a_job_that_fails_by_itself_says_so_and_stays_away(slurm: Any, folder: P
     )
     state, log = slurm.wait(job), (folder / "broken.log").read_text()
     assert (state["JobState"], state["Restarts"], state["ExitCode"]) == ("FAILED", "0", "1:0"), log
-    assert "error: pretraining ended with exit code 1; the job is not requeued" in log
+    assert "error: pretraining ended with exit code 1 without being asked to" in log
 
 
 def submit(slurm: Any, folder: Path, name: str) -> str:

@@ -15,7 +15,7 @@ ARGUMENTS = ("plates", "--out", "run", "--steps", "9")
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder in which the script runs, with its own `srun`, `scontrol` and `scancel`."""
+    """A folder in which the script runs, with its own `srun`, `scontrol`, `squeue` and `scancel`."""
 
     folder: Path
 
@@ -64,6 +64,7 @@ def stage(tmp_path: Path) -> Stage:
     stage.play(
         "scontrol", '[ "$2" = hostnames ] && echo n1 || echo "NodeName=n1 Arch=x NodeAddr=10.0.0.1 OS=y"'
     )
+    stage.play("squeue", "echo 7.0")
     stage.play("scancel", "true")
     stage.play("srun", "exit 0")
     return stage
@@ -90,22 +91,22 @@ def test_a_failure_is_passed_on_and_not_requeued(stage: Stage, exit_code: int) -
     stage.play("srun", f"exit {exit_code}")
     code, said = stage.run(*ARGUMENTS)
     assert code == exit_code
-    assert f"error: pretraining ended with exit code {exit_code}; the job is not requeued" in said
+    assert f"error: pretraining ended with exit code {exit_code} without being asked to" in said
     assert "requeue" not in stage.notes
 
 
 def test_a_warning_asks_the_step_to_stop_and_requeues_once_it_has(stage: Stage) -> None:
-    # The first `scancel` comes before the step is there, as may happen right after the start.
-    stage.play("scancel", f'[ -f "{stage.folder}/asked" ] && exit 0; touch "{stage.folder}/asked"; exit 1')
-    stage.play("srun", 'while [ "$(grep -c scancel notes)" -lt 2 ]; do sleep 0.1; done; exit 1')
+    # At first there is no step, as may happen right after the start.
+    stage.play("squeue", '[ "$(grep -c squeue notes)" -gt 1 ] && echo 7.0')
+    stage.play("srun", "while ! grep -q scancel notes; do sleep 0.1; done; exit 1")
     with stage.start(*ARGUMENTS) as script:
         while "srun" not in stage.notes:
             time.sleep(0.05)
         script.send_signal(signal.SIGUSR1)
         said = script.communicate(timeout=60)[0]
     assert script.returncode == 0, said
-    asked = [line for line in stage.notes.splitlines() if line.startswith(("scancel", "scontrol requeue"))]
-    assert asked == ["scancel --signal=TERM 7.0"] * 2 + ["scontrol requeue 7"]
+    looked = ["squeue --noheader --steps=7.0"] * 2
+    assert stage.notes.splitlines()[-4:] == [*looked, "scancel --signal=TERM 7.0", "scontrol requeue 7"]
 
 
 def test_a_run_that_ends_while_it_is_warned_is_done(stage: Stage) -> None:

@@ -1,0 +1,177 @@
+"""A study on Slurm, with a job cancelled and Snakemake killed, ends with the bytes of its plain commands."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cellvim.demo.layout import PlateLayout
+from cellvim.demo.phenotype import catalogue
+from cellvim.demo.synthetic import Acquisition, write_layouts
+from cellvim.study import plan_study
+from cellvim.study.cluster import job_prefix
+
+PLATES = 6
+HANG_SECONDS = 280
+PRETRAIN = {
+    "steps": 10,
+    "batch_size": 8,
+    "device": "cpu",
+    "crops": {"crop_px": 64},
+    "model": {
+        "width": 16,
+        "depth": 2,
+        "patch_px": 8,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "position_grid": 8,
+    },
+}
+STUDY = {
+    "name": "six plates",
+    "plates": "../images/*",
+    "platemap": "../platemap.csv",
+    "pretrain": PRETRAIN,
+    "evaluate": {"tasks": "activity,consistency", "label": "Metadata_Mechanism"},
+    "jobs": {
+        "plates_per_job": 3,
+        **{step: {"cpus": 1, "memory_mb": 1500} for step in ("ingest", "embed", "evaluate")},
+        "pretrain": {"cpus": 2, "memory_mb": 3000},
+    },
+}
+RESULTS = ("plates/**/*", "model/**/*", "profiles/*", "report/*")
+TIMES_AND_MACHINES = {"run.json"}
+"""Where alone times and names of machines may stand."""
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of six small plates, and the same study file in the folders `plain` and `cluster`."""
+    assert not slurm.submitted
+    folder = tmp_path_factory.mktemp("study")
+    control, *others = catalogue()
+    treatments = others[:3]
+    wells = [f"{row}{column:02d}" for row in "BCD" for column in range(2, 6)]
+    contents = [control] * 6 + treatments * 2
+    layouts = tuple(
+        PlateLayout(
+            f"S{plate}", dict(zip(wells, contents[plate:] + contents[:plate], strict=True)), missing=None
+        )
+        for plate in range(PLATES)
+    )
+    write_layouts(folder, layouts, [control, *treatments], Acquisition(side_px=96, sites=1), seed=0)
+    for name in ("plain", "cluster"):
+        (folder / name).mkdir()
+        (folder / name / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Path:
+    """The commands that `cellvim study plan` shows, typed by hand, two at a time where they are of plates."""
+    plain = folder / "plain"
+    plan = json.loads(run(plain, "cellvim study plan study.yaml --json"))
+    names = [f"S{plate}" for plate in range(PLATES)]
+    assert sorted(plan["plates"]) == names
+    (plain / "results").mkdir()
+    content = {**PRETRAIN, "plates": [f"results/plates/{name}" for name in names], "out": "results/model"}
+    (plain / "results" / "pretrain.yaml").write_text(yaml.safe_dump(content))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: run(plain, plan["plates"][name]["ingest"]), names))
+        run(plain, plan["pretrain"])
+        list(pool.map(lambda name: run(plain, plan["plates"][name]["embed"]), names))
+    run(plain, plan["evaluate"])
+    return plain
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path, until: Any) -> Path:
+    """The study on Slurm: its first job is cancelled, Snakemake is killed while another runs, then all again."""
+    cluster = folder / "cluster"
+    prefix = job_prefix(plan_study(cluster / "study.yaml").results)
+    command = shlex.split("cellvim study run study.yaml --profile slurm")
+    with (
+        (folder / "killed.log").open("w") as said,
+        subprocess.Popen(
+            command,
+            cwd=cluster,
+            env=ENVIRONMENT,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as killed,
+    ):
+        until(lambda: running(prefix), "a job of the study runs")
+        first = min(running(prefix))
+        subprocess.run(["scancel", first], check=True)
+        until(lambda: running(prefix) - {first}, "another job runs")
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    (folder / "cancelled.txt").write_text(
+        subprocess.run(["scontrol", "show", "job", first], capture_output=True, text=True, check=True).stdout
+    )
+    (folder / "left.txt").write_text("\n".join(running(prefix)))
+    run(cluster, "cellvim study run study.yaml --profile slurm")
+    return cluster
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_study_that_was_killed_ends_with_the_bytes_of_its_commands(plain: Path, cluster: Path) -> None:
+    wanted, found = hashes_of(plain / "results"), hashes_of(cluster / "results")
+    assert sum(name.endswith(".parquet") and name.startswith("profiles/") for name in wanted) >= PLATES
+    assert {"report/report.html", "report/metrics.json", "model/model.safetensors"} <= set(wanted)
+    assert found == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_was_really_cancelled_and_another_survived_its_snakemake(cluster: Path) -> None:
+    folder = cluster.parent
+    assert "JobState=CANCELLED" in (folder / "cancelled.txt").read_text()
+    assert (folder / "left.txt").read_text()
+    assert not running(job_prefix(plan_study(cluster / "study.yaml").results))
+
+
+def running(prefix: str) -> set[str]:
+    """Numbers of the study's jobs that run."""
+    command = ["squeue", "--noheader", "--states=RUNNING", "--format=%A %j"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {line.split()[0] for line in lines if line.split()[1].startswith(prefix)}
+
+
+def run(folder: Path, command: str) -> str:
+    done = subprocess.run(
+        shlex.split(command),
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def hashes_of(results: Path) -> dict[str, str]:
+    files = {path for pattern in RESULTS for path in results.glob(pattern) if path.is_file()}
+    return {
+        str(path.relative_to(results)): sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+        if not any(path.name == name or path.name.endswith(f".{name}") for name in TIMES_AND_MACHINES)
+    }
