@@ -1,6 +1,5 @@
-"""The demo as a newcomer runs it: the truth comes out, chance stays chance, and a second run is the same bytes."""
+"""The demo as a newcomer runs it: the truth comes out, and chance stays chance."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -20,40 +19,26 @@ from cellvim.evaluate import evaluate_tables
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHUFFLES = 5
-COMPARED = (
-    "run/model.safetensors",
-    "run/metrics.jsonl",
-    "embeddings.parquet",
-    "report/metrics.json",
-    "truth.json",
-)
 
 
 @pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two demos of default settings, run side by side by the command itself, one thread each."""
-    folders = tmp_path_factory.mktemp("first") / "demo", tmp_path_factory.mktemp("second") / "demo"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "cellvim", "demo", "--out", str(folder), "--json"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for folder in folders
-    ]
-    for process, folder in zip(running, folders, strict=True):
-        out, log = process.communicate()
-        assert process.returncode == 0, log
-        assert json.loads(out)["is_truth_recovered"]
-        assert folder.is_dir()
-    return folders
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo of default settings, run by the command itself."""
+    folder = tmp_path_factory.mktemp("default") / "demo"
+    ended = subprocess.run(
+        [sys.executable, "-m", "cellvim", "demo", "--out", str(folder), "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["is_truth_recovered"]
+    return folder
 
 
-def test_every_active_perturbation_stands_above_the_inert_one(demos: tuple[Path, Path]) -> None:
-    activity = pl.read_parquet(demos[0] / "report" / "activity.parquet")
+def test_every_active_perturbation_stands_above_the_inert_one(demo: Path) -> None:
+    activity = pl.read_parquet(demo / "report" / "activity.parquet")
     found = {row["Metadata_Perturbation"]: row for row in activity.iter_rows(named=True)}
     kinds = {perturbation.name: perturbation.kind for perturbation in catalogue()}
     assert found.keys() == {name for name, kind in kinds.items() if kind != "control"}
@@ -62,22 +47,14 @@ def test_every_active_perturbation_stands_above_the_inert_one(demos: tuple[Path,
     assert all(row["map"] > inert["map"] for row in found.values())
 
 
-def test_every_well_is_accounted_for(demos: tuple[Path, Path]) -> None:
-    record = read_json(demos[0] / "embeddings.run.json")["counts"]
+def test_every_well_is_accounted_for(demo: Path) -> None:
+    record = read_json(demo / "embeddings.run.json")["counts"]
     assert record["wells"] == record["embedded"] + record["failed"] + record["skipped"]
-    assert pl.read_parquet(demos[0] / "embeddings.parquet").height == record["embedded"]
+    assert pl.read_parquet(demo / "embeddings.parquet").height == record["embedded"]
 
 
-def test_second_run_is_the_same_bytes(demos: tuple[Path, Path]) -> None:
-    tables = [str(path.relative_to(demos[0])) for path in sorted((demos[0] / "report").glob("*.parquet"))]
-    assert tables
-    for name in (*COMPARED, *tables, "report/report.html"):
-        first, second = (hashlib.sha256((demo / name).read_bytes()).hexdigest() for demo in demos)
-        assert first == second, name
-
-
-def test_shuffled_labels_are_at_chance(demos: tuple[Path, Path], tmp_path: Path) -> None:
-    table = pl.read_parquet(demos[0] / "embeddings.parquet")
+def test_shuffled_labels_are_at_chance(demo: Path, tmp_path: Path) -> None:
+    table = pl.read_parquet(demo / "embeddings.parquet")
     paths = [tmp_path / f"shuffled-{number}.parquet" for number in range(SHUFFLES)]
     for number, path in enumerate(paths):
         shuffle_within_plates(table, seed=number).write_parquet(path)
