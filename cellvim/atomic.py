@@ -112,11 +112,14 @@ def require_writable(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Hold `folder/lock` while the block runs; a second writer is refused and told who holds it.
 
     The kernel holds the lock and drops it with the process, however that ends: a lock file that a killed
     process left, here or on a lost machine, blocks nobody. What the file says is only for the message.
+
+    Yields:
+        The open file that holds it: a child process that inherits it holds the folder until it ends, too.
 
     Raises:
         LockedError: Another live process holds the folder, or another thread of this one.
@@ -125,7 +128,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = folder / "lock"
     descriptor = _acquire(lock)
     try:
-        yield
+        yield descriptor
     finally:
         _release(lock, descriptor)
 

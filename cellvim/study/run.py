@@ -67,13 +67,13 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
     """
     profile = profile_folder(options.profile)
     plan.results.mkdir(parents=True, exist_ok=True)
-    with locked(plan.results):
+    with locked(plan.results) as lock:
         if executor_of(profile) == "slurm" and not options.dry_run:
             cancel_left_jobs(job_prefix(plan.results))
         _forget_failures(plan)
         while True:
             _write_inputs(plan, options)
-            code = _run_snakemake(plan, profile, options)
+            code = _run_snakemake(plan, profile, options, lock)
             state = look_at_study(plan)
             failed = set(state.failed) - plan.left_out
             if code == 0 or not failed or options.stop_on_failure:
@@ -122,7 +122,7 @@ def _set_tables_aside(plan: StudyPlan) -> None:
         logger.warning("%s is of no plate of this report; moved to %s", table.name, aside.parent)
 
 
-def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions) -> int:
+def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions, lock: int) -> int:
     arguments = (*options.arguments, *(("--dry-run", "--quiet", "rules") if options.dry_run else ()))
     command = snakemake_command(
         plan, profile, jobs=options.jobs, prefix=job_prefix(plan.results), arguments=arguments
@@ -138,6 +138,9 @@ def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions) -> int:
             stderr=subprocess.STDOUT,
             cwd=plan.folder,
             env=environment(),
+            # Ctrl-C comes to it from here, once. The lock is held as long as it runs.
+            start_new_session=True,
+            pass_fds=(lock,),
         ) as snakemake,
     ):
         try:

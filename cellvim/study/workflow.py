@@ -1,6 +1,7 @@
 """Where the Snakemake workflow lies, and how it is called."""
 
 import os
+import shutil
 import sys
 import sysconfig
 from importlib.util import find_spec
@@ -71,7 +72,7 @@ def snakemake_command(
     executor = executor_of(profile)
     _require_installed("snakemake")
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile"),
+        *_ending_with_this_process(), sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile"),
         "--directory", str(plan.folder), "--configfile", str(plan.results / "plan.json"),
         "--workflow-profile", "none", "--profile", str(profile), "--keep-going", "--rerun-incomplete", "--nolock",
         "--rerun-triggers", "mtime", "params",
@@ -92,6 +93,12 @@ def snakemake_command(
 def environment() -> dict[str, str]:
     """Environment in which jobs find the cellvim that runs this, whether or not its environment is activated."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _ending_with_this_process() -> tuple[str, ...]:
+    """Let Snakemake be interrupted when the process that started it dies, where the system can do that."""
+    setpriv = shutil.which("setpriv")
+    return (setpriv, "--pdeathsig", "INT") if setpriv else ()
 
 
 def _where(plan: StudyPlan) -> list[str]:
