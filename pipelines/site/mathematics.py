@@ -29,14 +29,15 @@ def formula(tex: str) -> str:
     Raises:
         ValueError: Matplotlib does not know a command.
     """
-    lines = [_drawing(line.strip().rstrip("\\").strip()) for line in tex.strip().splitlines()]
+    lines = [_drawing(line.strip()) for line in tex.strip().splitlines()]
     return '\n<div class="formula" markdown="0">\n' + "\n".join(lines) + "\n</div>\n"
 
 
 def _drawing(tex: str) -> str:
     font = FontProperties(size=SIZE, math_fontfamily="stix")
-    outline = TextPath((0, 0), f"${tex}$", prop=font)
-    width, height, descent = text_to_path.get_text_width_height_descent(f"${tex}$", font, ismath=True)
+    set_large = "$" + tex.replace("\\frac", "\\dfrac") + "$"
+    outline = TextPath((0, 0), set_large, prop=font)
+    width, height, descent = text_to_path.get_text_width_height_descent(set_large, font, ismath=True)
     pieces = []
     for points, code in outline.iter_segments(simplify=False, curves=True):
         pairs = "" if code == Outline.CLOSEPOLY else _pairs(points)

@@ -116,7 +116,7 @@ def masking() -> Drawing:
     )
     settings = (MaskingSettings(channel_steps=0.0), MaskingSettings(channel_steps=1.0))
     for at, title, chosen in (
-        (20, "patch step: 75 % of the patches, drawn per channel", settings[0]),
+        (20, "patch step: 75 % in each channel", settings[0]),
         (400, "channel step: whole stains", settings[1]),
     ):
         mask = draw_mask(chosen, batch=1, channels=3, grid=(6, 6), seed=0, step=3)
