@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -25,6 +26,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+MOST_VALUES = 1_000_000
+"""Of a settings file. YAML's aliases let a few lines stand for more values than any memory holds."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -46,9 +49,12 @@ class Settings(BaseModel):
             raise NotFoundError(path, expected="settings file", hint="see configs/ for examples")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
             found = f"{path} is not YAML: {error}"
             raise InputError(found, hint="see configs/ for examples") from error
+        if _count(content, {}) > MOST_VALUES:
+            found = f"{path} stands for more than {MOST_VALUES:,} values once its aliases are written out"
+            raise InputError(found, hint="write settings without aliases of aliases")
         if not isinstance(content, dict):
             found = f"{path} holds no keys"
             raise InputError(found, hint="see configs/ for examples")
@@ -92,3 +98,15 @@ def merge(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _count(content: Any, known: dict[int, float]) -> float:
+    """Values in a document with every alias written out; infinite where one holds itself."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        # What is met again before it is counted holds itself.
+        known[id(content)] = math.inf
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_count(value, known) for value in inner)
+    return known[id(content)]

@@ -128,6 +128,13 @@ def _checkpoints(chosen: argparse.Namespace, line: str) -> Section:
     return checkpoints.checkpoints_section(singing, visits, page.footer(line, ("torch", "safetensors")))
 
 
+def _doors(chosen: argparse.Namespace, line: str) -> Section:
+    from pipelines.torture import doors  # with torch
+
+    trials, bombs = doors.torture_doors(chosen.out / "doors", data=chosen.data)
+    return doors.doors_section(trials, bombs, page.footer(line, ("pyyaml", "polars", "tensorstore")))
+
+
 def _scripts(chosen: argparse.Namespace, line: str) -> Section:
     from pipelines.torture import scripts  # with torch, by the commands it calls
 
@@ -145,6 +152,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace, str], Section]] = {
     "ingest-writers": _ingest_writers,
     "stages-writers": _stages_writers,
     "ingest-mutants": _ingest_mutants,
+    "doors": _doors,
     "checkpoints": _checkpoints,
     "scripts": _scripts,
     "bitrot": _bitrot,

@@ -25,6 +25,7 @@ from pipelines.torture.attack import Attack
 from pipelines.torture.escapes import EXPANDED, Canary
 from pipelines.torture.hostile import attacks
 from pipelines.torture.judge import BROKEN, REFUSED, Output, compare, compare_with_truth, read_output
+from pipelines.torture.memory import reset_peak, status
 from pipelines.torture.mutators import MUTATORS
 from pipelines.torture.victim import Victim
 from pipelines.torture.victims import build_victims
@@ -99,12 +100,12 @@ class Bench:
         victim = self.victims[attack.victim]
         originals = {name: _read(victim.folder / name) for name in attack.files}
         _place(victim.folder, attack.files)
-        resident = _reset_peak()
+        resident = reset_peak()
         started = time.process_time()
         try:
             verdict, reason = self._judge(victim, attack, on_missing)
         finally:
-            seconds, peak = time.process_time() - started, _peak() - resident
+            seconds, peak = time.process_time() - started, status("VmHWM") - resident
             _place(victim.folder, originals)
         if seconds > attack.most_seconds or peak > MOST_BYTES:
             verdict, reason = BROKEN, f"took {seconds:.1f} s and {peak / 1e6:.0f} MB; {verdict}: {reason}"
@@ -215,24 +216,9 @@ def _place(folder: Path, files: Mapping[str, bytes | None]) -> None:
             path.write_bytes(content)
 
 
-def _reset_peak() -> int:
-    """Let the kernel forget the peak of this process's memory; what it has now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) << 10
-
-
 def _limit_memory() -> None:
     """Whatever is asked for beyond the limit fails at once, before the machine has to swap."""
-    limit = _status("VmSize") + MOST_BYTES + (MOST_BYTES >> 2)
+    limit = status("VmSize") + MOST_BYTES + (MOST_BYTES >> 2)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

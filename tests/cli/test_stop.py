@@ -81,7 +81,7 @@ def test_a_stop_that_a_library_takes_for_a_failure_of_its_own_is_still_a_stop(
     def import_something(_: list[str]) -> None:
         try:
             signal.raise_signal(sent)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - as a library may
             message = "initialization failed"
             raise ImportError(message) from None
 

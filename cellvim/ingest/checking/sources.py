@@ -56,12 +56,14 @@ def check_sources(location: Path | str, folder: Path, found: Verification, *, qu
 
     def check(row: tuple[str, str, int, str]) -> str | None:
         name, part, size_bytes, sha256 = row
+        if not _is_inside(name):
+            return "leads out of the folder of sources"
         image = ImagePart(
             folder / name, tuple(int(number) for number in part.split("/") if number.isdecimal())
         )
         return _problem(image, size_bytes, sha256, quick=quick)
 
-    if known and not any((folder / name).exists() for name, *_ in known):
+    if known and not any(_is_inside(name) and (folder / name).exists() for name, *_ in known):
         found.sources += len(known)
         message = (
             f"none of its {len(known):,} source files lies in {folder}; is it the folder that was ingested?"
@@ -81,6 +83,11 @@ def unlisted_images(folder: Path, listed: set[str]) -> list[str]:
     images = [path.relative_to(folder).as_posix() for path in list_files(folder)]
     others = sorted(set(images) - listed)
     return [f"{len(others)} images in {folder} are not in the manifest: {some(others)}"] if others else []
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name of the manifest, which may be a stranger's, stays below the folder that it starts from."""
+    return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _problem(image: ImagePart, size_bytes: int, sha256: str, *, quick: bool) -> str | None:
