@@ -80,6 +80,7 @@ def plain(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_job_was_taken_off_its_nodes_and_went_on(jobs: Any, folder: Path, name: str) -> None:
     log = (folder / f"{name}.log").read_text()
@@ -93,6 +94,7 @@ def test_a_job_was_taken_off_its_nodes_and_went_on(jobs: Any, folder: Path, name
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(CASES))
 def test_its_weights_are_those_of_a_run_that_nobody_disturbed(
     jobs: Any, folder: Path, plain: Path, name: str
@@ -104,6 +106,7 @@ def test_its_weights_are_those_of_a_run_that_nobody_disturbed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_job_that_fails_by_itself_says_so_and_stays_away(slurm: Any, folder: Path) -> None:
     job = slurm.submit(
         *named("broken"), str(SCRIPT), "no/plates", "--out", "broken", cwd=folder, **ONE_THREAD
