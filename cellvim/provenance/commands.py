@@ -13,7 +13,7 @@ SUBCOMMANDS = ("ingest", "pretrain", "embed", "normalize", "evaluate", "import-c
 """Commands that write a record. No other is ever run from one."""
 OUTPUT_OPTIONS = frozenset({"--out", "--save"})
 INPUT_OPTIONS = frozenset(
-    {"--platemap", "--images", "--config", "--model", "--masks", "--relations", "--fitted"}
+    {"--platemap", "--images", "--config", "--model", "--masks", "--relations", "--fitted", "--left-out"}
 )
 FLAGS = frozenset(
     {

@@ -18,7 +18,7 @@ PLACES = {
     "pretrain": {"plates", "out", "overwrite", "log_every", "checkpoint_every", "device"},
     "embed": {"plates", "model", "masks", "out", "overwrite", "workers", "readers", "device", "anndata"},
     "normalize": {"tables", "out", "platemap", "save", "fitted", "overwrite"},
-    "evaluate": {"tables", "out", "platemap", "relations", "overwrite"},
+    "evaluate": {"tables", "out", "platemap", "relations", "left_out", "overwrite"},
     "import-checkpoint": {"file", "out", "overwrite"},
 }
 """Settings of each stage that say where things lie or what works on them; all others decide what comes out."""

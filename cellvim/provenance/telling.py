@@ -28,7 +28,8 @@ def told(nodes: Sequence[Node]) -> dict[str, Any]:
 
     No path, time or machine is in it. Runs of one stage are in the order of what they made.
     """
-    steps = [_step(node.record) for node in nodes]
+    # A plate that was copied has two records of the same, and is told once.
+    steps = list({sha256_of_json(step): step for step in (_step(node.record) for node in nodes)}.values())
     order = list(dict.fromkeys(step["stage"] for step in steps))
     steps.sort(key=lambda step: (order.index(step["stage"]), [made["name"] for made in step["makes"]]))
     shown: list[dict[str, Any]] = []

@@ -96,7 +96,7 @@ def make_plan(start: Path, *, quick: bool = False, only_last: bool = False) -> P
     steps = []
     for number, group in enumerate(groups, start=1):
         command, refused = _command_of(group[-1])
-        step = Step(number, command, refused, group)
+        step = Step(number, command, refused, _without_copies(group))
         step.inputs = list(_inputs(step, numbers, quick=quick))
         steps.append(step)
     return Plan(nodes[-1].file, steps, _other_versions(nodes[-1]))
@@ -109,6 +109,11 @@ def _grouped(nodes: Sequence[Node]) -> list[list[Node]]:
         key = (node.record.command, node.record.cwd)
         groups[key] = [*groups.pop(key, []), node]
     return list(groups.values())
+
+
+def _without_copies(nodes: Sequence[Node]) -> list[Node]:
+    """Records of one run that lie at two places, as a plate was copied, count once."""
+    return list({(node.record.started, node.record.outputs): node for node in reversed(nodes)}.values())[::-1]
 
 
 def _command_of(node: Node) -> tuple[Command | None, str]:

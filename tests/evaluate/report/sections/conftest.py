@@ -48,6 +48,7 @@ def filled(content: ReportContent, names: Names) -> ReportContent:
     metrics["tasks"] = metrics["tables"][0]["tasks"]
     metrics["comparison"] = differences(names)
     metrics["choice"] = choice(names)
+    metrics["provenance"] = provenance(names)
     disk = {stem: pl.concat(tables) for stem, tables in stacked.items()}
     return dataclasses.replace(content, metrics=metrics, tables_on_disk=disk)
 
@@ -258,3 +259,26 @@ def render() -> Callable[[ReportContent], str]:
     from cellvim.evaluate.report.page import render as render_page
 
     return render_page
+
+
+def provenance(names: Names) -> dict[str, Any]:
+    """Two plates that one command made, and tables of unknown origin."""
+    hostile = names.perturbations[0]
+    ingest = {
+        "stage": "ingest",
+        "command": f"cellvim ingest {hostile} --out plates",
+        "settings_sha256": "a" * 64,
+    }
+    steps = [
+        ingest | {
+            "seed": None, "cellvim": "0.1.0",
+            "reads": [{"name": f"images of {plate}", "kind": "images", "sha256": f"{number:064x}", "count": 1234}],
+            "makes": [{"name": plate, "kind": "plate", "sha256": f"{number + 9:064x}"}],
+        }
+        for number, plate in enumerate(names.plates)
+    ]  # fmt: skip
+    return {
+        "steps": steps, "images": 2468, "versions": {"cellvim": "0.1.0"},
+        "tables": dict.fromkeys(names.tables, "b" * 64),
+        "tasks": {"activity": {"normalize": "sphere", "control": hostile, "null_size": 10000, "seed": 0}},
+    }  # fmt: skip

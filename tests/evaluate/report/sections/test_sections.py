@@ -189,7 +189,7 @@ def test_the_script_s_data_hold_no_table_for_the_page_lays_them_out(full_content
     for each in shown_sections(SECTIONS, full_content):
         text = script_json(without_tables(each.data))
         assert '"row_count"' not in text
-        assert '"row_count"' in script_json(each.data) or each.section.key == "not_done"
+        assert '"row_count"' in script_json(each.data) or each.section.key in ("not_done", "provenance")
 
 
 def test_pictures_get_what_sections_leave(
@@ -343,6 +343,27 @@ def test_tables_that_are_not_single_blocks_are_rows(
 def test_no_choice_is_no_section(full_content: ReportContent, choice: Any) -> None:
     metrics = full_content.metrics | {"choice": choice}
     assert BY_KEY["layer_choice"].data(dataclasses.replace(full_content, metrics=metrics)) is None
+
+
+def test_plates_of_one_command_are_one_step_with_all_their_hashes(
+    full_content: ReportContent, render: Callable[[ReportContent], str]
+) -> None:
+    data = data_of("provenance", full_content)
+    assert [step["number"] for step in data["steps"]] == [1]
+    told = full_content.metrics["provenance"]["steps"]
+    every = [each["sha256"] for step in told for each in (*step["reads"], *step["makes"])]
+    assert sorted(row["sha256"] for row in data["steps"][0]["rows"]) == sorted(every)
+    html = render(full_content)
+    assert all(sha256 in html for sha256 in every)
+    assert "null size 10,000, seed 0. <a href" in html
+
+
+def test_steps_beyond_a_page_are_counted(full_content: ReportContent) -> None:
+    told = full_content.metrics["provenance"]
+    many = [told["steps"][0] | {"command": f"cellvim ingest {number}"} for number in range(100)]
+    metrics = full_content.metrics | {"provenance": told | {"steps": many, "steps_left_out": 7}}
+    data = data_of("provenance", dataclasses.replace(full_content, metrics=metrics))
+    assert len(data["steps"]) + data["left_out"] == 107
 
 
 def test_what_was_not_done_gives_its_reason(full_content: ReportContent) -> None:
