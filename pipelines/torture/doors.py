@@ -132,7 +132,7 @@ def torture_doors(out: Path, *, data: Path, step: int = 1) -> tuple[list[Trial],
         for door in _doors(bench)
         for way in names_of(canary.folder / door.canary, door.start)[::step]
     ]
-    trials += _try_tables(bench, canary)
+    trials += _try_tables(bench, canary, step)
     with limited(2 * MOST_BYTES):
         return trials, list(_try_bombs(bench))
 
@@ -234,12 +234,12 @@ def _try(door: Door, way: str, bench: Bench, canary: Canary) -> Trial:
     return trial
 
 
-def _try_tables(bench: Bench, canary: Canary) -> Iterator[Trial]:
+def _try_tables(bench: Bench, canary: Canary, step: int) -> Iterator[Trial]:
     """Names of plates, and of labels, in a table of profiles."""
     path = write_table(bench.folder / "tables/wells.parquet")
     table = pl.read_parquet(path)
     tasks = ["--tasks", "activity", "--null-size", "200", "--bootstraps", "20"]
-    for way in names_of(canary.folder / "named", bench.out)[::10]:
+    for way in names_of(canary.folder / "named", bench.out)[:: 10 * step]:
         plates = {name: f"{way}{number}" for number, name in enumerate(PLATES)}
         table.with_columns(
             pl.col("Metadata_Plate").replace(plates), pl.lit(way).alias("Metadata_moa")
