@@ -3,7 +3,8 @@
 In a page of docs/ or README.md
 
 - a `bash` or `python` block is run; a `bash` block must end with exit code 0, all `python` blocks of a page share names;
-- a `console` block is what the `bash` block above it prints (`...` stands for anything, several lines included);
+- a `console` block is what the `bash` block above it prints (`...` stands for anything, several lines included; so write it
+  where a number comes from a model or a clock, which differ from machine to machine);
 - a block of any other language with a title, as in ```` ```yaml title="study.yaml" ````, is written to that file;
 - `<!-- given: plates, model -->` names what lies in the folder before the page starts (see given.py);
 - `<!-- exit: 3 -->` directly above a `bash` block is the exit code that it must end with;

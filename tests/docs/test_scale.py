@@ -1,9 +1,14 @@
 """JUMP on paper: the page is what the script computes, and its rates are those that the speed pages show."""
 
-import pytest
+from pathlib import Path
 
+import numpy as np
+import pytest
+import tifffile
+
+from cellvim.config import IngestSettings
+from cellvim.ingest import ingest_plates
 from pipelines.jump_on_paper import ROOT, Screen, core_hours, grown, page, plate_files, read_rates
-from tests.docs.given import Toys
 
 
 def test_the_page_is_what_the_script_writes() -> None:
@@ -24,11 +29,21 @@ def test_a_plate_of_jump_is_the_one_of_the_speed_page() -> None:
     assert Screen().plate_mb == pytest.approx(384 * 9 * 5 * 1080 * 1080 * 2 / 1e6)
 
 
-def test_files_are_counted_as_ingest_writes_them(toys: Toys) -> None:
-    for plate in ("PLATE1", "PLATE2"):
-        folders = [toys.plates / f"{plate}.{kind}" for kind in ("ome.zarr", "cellvim")]
-        found = sum(path.is_file() for folder in folders for path in folder.rglob("*"))
-        assert found == plate_files(rows=3, wells=18, fields=18)
+def test_files_are_counted_as_ingest_writes_them(tmp_path: Path) -> None:
+    wells, sites = ("A01", "A02", "C01"), (1, 2)
+    images = tmp_path / "images"
+    images.mkdir()
+    for well in wells:
+        for site in sites:
+            tifffile.imwrite(
+                images / f"P_{well}_s{site}_w1.tif", np.arange(1600, dtype=np.uint16).reshape(40, 40)
+            )
+    (tmp_path / "map.csv").write_text("well,perturbation\n" + "".join(f"{well},x\n" for well in wells))
+    ingest_plates(
+        IngestSettings(sources=(images,), out=tmp_path / "plates", platemap=tmp_path / "map.csv", workers=1)
+    )
+    found = sum(path.is_file() for path in (tmp_path / "plates").rglob("*"))
+    assert found == plate_files(rows=2, wells=3, fields=6)
 
 
 def test_what_grows_with_the_square_goes_on_so() -> None:
