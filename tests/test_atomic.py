@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from cellvim.atomic import locked, read_json, remove_leftovers, write_atomically, write_json, write_text
+from cellvim.atomic import (
+    locked,
+    read_json,
+    remove_leftovers,
+    require_writable,
+    write_atomically,
+    write_json,
+    write_text,
+)
 from cellvim.errors import DiskError, LockedError
 
 PROCESSES, ROUNDS, HASTE = 8, 20, 300
@@ -153,6 +161,20 @@ def test_a_disk_without_locks_is_refused(
     with pytest.raises(DiskError, match="offers no locks") as caught, locked(tmp_path):
         pass
     assert caught.value.exit_code == 5
+
+
+def test_the_nearest_folder_that_exists_says_whether_an_output_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table").touch()
+    for path in (tmp_path, tmp_path / "table", tmp_path / "new", tmp_path / "new/folder", Path("new")):
+        require_writable(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+    asked = []
+    monkeypatch.setattr(os, "access", lambda folder, _mode, **_flags: asked.append(folder))
+    with pytest.raises(DiskError, match="is not yours to write into"):
+        require_writable(tmp_path / "new/folder")
+    assert asked == [tmp_path]
 
 
 def test_of_eight_processes_one_wins_each_round(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def pretrain_job(folder: Path) -> Job:
         "cellvim.pretrain",
         lambda out: [*start, "--out", str(out / "run")],
         "run/checkpoints/lock",
-        ("run.json", "report.html"),
+        ("run.json", "report.html", "attempts.json"),
     )
 
 
