@@ -7,6 +7,7 @@ should not be there.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,6 +19,8 @@ from pipelines.torture.calling import call
 from pipelines.torture.soak_plates import SoakPlate, make_plate, write_models
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+# As multiprocessing, torch and joblib name them.
+_OF_WORKERS = re.compile(r"psm_|sem\.|torch_|pym-|joblib_|loky-")
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,21 @@ def list_leftovers(*folders: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def list_temporary(*folders: Path) -> set[str]:
-    """What lies in folders of temporary files, but for the one of torch."""
+def list_temporary(folder: Path) -> set[str]:
+    """What lies in a folder of temporary files, but for the folder of torch."""
     return {
         str(path)
-        for folder in folders
-        if folder.is_dir()
         for path in folder.iterdir()
         # Torch makes it once for each user, as soon as an operator of ours is called, and leaves it empty.
         if not (path.name.startswith("torchinductor_") and not any(path.iterdir()))
     }
+
+
+def list_shared() -> set[str]:
+    """Shared memory and semaphores of worker processes, whoever's they are; other programs' files are not ours to judge."""
+    if not SHARED_MEMORY.is_dir():
+        return set()
+    return {str(path) for path in SHARED_MEMORY.iterdir() if _OF_WORKERS.match(path.name)}
 
 
 def main() -> None:
@@ -88,8 +96,7 @@ def main() -> None:
     chosen = parser.parse_args()
     models = write_models(chosen.out / "models")
     started, number, wells = time.monotonic(), 0, 0
-    temporary = (SHARED_MEMORY, Path(os.environ["TMPDIR"]))
-    before = list_temporary(*temporary)
+    temporary, before = Path(os.environ["TMPDIR"]), list_shared()
     while time.monotonic() - started < 60 * chosen.minutes:
         folder = chosen.out / f"plate-{number}"
         plate = make_plate(chosen.data, folder, number)
@@ -98,7 +105,9 @@ def main() -> None:
             if ended.code:
                 sys.exit(f"plate {number}, {' '.join(arguments)}: exit {ended.code}: {ended.words[-2000:]}")
         wells += plate.wells
-        leftovers = list_leftovers(folder) + tuple(sorted(list_temporary(*temporary) - before))
+        leftovers = list_leftovers(folder) + tuple(
+            sorted(list_temporary(temporary) | (list_shared() - before))
+        )
         shutil.rmtree(folder)
         sample = _sample(number, plate.kind, time.monotonic() - started, leftovers, wells)
         sys.stdout.write(json.dumps(asdict(sample)) + "\n")

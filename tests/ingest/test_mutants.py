@@ -20,7 +20,7 @@ from pipelines.torture.trial import Verdict
 
 
 def test_no_damaged_file_passes_for_another(shared: Path, tmp_path: Path) -> None:
-    found = torture_mutants(shared / "data", tmp_path / "out", mutants=100, attacks=50, seed=3, workers=1)
+    found = torture_mutants(shared / "data", tmp_path / "out", mutants=70, attacks=40, seed=3, workers=1)
     section = mutants_section(found, "somewhere")
     assert section.failures == []
     assert len({verdict.victim for verdict in found}) == 11
