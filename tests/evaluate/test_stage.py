@@ -107,8 +107,11 @@ def test_the_order_of_rows_changes_no_metric_and_no_table(finished: EvaluateSett
     again = finished.model_copy(update={"tables": (copied,), "out": tmp_path / "again"})
     evaluate_tables(again)
     for path in finished.out.iterdir():
-        if path.name not in ("run.json", "report.html"):  # these two hold the hash of the table
+        if path.name not in ("run.json", "report.html", "metrics.json"):  # these hold the hash of the table
             assert (again.out / path.name).read_bytes() == path.read_bytes(), path.name
+    found, expected = (json.loads((each.out / "metrics.json").read_text()) for each in (again, finished))
+    assert found.pop("provenance") != expected.pop("provenance")
+    assert found == expected
 
 
 def test_results_of_other_settings_are_not_written_over(finished: EvaluateSettings) -> None:
