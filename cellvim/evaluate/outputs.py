@@ -6,13 +6,15 @@ from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import locked, read_json, write_parquet
+from cellvim.atomic import locked, read_json, remove_leftovers, write_json, write_parquet
 from cellvim.config import TASK_NAMES, EvaluateSettings, TaskName
 from cellvim.errors import OutputExistsError
 from cellvim.evaluate.results import TaskResult
 from cellvim.provenance import sha256_of_json
 
 REPORT, METRICS, RUN = "report.html", "metrics.json", "run.json"
+UNFINISHED = "unfinished.json"
+"""Whose the results are until the record is there: of a run that was killed, or that ran out of disk."""
 OUTPUTS = (RUN, REPORT, METRICS)
 KINDS = ("", "wells", "perturbations", "histogram", "plates", "doses", "confusion")
 """Tables that tasks give. Any other file in the folder is somebody else's, whatever its name."""
@@ -55,7 +57,8 @@ def require_own_or_empty(settings: EvaluateSettings, token: str, inputs: Iterabl
             hint="choose another --out",
         )
     present = [path.name for path in own_files(settings.out)]
-    if not present or settings.overwrite or recorded_token(settings.out / RUN) == token:
+    known = {recorded_token(settings.out / name) for name in (RUN, UNFINISHED)}
+    if not present or settings.overwrite or token in known:
         return
     raise OutputExistsError(settings.out, why=f"holds {present[0]} of other inputs or settings")
 
@@ -78,10 +81,19 @@ def token_of(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:
     return sha256_of_json({"settings": content, "inputs": dict(inputs)})
 
 
-def remove_old_results(out: Path) -> None:
-    """Delete what an earlier run left, its record first: a folder without one is never taken for complete."""
+@contextmanager
+def replaced_results(out: Path, token: str) -> Iterator[None]:
+    """Delete what an earlier run left, and let the block write what is to take its place, its record last.
+
+    The old record goes first: a folder without one is never taken for complete. A block that comes to no end leaves
+    a mark by which the same command knows the folder again.
+    """
+    write_json(out / UNFINISHED, {"facts": {"token": token}})
+    remove_leftovers(out)
     for path in own_files(out):
         path.unlink()
+    yield
+    (out / UNFINISHED).unlink()
 
 
 def own_files(out: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from cellvim.evaluate.outputs import (
     RUN,
     output_folder,
     own_files,
-    remove_old_results,
+    replaced_results,
     require_own_or_empty,
     stacked_tables,
     token_of,
@@ -109,13 +109,13 @@ def evaluate_tables(settings: EvaluateSettings) -> EvaluateSummary:
         stacked = stacked_tables({table.name: table.results for table in tables})
         page = rendered_page(tables, metrics, settings, run.inputs)
         # Nothing of an earlier run is touched before all that is to take its place has been made.
-        remove_old_results(settings.out)
-        write_json(settings.out / METRICS, metrics)
-        write_tables(settings.out, stacked)
-        write_text(settings.out / REPORT, page)
-        run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
-        run.outputs = files_written(own_files(settings.out))
-        run.write(settings.out / RUN)
+        with replaced_results(settings.out, run.facts["token"]):
+            write_json(settings.out / METRICS, metrics)
+            write_tables(settings.out, stacked)
+            write_text(settings.out / REPORT, page)
+            run.counts = {"tables": len(tables), "wells": sum(table.raw.metadata.height for table in tables)}
+            run.outputs = files_written(own_files(settings.out))
+            run.write(settings.out / RUN)
     return EvaluateSummary(out=settings.out, report=settings.out / REPORT, metrics=metrics)
 
 
