@@ -22,7 +22,7 @@ from cellvim.study import plan_study
 from cellvim.study.cluster import cancel_left_jobs, job_prefix
 
 PLATES = 6
-HANG_SECONDS = 280
+HANG_SECONDS = 500
 PRETRAIN = {
     "steps": 10,
     "batch_size": 8,
@@ -107,7 +107,7 @@ def cluster(slurm: Any, folder: Path, until: Any) -> Iterator[Path]:
     prefix = job_prefix(plan_study(cluster / "study.yaml").results)
     command = shlex.split("cellvim study run study.yaml --profile slurm")
     try:
-        with subprocess.Popen(command, cwd=cluster, env=ENVIRONMENT, start_new_session=True) as study:
+        with subprocess.Popen(command, cwd=cluster, env=ENVIRONMENT) as study:
             cancelled = cancel_one_and_kill(study, prefix, until)
         assert slurm.facts(cancelled)["JobState"] == "CANCELLED"
         assert running(prefix), "jobs outlive the study that submitted them"
@@ -119,7 +119,7 @@ def cluster(slurm: Any, folder: Path, until: Any) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_study_that_was_killed_ends_with_the_bytes_of_its_commands(plain: Path, cluster: Path) -> None:
     wanted, found = hashes_of(plain / "results"), hashes_of(cluster / "results")
     assert sum(name.endswith(".parquet") and name.startswith("profiles/") for name in wanted) >= PLATES
@@ -128,7 +128,7 @@ def test_a_study_that_was_killed_ends_with_the_bytes_of_its_commands(plain: Path
 
 
 def cancel_one_and_kill(study: "subprocess.Popen[bytes]", prefix: str, until: Any) -> str:
-    """Cancel a job, and kill the study while the next one runs, whatever happens; number of the cancelled job."""
+    """Cancel a job, and kill the study and its Snakemake while the next one runs; number of the cancelled job."""
     try:
         until(lambda: running(prefix), "a job of the study runs")
         cancelled, newest = min(running(prefix)), max(running(prefix))
@@ -136,7 +136,11 @@ def cancel_one_and_kill(study: "subprocess.Popen[bytes]", prefix: str, until: An
         until(lambda: any(job > newest for job in running(prefix)), "the study has submitted another job")
         return str(cancelled)
     finally:
-        os.killpg(study.pid, signal.SIGKILL)
+        children = subprocess.run(
+            ["pgrep", "--parent", str(study.pid)], capture_output=True, text=True, check=False
+        ).stdout
+        for pid in [study.pid, *map(int, children.split())]:
+            os.kill(pid, signal.SIGKILL)
 
 
 def running(prefix: str) -> set[int]:
