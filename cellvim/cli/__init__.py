@@ -11,7 +11,17 @@ from cellvim.cli import stages, profiles, normalizing, studying, reproducing, lo
 from cellvim.cli.app import app
 from cellvim.terminal import run_to_exit_code
 
-__all__ = ["app", "looking", "main", "normalizing", "profiles", "reproducing", "stages", "studying", "weights"]
+__all__ = [
+    "app",
+    "looking",
+    "main",
+    "normalizing",
+    "profiles",
+    "reproducing",
+    "stages",
+    "studying",
+    "weights",
+]
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class Place(Protocol):
         """Remove what a killed writer left."""
         ...
 
-    def locked(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[int | None]:
         """Hold the folder while the block runs.
 
         Raises:
@@ -164,7 +164,7 @@ class LocalPlace:
             for folder in (self.path, *self.path.rglob("*/")):
                 remove_leftovers(folder)
 
-    def locked(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[int | None]:
         return locked(self.path)
 
     def kvstore(self, name: str) -> dict[str, Any]:
