@@ -8,8 +8,9 @@ import pytest
 import typer
 
 from cellvim.cli import app
+from cellvim.config import EvaluateSettings
 from cellvim.errors import InputError, NotFoundError
-from cellvim.provenance import RunRecord, follow, read_record, sha256_of_json
+from cellvim.provenance import Run, RunRecord, follow, note_attempt, read_record, sha256_of_json
 from cellvim.provenance.commands import FLAGS, SUBCOMMANDS, parse_command, role_of
 from cellvim.provenance.record import MOST_BYTES
 from cellvim.reproduce import make_plan, run_plan
@@ -207,6 +208,16 @@ def test_content_decides_who_made_it_not_the_name(tmp_path: Path) -> None:
     assert [node.file.name for node in follow(start)] == ["run.json"]
     written(tmp_path / "renamed.run.json", outputs=[artifact("u", "1", "u.parquet")])
     assert [node.file.name for node in follow(start)] == ["renamed.run.json", "run.json"]
+
+
+def test_every_attempt_is_kept_and_a_damaged_list_stops_nothing(tmp_path: Path) -> None:
+    for count in range(3):
+        run = Run("evaluate", EvaluateSettings(tables=(Path("t"),), out=tmp_path))
+        note_attempt(run, tmp_path)
+        assert len(run.as_dict()["attempts"]) == count + 1
+    (tmp_path / "attempts.json").write_text("[[")
+    note_attempt(run, tmp_path)
+    assert len(run.as_dict()["attempts"]) == 1
 
 
 def test_a_record_as_it_is_written_is_a_record_as_it_is_read(finished: Path) -> None:
