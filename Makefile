@@ -48,7 +48,7 @@ lint: $(VENV)/.installed  ## Style, types and import contracts.
 	$(BIN)/lint-imports
 
 test: $(VENV)/.installed $(JUDGES)/.installed $(MAMBA)/.installed lint  ## Everything that must hold before a change lands.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 --cov --cov-report term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 --cov --cov-report term:skip-covered
 
 bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: needs ../shared/data/bbbc013, takes a quarter of an hour.
 	$(BIN)/python -m pipelines.bbbc013 --source ../shared/data/bbbc013 --out out/bbbc013 --seeds 0 1 2 --docs docs/bbbc013.md
@@ -99,7 +99,7 @@ slurm: $(VENV)/.installed  ## Studies and pretraining on a real Slurm; where the
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 --durations 5 tests/slurm
 
 docs: $(VENV)/.installed  ## The documentation, readable offline: site/index.html
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:  ## Remove environments and outputs made here.
 	rm -rf $(VENV) $(JUDGES) $(MAMBA) $(OLD_TRITON) $(INGEST_PEERS) demo out site

@@ -1,6 +1,7 @@
 """What every test folder shares: the real plates kept beside the project, and deterministic Hypothesis."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50
 settings.load_profile("ci")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first, then those of many tests: no process is left with a long file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -counts[item.path], item.path))
+
 
 # Every real source, with the settings it takes; paths are below shared/data.
 REAL_SOURCES: dict[str, dict[str, Any]] = {

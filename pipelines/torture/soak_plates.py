@@ -26,14 +26,19 @@ class SoakPlate:
     Attributes:
         kind: Of its source; plates of one kind share their stains.
         source: Folder of images.
-        flags: Of `cellvim ingest`, the plate map among them.
+        settings: Of ingest, the plate map among them, as its flags are called.
         wells: How many there are.
     """
 
     kind: str
     source: Path
-    flags: tuple[str, ...]
+    settings: Mapping[str, str]
     wells: int
+
+    @property
+    def flags(self) -> list[str]:
+        """Of `cellvim ingest`."""
+        return [part for name, value in self.settings.items() for part in (f"--{name}", value)]
 
 
 def make_plate(data: Path, folder: Path, number: int) -> SoakPlate:
