@@ -30,7 +30,7 @@ WARM_UP = 0.2
 MOST_GROWTH_MB = 20.0
 """MiB an hour, at the upper end of the interval."""
 CONFIDENCE = 0.95
-BODY = """One process called `cellvim ingest`, `embed` and `evaluate` for plate after plate, as a night at a microscope would, for
+BODY = """One process ran ingest, embed and evaluate for plate after plate, as a night at a microscope would, for
 {minutes:.0f} minutes: {plates} plates, {wells:,} wells; in turn drawn ones, real ImageXpress ones and real ones of BBBC013 with their own plate map, each
 with a report. After every plate its memory (resident set), open files and threads were counted, and
 temporary files, locks and parts looked for in the outputs, in `TMPDIR` and in `/dev/shm` (but for the empty folder
@@ -49,7 +49,8 @@ of {rounds} further plates was killed at random moments ({kills} signals, SIGKIL
 | the same of the killed plates, once they were resumed | {killed_leftovers} | 0 |
 | killed plates that did not end well | {unfinished} | 0 |
 
-The allowance: an hour of this soak is as many plates as a screen has in about {hours:.0f} hours, at two minutes a plate. A leak of
+The process has one arena of the allocator for all threads (`MALLOC_ARENA_MAX=1`), so that what threads have given back is
+not counted as held. The allowance: an hour of this soak is as many plates as a screen has in about {hours:.0f} hours, at two minutes a plate. A leak of
 one table or one plate's images per plate would show as hundreds of MiB an hour; what the allocator keeps of plates
 of different sizes comes and goes by some MiB.
 
@@ -124,7 +125,10 @@ def soak(data: Path, out: Path, *, minutes: float, seed: int) -> tuple[list[Samp
     command += ["--out", str(out / "process"), "--minutes", str(minutes)]
     with (out / "samples.jsonl").open("wb") as told, (out / "process.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
-            command, stdout=told, stderr=log, env={**environment(), "TMPDIR": str(temporary)}
+            command,
+            stdout=told,
+            stderr=log,
+            env={**environment(), "TMPDIR": str(temporary), "MALLOC_ARENA_MAX": "1"},
         )
         killed = kill_plates(data, out / "killed", until=lambda: process.poll() is not None, seed=seed)
         code = process.wait()

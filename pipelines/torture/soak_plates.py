@@ -83,22 +83,19 @@ def _drawn(_data: Path, folder: Path, number: int) -> SoakPlate:
             tifffile.imwrite(
                 images / f"{well}_1_{channel}.tif", draw.poisson(slope).astype(np.uint16), compression="zlib"
             )
-    flags = (
-        "--pattern",
-        "{well}_{field}_{channel}.tif",
-        "--plate",
-        f"D{number}",
-        "--platemap",
-        str(_map(folder, 4, 4)),
-    )
-    return SoakPlate("drawn", images, flags, DRAWN_WELLS)
+    settings = {
+        "pattern": "{well}_{field}_{channel}.tif",
+        "plate": f"D{number}",
+        "platemap": str(_map(folder, 4, 4)),
+    }
+    return SoakPlate("drawn", images, settings, DRAWN_WELLS)
 
 
 def _imagexpress(data: Path, folder: Path, number: int) -> SoakPlate:
     source = copy_screen(data, folder / "images", wells=REAL_WELLS)
     # A plate of another name: outputs of several plates may then lie beside each other.
     renamed = source.rename(source.with_name(f"9987_Plate_{number}"))
-    return SoakPlate("imagexpress", renamed, ("--platemap", str(_map(folder, 1, REAL_WELLS))), REAL_WELLS)
+    return SoakPlate("imagexpress", renamed, {"platemap": str(_map(folder, 1, REAL_WELLS))}, REAL_WELLS)
 
 
 def _bbbc013(data: Path, folder: Path, number: int) -> SoakPlate:
@@ -109,20 +106,17 @@ def _bbbc013(data: Path, folder: Path, number: int) -> SoakPlate:
         other for name in names for other in (name, name.with_name(name.name.replace("Channel1", "Channel2")))
     ]:
         (images / path.name).write_bytes(path.read_bytes())
-    flags = (
-        "--pattern",
-        "Channel{channel}-{}-{row}-{column}.tif",
-        "--plate",
-        f"B{number}",
-        "--channels",
-        "GFP,DNA",
-    )
-    map_file = folder / "map.csv"
+    settings = {
+        "pattern": "Channel{channel}-{}-{row}-{column}.tif",
+        "plate": f"B{number}",
+        "channels": "GFP,DNA",
+        "platemap": str(folder / "map.csv"),
+    }
     table = pl.read_csv(data / "bbbc013/platemap.csv", infer_schema=False).with_columns(
         pl.lit(f"B{number}").alias("Metadata_Plate")
     )
-    table.write_csv(map_file)
-    return SoakPlate("bbbc013", images, (*flags, "--platemap", str(map_file)), BBBC013_WELLS)
+    table.write_csv(folder / "map.csv")
+    return SoakPlate("bbbc013", images, settings, BBBC013_WELLS)
 
 
 def _map(folder: Path, rows: int, columns: int) -> Path:
