@@ -167,6 +167,7 @@ def test_the_command_decides_every_setting_or_is_not_printed() -> None:
         bootstraps=33,
         seed=5,
         title='It\'s "mine"',
+        left_out=Path("e/left_out.csv"),
     )
     words = shlex.split(command_of(changed))
     words.insert(words.index("--different-position") + 1, "True")
@@ -180,6 +181,7 @@ def test_the_command_decides_every_setting_or_is_not_printed() -> None:
         "tables": (Path("x.parquet"), Path("y.csv")),
         "platemap": Path("map.csv"),
         "relations": Path("pairs.csv"),
+        "left_out": Path("left_out.csv"),
         "out": Path("report"),
     }
     assert again == changed.model_copy(update=elsewhere)
