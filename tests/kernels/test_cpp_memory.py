@@ -56,6 +56,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | own
 
 
+@pytest.mark.slow
 def test_the_kernels_stay_inside_their_tensors(environment: dict[str, str]) -> None:
     tests = Path(__file__).with_name("test_cpp.py")
     # Shapes are checked where these tests run by themselves.
