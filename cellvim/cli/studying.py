@@ -49,9 +49,21 @@ def init(
 
 
 @study_app.command()
-def plan(file: Study, *, as_json: Json = False) -> None:
+def plan(
+    file: Study,
+    *,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write", help="Write what the commands read, OUT/pretrain.yaml, for those who run them by hand."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the plates of a study and the commands that will be run, and check them. Runs nothing."""
     planned = _planned(file)
+    if write:
+        planned.write_pretrain_file()
     if as_json:
         show_dict(planned.as_dict(), as_json=True)
         return
