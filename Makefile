@@ -89,11 +89,11 @@ triton36: $(OLD_TRITON)/.installed  ## The same with Triton 3.6, and its interpr
 interpreter: $(VENV)/.installed  ## Every case of the Triton kernels in Triton's interpreter, published models included: a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist load -m interpreter --timeout 1200
 
-torture: $(VENV)/.installed  ## Kills, full disks, rivals and 5,000 damaged plates, half an hour: docs/reliability.md; needs ../shared/data.
+torture: $(VENV)/.installed  ## Kills, full disks, rivals, hostile files and 7,500 damaged ones, within the hour: docs/reliability.md; needs ../shared/data and Chromium.
 	$(BIN)/python -m pipelines.torture --out out/torture --docs docs/reliability.md
 
 soak: $(VENV)/.installed  ## Plate after plate for half an hour: memory, file handles and temporary files; needs ../shared/data.
-	$(BIN)/python -m pipelines.torture --out out/torture --docs docs/reliability.md --only soak
+	$(BIN)/python -m pipelines.torture.soak --out out/soak --docs docs/reliability.md
 
 slurm: $(VENV)/.installed  ## Studies and pretraining on a real Slurm; where there is none, `tests/slurm/cluster.sh start` makes one.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 --durations 5 tests/slurm
