@@ -133,6 +133,15 @@ class KeyboardStop(BaseException):
         self.hint = "run the same command again to resume"
 
 
+class TerminationStop(BaseException):
+    """SIGTERM, wherever it comes: no `except Exception` may take it for the failure of what it happens to meet."""
+
+    def __init__(self, found: str = "asked to stop (SIGTERM)") -> None:
+        super().__init__(found)
+        self.found = found
+        self.hint = "run the same command again to resume"
+
+
 class InterruptedRunError(CellvimError):
     """The run was asked to stop, and saved its place first."""
 

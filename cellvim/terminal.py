@@ -12,9 +12,9 @@ from typing import Any, NoReturn, Protocol
 
 import typer
 
-from cellvim.errors import CellvimError, ExitCode, InterruptedRunError, KeyboardStop
+from cellvim.errors import CellvimError, ExitCode, KeyboardStop, TerminationStop
 
-_asked: list[InterruptedRunError | KeyboardStop] = []
+_asked: list[TerminationStop | KeyboardStop] = []
 """The stops that were asked for. One that meets the import of a library may come out as an error of that library."""
 
 
@@ -34,11 +34,11 @@ def run_to_exit_code(app: Callable[[list[str]], object]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app(_global_flags_first(sys.argv[1:]))
-    except (KeyboardStop, Exception) as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+    except (KeyboardStop, TerminationStop, Exception) as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         if isinstance(error, CellvimError):
             for line in error.details:
                 typer.echo(f"  {printable(line)}", err=True)
-        is_own = isinstance(error, (CellvimError, KeyboardStop))
+        is_own = isinstance(error, (CellvimError, KeyboardStop, TerminationStop))
         _fail(*explain_failure(_asked[-1] if _asked and not is_own else error))
 
 
@@ -49,6 +49,8 @@ def explain_failure(error: BaseException) -> tuple[str, str, ExitCode]:
             return error.found, error.hint, error.exit_code
         case KeyboardStop():
             return error.found, error.hint, ExitCode.KEYBOARD
+        case TerminationStop():
+            return error.found, error.hint, ExitCode.INTERRUPTED
         case MemoryError():
             return "out of memory", "use a smaller batch, or fewer workers", ExitCode.MEMORY
         case OSError():
@@ -118,8 +120,7 @@ def _explain_os_error(error: OSError) -> tuple[str, str]:
 
 
 def _stop_on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
-    found = "asked to stop (SIGTERM)"
-    _asked.append(InterruptedRunError(found, hint="run the same command again to resume"))
+    _asked.append(TerminationStop())
     raise _asked[-1]
 
 
