@@ -57,13 +57,19 @@ take longer ends that much later ([training speed](training_speed.md)). {finishe
 """
 
 
-def torture_pretraining(out: Path, *, kills: int, seed: int) -> Campaign:
+def torture_pretraining(out: Path, *, kills: int, seed: int, steps: int = STEPS) -> Campaign:
     """Kill `cellvim pretrain` `kills` times by SIGKILL, and a third as often by SIGTERM."""
     plate = write_plate(out / "plates", "TORTURE")
-    write_text(out / "settings.yaml", PretrainSettings.checked(dict(SETTINGS)).to_yaml())
+    write_text(out / "settings.yaml", PretrainSettings.checked({**SETTINGS, "steps": steps}).to_yaml())
     start = [sys.executable, "-m", "cellvim", "--quiet", "pretrain", str(plate), "--device", "cpu"]
     start += ["--config", str(out / "settings.yaml"), "--out"]
-    stage = Stage("pretrain", lambda run, _run, _attempt: [*start, str(run)], results, phase_of, PHASES[2])
+    stage = Stage(
+        "pretrain",
+        lambda run, _run, _attempt: [*start, str(run)],
+        results,
+        lambda run: phase_of(run, last=steps),
+        PHASES[2],
+    )
     signals = [*[signal.SIGKILL] * kills, *[signal.SIGTERM] * -(-kills // 3)]
     order = np.random.default_rng(seed).permutation(len(signals))
     return torture(stage, out / "runs", [signals[place] for place in order], seed=seed)
@@ -114,11 +120,11 @@ def results(run: Path) -> Mapping[str, Path]:
     return {path.relative_to(run).as_posix(): path for path in [*files, *checkpoints]}
 
 
-def phase_of(run: Path) -> str:
-    """Say from its folder what a dead run had been at."""
+def phase_of(run: Path, *, last: int = STEPS) -> str:
+    """Say from its folder what a dead run of `last` steps had been at."""
     if any(run.rglob(f"{TEMPORARY_MARK}*")):
         return PHASES[2]
     steps = [int(path.stem.removeprefix("step-")) for path in run.glob("checkpoints/step-*.safetensors")]
     if not steps:
         return PHASES[0]
-    return PHASES[3] if max(steps) == STEPS else PHASES[1]
+    return PHASES[3] if max(steps) == last else PHASES[1]
