@@ -1,12 +1,14 @@
 """Where the numbers come from: the commands from the images to this page, with hashes of all that went between."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellvim.evaluate.report.content import ReportContent
 from cellvim.evaluate.report.section import Section
 
-MOST_STEPS = 24
+MOST_STEPS = 8
+"""Of one stage: however many plates there are, a page also shows what came after them."""
 MOST_ROWS = 48
 """Inputs or outputs of a step on the page; all are in run.json."""
 KINDS = {
@@ -19,15 +21,15 @@ KINDS = {
 
 
 def provenance(content: ReportContent) -> dict[str, Any] | None:
-    """Steps from the images on; plates that one command made with the same settings are one step."""
+    """Steps from the images on; what was done with the same settings to many plates is one step."""
     told = content.metrics.get("provenance")
     if not isinstance(told, Mapping) or not told.get("steps"):
         return None
-    steps = _merged(told["steps"])
+    shown, rest = _first_of_each_stage(_merged(told["steps"]))
     return {
         "images": told.get("images"),
-        "steps": [_shown(number, step) for number, step in enumerate(steps[:MOST_STEPS], start=1)],
-        "left_out": len(steps) - len(steps[:MOST_STEPS]) + int(told.get("steps_left_out", 0)),
+        "steps": [_shown(number, step) for number, step in enumerate(shown, start=1)],
+        "left_out": sum(len(step["commands"]) for step in rest) + int(told.get("steps_left_out", 0)),
         "versions": ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items()),
     }
 
@@ -35,13 +37,26 @@ def provenance(content: ReportContent) -> dict[str, Any] | None:
 def _merged(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for step in steps:
-        key = tuple(step.get(name) for name in ("stage", "command", "settings_sha256", "seed", "cellvim"))
-        known = found.setdefault(key, {**step, "reads": {}, "makes": {}, "more": 0})
+        key = tuple(step.get(name) for name in ("stage", "settings_sha256", "seed", "cellvim"))
+        known = found.setdefault(key, {**step, "commands": {}, "reads": {}, "makes": {}, "more": 0})
+        known["commands"][step.get("command")] = None
         for what in ("reads", "makes"):
             artifacts = step.get(what, ())
             known[what] |= {(each["name"], each["kind"], each["sha256"]): each for each in artifacts}
             known["more"] += max(0, step.get(f"{what}_count", 0) - len(artifacts))
     return list(found.values())
+
+
+def _first_of_each_stage(
+    steps: Sequence[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    shown: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    for step in steps:
+        counts[step["stage"]] += 1
+        (shown if counts[step["stage"]] <= MOST_STEPS else rest).append(step)
+    return shown, rest
 
 
 def _shown(number: int, step: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +66,7 @@ def _shown(number: int, step: Mapping[str, Any]) -> dict[str, Any]:
         "number": number,
         "stage": step["stage"],
         "command": step["command"],
+        "others": len(step["commands"]) - 1,
         "settings": step["settings_sha256"],
         "seed": step["seed"],
         "cellvim": step["cellvim"],

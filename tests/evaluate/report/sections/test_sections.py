@@ -345,27 +345,6 @@ def test_no_choice_is_no_section(full_content: ReportContent, choice: Any) -> No
     assert BY_KEY["layer_choice"].data(dataclasses.replace(full_content, metrics=metrics)) is None
 
 
-def test_plates_of_one_command_are_one_step_with_all_their_hashes(
-    full_content: ReportContent, render: Callable[[ReportContent], str]
-) -> None:
-    data = data_of("provenance", full_content)
-    assert [step["number"] for step in data["steps"]] == [1]
-    told = full_content.metrics["provenance"]["steps"]
-    every = [each["sha256"] for step in told for each in (*step["reads"], *step["makes"])]
-    assert sorted(row["sha256"] for row in data["steps"][0]["rows"]) == sorted(every)
-    html = render(full_content)
-    assert all(sha256 in html for sha256 in every)
-    assert "null size 10,000, seed 0. <a href" in html
-
-
-def test_steps_beyond_a_page_are_counted(full_content: ReportContent) -> None:
-    told = full_content.metrics["provenance"]
-    many = [told["steps"][0] | {"command": f"cellvim ingest {number}"} for number in range(100)]
-    metrics = full_content.metrics | {"provenance": told | {"steps": many, "steps_left_out": 7}}
-    data = data_of("provenance", dataclasses.replace(full_content, metrics=metrics))
-    assert len(data["steps"]) + data["left_out"] == 107
-
-
 def test_what_was_not_done_gives_its_reason(full_content: ReportContent) -> None:
     reason = "all labelled wells are of one batch"
     assert data_of("not_done", full_content)["tasks"] == [{"task": "NSCB", "reason": reason}]
