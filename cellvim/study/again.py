@@ -1,0 +1,56 @@
+"""What a study has to make again: what it is asked for, and what lacks its result."""
+
+from collections.abc import Sequence
+
+from cellvim.errors import UsageError
+from cellvim.study.plan import StudyPlan
+
+_MOST_NAMED = 8
+
+
+def forget_plates(plan: StudyPlan, names: Sequence[str]) -> None:
+    """Take the mark that they are done from plates, whose images were mended, say.
+
+    Raises:
+        UsageError: The study has no such plate.
+    """
+    known = [plate.name for plate in plan.all_plates]
+    for name in names:
+        if name not in known:
+            found = f"the study has no plate {name!r}"
+            more = ", ..." if len(known) > _MOST_NAMED else ""
+            raise UsageError(found, hint=f"it has {', '.join(known[:_MOST_NAMED])}{more}")
+    for step in steps_of(names):
+        (plan.results / "steps" / f"{step}.json").unlink(missing_ok=True)
+
+
+def steps_of(names: Sequence[str]) -> list[str]:
+    """Steps of these plates, as files of results and logs are named."""
+    return [f"{step}/{name}" for name in names for step in ("ingest", "embed")]
+
+
+def forget_jobs(plan: StudyPlan) -> None:
+    """Let Snakemake run every job again that lacks a result of a step, and what comes after it.
+
+    Snakemake knows jobs by `jobs/`. It takes no offence at a result that is gone where all that was made from it is
+    there.
+    """
+    is_whole = True
+    for batch, names in plan.batches.items():
+        for step in ("ingest", "embed"):
+            if not all(_has_result(plan, f"{step}/{name}") for name in names):
+                is_whole = False
+                _forget(plan, f"{step}-{batch}", f"embed-{batch}")
+    if not _has_result(plan, "pretrain"):
+        _forget(plan, "pretrain")
+    if not is_whole or not _has_result(plan, "evaluate"):
+        _forget(plan, "evaluate")
+
+
+def _has_result(plan: StudyPlan, step: str) -> bool:
+    return (plan.results / "steps" / f"{step}.json").exists()
+
+
+def _forget(plan: StudyPlan, *jobs: str) -> None:
+    for job in jobs:
+        (plan.results / "jobs" / f"{job}.done").unlink(missing_ok=True)
