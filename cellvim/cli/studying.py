@@ -28,7 +28,7 @@ def describe_studies() -> None:
 
     **Examples**
 
-    `cellvim study init study.yaml` , edit it, then `cellvim study run study.yaml --profile slurm`
+    `cellvim study init study.yaml` writes it: edit it, then `cellvim study run study.yaml`
     """
 
 
@@ -94,6 +94,12 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that other settings made.")
     ] = False,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLATE", help="Make this plate again, its images were mended. Several times for several."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a study; the same command resumes.
@@ -113,6 +119,7 @@ def run(
         profile=profile,
         jobs=jobs,
         overwrite=overwrite,
+        again=tuple(again or ()),
         dry_run=dry_run,
         stop_on_failure=stop_on_failure,
         arguments=tuple(arguments or ()),

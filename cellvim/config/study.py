@@ -8,15 +8,18 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from cellvim.config.base import Positive, Settings
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _FLAG = re.compile(r"[a-z][a-z0-9_-]*")
-SET_BY_THE_STUDY = frozenset({"out", "json", "model", "config", "overwrite", "dry_run", "left_out", "help"})
-"""Flags that no section may set, since the study itself does, or the person who runs it."""
+SET_BY_THE_STUDY = frozenset(
+    {"out", "json", "model", "config", "overwrite", "dry_run", "left_out", "help", "each_layer"}
+)
+"""Flags that no section may set: the study itself does, or the person who runs it, or they ask for other files than a
+report is made from."""
 
 
 def _plain_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        msg = f"{name!r}: a name is made of letters, digits, dots, dashes and underscores, at most 100"
+        msg = f"{name!r}: a name is made of letters, digits and ._+- and is at most 120 long"
         raise ValueError(msg)
     return name
 
@@ -28,12 +31,20 @@ def _flags(section: dict[str, Any]) -> dict[str, Any]:
             msg = f"{key!r} is not the name of a flag"
             raise ValueError(msg)
         if key in SET_BY_THE_STUDY:
-            msg = f"{key} is set by the study itself"
+            msg = f"{key} is set by the study itself, or not for a study"
             raise ValueError(msg)
         if not isinstance(value, str | int | float | bool | list):
             msg = f"{key}: expected a text, a number, true, false or a list of them, found {value!r}"
             raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError only
     return flags
+
+
+def _literal_path(path: Path) -> Path:
+    """A shell would expand it; here a folder of that very name would be made."""
+    if str(path).startswith("~") or "$" in str(path) or "{" in str(path):
+        msg = f"{path}: ~, $VARIABLES and braces are not expanded here: write the path out"
+        raise ValueError(msg)
+    return path
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
@@ -97,7 +108,7 @@ class StudySettings(Settings):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     """Title of the report."""
-    out: Path = Path("results")
+    out: Annotated[Path, AfterValidator(_literal_path)] = Path("results")
     """Folder that receives everything."""
     plates: Annotated[
         Annotated[str, Tag("pattern")]

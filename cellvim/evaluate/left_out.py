@@ -22,7 +22,7 @@ def read_left_out(path: Path | None) -> list[dict[str, str]]:
     try:
         table = pl.read_csv(path, infer_schema=False).select(COLUMNS).fill_null("")
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        found = f"{path} is not a CSV with the columns {', '.join(COLUMNS)}: {str(error).splitlines()[0]}"
+        found = f"{path} is not a CSV with the columns {', '.join(COLUMNS)}: {(str(error).splitlines() or ['?'])[0]}"
         raise InputError(found, hint="`cellvim study run` writes one for --left-out") from error
     return table.sort(COLUMNS).to_dicts()
 
@@ -33,7 +33,7 @@ def left_out_warning(left_out: Sequence[Mapping[str, str]]) -> list[str]:
         return []
     named = [f"{entry['plate']} ({entry['step']}: {entry['error']})" for entry in left_out[:_SHOWN]]
     more = f", and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
-    plates = "plate" if len(left_out) == 1 else "plates"
-    return [
-        f"{len(left_out)} {plates} of this study failed and are not in these numbers: {'; '.join(named)}{more}."
-    ]
+    plates = (
+        "plate of this study failed and is" if len(left_out) == 1 else "plates of this study failed and are"
+    )
+    return [f"{len(left_out)} {plates} not in these numbers: {'; '.join(named)}{more}."]

@@ -29,21 +29,33 @@ def steps_of(names: Sequence[str]) -> list[str]:
     return [f"{step}/{name}" for name in names for step in ("ingest", "embed")]
 
 
+def jobs_of(plan: StudyPlan, names: Sequence[str]) -> list[str]:
+    """Marks of the jobs that begin these plates."""
+    batches = (batch for batch, plates in plan.batches.items() if set(plates) & set(names))
+    return [str(plan.out / "jobs" / f"ingest-{batch}.done") for batch in batches]
+
+
 def forget_jobs(plan: StudyPlan) -> None:
     """Let Snakemake run every job again that lacks a result of a step, and what comes after it.
 
     Snakemake knows jobs by `jobs/`. It takes no offence at a result that is gone where all that was made from it is
     there.
     """
-    is_whole = True
+    is_trained = plan.settings.pretrain is None or _has_result(plan, "pretrain")
+    is_whole = is_trained and _has_result(plan, "evaluate")
     for batch, names in plan.batches.items():
-        for step in ("ingest", "embed"):
-            if not all(_has_result(plan, f"{step}/{name}") for name in names):
-                is_whole = False
-                _forget(plan, f"{step}-{batch}", f"embed-{batch}")
-    if not _has_result(plan, "pretrain"):
+        lacks = {
+            step: not all(_has_result(plan, f"{step}/{name}") for name in names)
+            for step in ("ingest", "embed")
+        }
+        if lacks["ingest"]:
+            _forget(plan, f"ingest-{batch}")
+        if lacks["ingest"] or lacks["embed"] or not is_trained:
+            _forget(plan, f"embed-{batch}")
+            is_whole = False
+    if not is_trained:
         _forget(plan, "pretrain")
-    if not is_whole or not _has_result(plan, "evaluate"):
+    if not is_whole:
         _forget(plan, "evaluate")
 
 
@@ -51,6 +63,5 @@ def _has_result(plan: StudyPlan, step: str) -> bool:
     return (plan.results / "steps" / f"{step}.json").exists()
 
 
-def _forget(plan: StudyPlan, *jobs: str) -> None:
-    for job in jobs:
-        (plan.results / "jobs" / f"{job}.done").unlink(missing_ok=True)
+def _forget(plan: StudyPlan, job: str) -> None:
+    (plan.results / "jobs" / f"{job}.done").unlink(missing_ok=True)

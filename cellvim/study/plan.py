@@ -46,6 +46,12 @@ class StudyPlan:
         return tuple(plate for plate in self.all_plates if plate.name not in self.left_out)
 
     @property
+    def batches(self) -> dict[str, list[str]]:
+        """First plate to the plates that one job works through. Of all plates: leaving one out moves no other."""
+        names, size = [plate.name for plate in self.all_plates], self.settings.jobs.plates_per_job
+        return {names[start]: names[start : start + size] for start in range(0, len(names), size)}
+
+    @property
     def results(self) -> Path:
         """`out`, whatever the working folder."""
         return self.folder / self.out
@@ -140,9 +146,11 @@ class StudyPlan:
                 plate.name: {"ingest": shlex.join(self.ingest(plate)), "embed": shlex.join(self.embed(plate))}
                 for plate in self.plates
             },
+            "batches": self.batches,
             "left_out": sorted(self.left_out),
             "trained_on": [plate.name for plate in self.trained_on],
             "pretrain": shlex.join(pretrain) if pretrain else None,
+            "pretrain_settings": {"settings": self.settings.pretrain, "plates": self.settings.pretrain_plates},
             "evaluate": shlex.join(self.evaluate()),
             "jobs": self.settings.jobs.model_dump(mode="json"),
         }  # fmt: skip
@@ -188,8 +196,16 @@ def plan_study(file: Path) -> StudyPlan:
                 f"{file}: pretrain_plates: no plate has such a name ({', '.join(settings.pretrain_plates)})"
             )
             raise InputError(found, hint="`cellvim study plan` lists the names")
+        _refuse_keys_of_the_study(settings.pretrain, file)
         PretrainSettings.checked({**settings.pretrain, "plates": ["plates"]}, origin=file)
     return plan
+
+
+def _refuse_keys_of_the_study(pretrain: dict[str, Any], file: Path) -> None:
+    named = sorted({"plates", "out", "overwrite"} & set(pretrain))
+    if named:
+        found = f"{file}: pretrain: {' and '.join(named)}: set by the study itself"
+        raise InputError(found, hint="`plates:`, `pretrain_plates:` and `out:` of the study say it")
 
 
 def as_path(path: Path) -> str:

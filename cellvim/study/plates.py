@@ -78,20 +78,28 @@ def _matching(patterns: Sequence[str], folder: Path) -> list[StudyPlate]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         root = Path("/") if pattern.startswith("/") else folder
-        matches = [path for path in sorted(root.glob(pattern.lstrip("/"))) if _may_be_plate(path)]
+        hint = "`plates:` is a pattern such as images/*, read from the folder of the study file"
+        try:
+            matches = [path for path in sorted(root.glob(pattern.lstrip("/"))) if _may_be_plate(path)]
+        except ValueError as error:
+            raise InputError(f"{pattern!r} is no pattern: {error}", hint=hint) from error  # noqa: EM102
         if not matches:
-            hint = "`plates:` is a pattern such as images/*, read from the folder of the study file"
             raise NotFoundError(root / pattern.lstrip("/"), expected="folder of images", hint=hint)
         found.update(dict.fromkeys(path if root != folder else path.relative_to(folder) for path in matches))
-    return [StudyPlate(name=safe_name(_stem(path)), images=path) for path in found]
+    return [StudyPlate(name=_name_for(path), images=path) for path in found]
+
+
+def _name_for(path: Path) -> str:
+    stem = path.stem if path.suffix == ".csv" else path.name
+    try:
+        return safe_name(stem)
+    except InputError as error:
+        hint = "name it yourself, in a list or a table of plates: name, images, platemap"
+        raise InputError(error.found, hint=hint) from error
 
 
 def _may_be_plate(path: Path) -> bool:
     return not path.name.startswith(".") and (path.is_dir() or path.suffix == ".csv")
-
-
-def _stem(path: Path) -> str:
-    return path.stem if path.suffix == ".csv" else path.name
 
 
 def _refuse_twins(plates: Sequence[StudyPlate]) -> None:

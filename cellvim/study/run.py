@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import polars as pl
 from cellvim.atomic import locked, remove_leftovers, write_bytes, write_json
 from cellvim.errors import InputError, SomeFailedError
 from cellvim.progress import progress_bar
+from cellvim.study.again import forget_jobs, forget_plates, jobs_of, steps_of
 from cellvim.study.cluster import cancel_left_jobs, job_prefix
 from cellvim.study.plan import LEFT_OUT_FILE, StudyPlan
 from cellvim.study.status import StudyState, look_at_study
@@ -23,6 +25,11 @@ logger = logging.getLogger(__name__)
 _POLL_S = 2.0
 _GRACE_S = 120
 _MOST_LINES = 5
+_KILLED = """
+error: its job was killed: out of memory, out of time, cancelled, or its node died
+hint: `sacct` or logs/slurm tell which, on a cluster; more memory_mb or minutes, under `jobs:`, may help
+exit: 137
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class RunOptions:
         profile: Name or folder of a Snakemake profile.
         jobs: Cores on this machine, or jobs at a time on a cluster; all cores, or what the profile says, if None.
         overwrite: Replace results of other settings.
+        again: Names of plates to make again, in place of what there is of them.
         dry_run: Only say what would be run.
         stop_on_failure: Make no report while a plate is missing.
         arguments: More for Snakemake.
@@ -41,6 +49,7 @@ class RunOptions:
     profile: str = "local"
     jobs: int | None = None
     overwrite: bool = False
+    again: tuple[str, ...] = ()
     dry_run: bool = False
     stop_on_failure: bool = False
     arguments: tuple[str, ...] = ()
@@ -66,14 +75,23 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
         LockedError: The study is being run already.
     """
     profile = profile_folder(options.profile)
+    if options.dry_run:
+        _list_steps(plan, profile, options)
+        return look_at_study(plan)
     plan.results.mkdir(parents=True, exist_ok=True)
     with locked(plan.results) as lock:
-        if executor_of(profile) == "slurm" and not options.dry_run:
+        if executor_of(profile) == "slurm":
             cancel_left_jobs(job_prefix(plan.results))
+        if options.overwrite:
+            _forget_results(plan)
+        forget_plates(plan, options.again)
+        forget_jobs(plan)
         _forget_failures(plan)
         while True:
             _write_inputs(plan, options)
             code = _run_snakemake(plan, profile, options, lock)
+            if code > 0:
+                _tell_of_the_killed(plan)
             state = look_at_study(plan)
             failed = set(state.failed) - plan.left_out
             if code == 0 or not failed or options.stop_on_failure:
@@ -84,9 +102,45 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
             logger.info(
                 "without %s, which failed, the study goes on", ", ".join(sorted(failed)[:_MOST_LINES])
             )
-    if not options.dry_run:
-        _require_report(state, code)
+    _require_report(state, code)
     return state
+
+
+def _list_steps(plan: StudyPlan, profile: Path, options: RunOptions) -> None:
+    """Let Snakemake say what it would run; nothing of the study is touched."""
+    again = jobs_of(plan, options.again)
+    arguments = (
+        *(("--forcerun", *again) if again else ()),
+        "--dry-run",
+        "--quiet",
+        "rules",
+        *(("--forceall",) if options.overwrite else ()),
+        *options.arguments,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "plan.json"
+        write_json(config, plan.as_dict())
+        command = snakemake_command(plan, profile, config, jobs=options.jobs, arguments=arguments)
+        listed = subprocess.run(  # noqa: S603
+            command, stdout=sys.stderr, cwd=plan.folder, env=environment(), check=False
+        )
+    if listed.returncode:
+        found = f"Snakemake ended with {listed.returncode} and listed nothing"
+        raise InputError(found, hint="its words above say why")
+
+
+def _forget_results(plan: StudyPlan) -> None:
+    """Let every command be given again; each keeps what is as it would make it."""
+    for result in (plan.results / "steps").rglob("*.json"):
+        result.unlink()
+
+
+def _tell_of_the_killed(plan: StudyPlan) -> None:
+    """Say in their logs that steps came to no end of their own: Snakemake has given them up, and runs nothing more."""
+    for step in look_at_study(plan).steps:
+        if step.state == "begun":
+            with (plan.folder / step.log).open("a", encoding="utf-8") as log:
+                log.write(_KILLED)
 
 
 def _forget_failures(plan: StudyPlan) -> None:
@@ -98,7 +152,8 @@ def _forget_failures(plan: StudyPlan) -> None:
 
 def _write_inputs(plan: StudyPlan, options: RunOptions) -> None:
     remove_leftovers(plan.results)
-    write_json(plan.results / "plan.json", {**plan.as_dict(), "overwrite": options.overwrite})
+    replaced = ["all"] if options.overwrite else steps_of(options.again)
+    write_json(plan.results / "plan.json", {**plan.as_dict(), "overwrite": replaced})
     plan.write_pretrain_file()
     _set_tables_aside(plan)
     failed = {name: failure for name, failure in look_at_study(plan).failed.items() if name in plan.left_out}
@@ -123,10 +178,8 @@ def _set_tables_aside(plan: StudyPlan) -> None:
 
 
 def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions, lock: int) -> int:
-    arguments = (*options.arguments, *(("--dry-run", "--quiet", "rules") if options.dry_run else ()))
-    command = snakemake_command(
-        plan, profile, jobs=options.jobs, prefix=job_prefix(plan.results), arguments=arguments
-    )
+    config = plan.results / "plan.json"
+    command = snakemake_command(plan, profile, config, jobs=options.jobs, arguments=options.arguments)
     log = plan.results / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
     logger.debug("%s", " ".join(command))
@@ -134,7 +187,7 @@ def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions, lock: in
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(  # noqa: S603
             command,
-            stdout=sys.stderr if options.dry_run else said,
+            stdout=said,
             stderr=subprocess.STDOUT,
             cwd=plan.folder,
             env=environment(),
@@ -175,16 +228,16 @@ def _stop(snakemake: "subprocess.Popen[bytes]") -> None:
 
 
 def _require_report(state: StudyState, code: int) -> None:
-    if state.is_done:
+    if state.is_done and code == 0:
         return
     file, log = state.plan.file, state.plan.out / "logs" / "snakemake.log"
-    if state.evaluate.state == "done" and state.failed:
+    if code == 0 and state.evaluate.state == "done" and state.failed:
         found = f"{len(state.failed)} of {len(state.plates)} plates failed and are not in the report"
         hint = f"`cellvim study status {file}` says why; mend them, and run the study again"
         raise StudyFailedError(state, found, hint=hint)
     if state.failed or state.failures:
         what = [*state.failed, *state.failures]
-        found = f"there is no report: {len(what)} failed, first {what[0]}: {_first_error(state)}"
+        found = f"no report was made: {len(what)} failed, first {what[0]}: {_first_error(state)}"
         raise StudyFailedError(
             state, found, hint=f"`cellvim study status {file}` lists them; run the study again to resume"
         )

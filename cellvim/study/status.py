@@ -76,7 +76,7 @@ class StudyState:
     @property
     def is_done(self) -> bool:
         """There is a report, and every plate is in it."""
-        return self.evaluate.state == "done" and all(plate.embed.state == "done" for plate in self.plates)
+        return all(step.state == "done" for step in self.steps)
 
     @property
     def steps(self) -> list[StepState]:
@@ -159,6 +159,9 @@ def _step(plan: StudyPlan, name: str) -> StepState:
     ended = _EXIT.search(text)
     if ended is None:
         return StepState("begun", log)
+    if ended[1] == "0":
+        # It was done, and somebody removed its result.
+        return StepState("waiting", log)
     return StepState(
         "failed", log, error=_last(text, "error: ") or f"ended with {ended[1]}", hint=_last(text, "hint: ")
     )

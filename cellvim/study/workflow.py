@@ -12,6 +12,7 @@ import yaml
 
 from cellvim.config.base import cores
 from cellvim.errors import InputError, NotFoundError, UsageError
+from cellvim.study.cluster import job_prefix
 from cellvim.study.plan import StudyPlan
 
 _PLACES = (
@@ -57,13 +58,13 @@ def executor_of(profile: Path) -> str:
 
 
 def snakemake_command(
-    plan: StudyPlan, profile: Path, *, jobs: int | None, prefix: str, arguments: tuple[str, ...] = ()
+    plan: StudyPlan, profile: Path, config: Path, *, jobs: int | None, arguments: tuple[str, ...] = ()
 ) -> list[str]:
     """Command line of Snakemake for a study.
 
     Args:
+        config: JSON file of `StudyPlan.as_dict`.
         jobs: Jobs at a time on a cluster, cores on this machine; the profile's, or all cores, if None.
-        prefix: What the names of cluster jobs begin with.
         arguments: More, as Snakemake spells them.
 
     Raises:
@@ -73,7 +74,7 @@ def snakemake_command(
     _require_installed("snakemake")
     command = [
         *_ending_with_this_process(), sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile"),
-        "--directory", str(plan.folder), "--configfile", str(plan.results / "plan.json"),
+        "--directory", str(plan.folder), "--configfile", str(config),
         "--workflow-profile", "none", "--profile", str(profile), "--keep-going", "--rerun-incomplete", "--nolock",
         "--rerun-triggers", "mtime", "params",
     ]  # fmt: skip
@@ -85,8 +86,8 @@ def snakemake_command(
         command += ["--jobs", str(jobs)] if jobs else []
     if executor == "slurm":
         _require_installed("snakemake_executor_plugin_slurm")
-        command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(plan.results / "logs" / "slurm")]
-        command += _where(plan)
+        command += ["--slurm-jobname-prefix", job_prefix(plan.results)]
+        command += ["--slurm-logdir", str(plan.results / "logs" / "slurm")]
     return [*command, *arguments]
 
 
@@ -99,14 +100,6 @@ def _ending_with_this_process() -> tuple[str, ...]:
     """Let Snakemake be interrupted when the process that started it dies, where the system can do that."""
     setpriv = shutil.which("setpriv")
     return (setpriv, "--pdeathsig", "INT") if setpriv else ()
-
-
-def _where(plan: StudyPlan) -> list[str]:
-    jobs = plan.settings.jobs
-    asked = [("slurm_partition", jobs.partition), ("slurm_account", jobs.account)]
-    given = [f"{key}={value}" for key, value in asked if value]
-    flags = ["--default-resources", *given] if given else []
-    return [*flags, *([] if jobs.account else ["--slurm-no-account"])]
 
 
 def _require_installed(module: str) -> None:

@@ -7,6 +7,11 @@ set -u
 done_file=$1 log=$2
 shift 3
 mkdir -p "$(dirname "$done_file")" "$(dirname "$log")"
+# What is replaced: `all`, or steps by name. The report is always made anew, and its command says so itself.
+step=${done_file##*/steps/}
+case " $* " in *" --overwrite "*) ;; *)
+  case " ${CELLVIM_OVERWRITE:-} " in *" all "* | *" ${step%.json} "*) set -- "$@" --overwrite ;; esac ;;
+esac
 
 # What is wrong with an input or a flag is wrong at the next attempt, too.
 if [ "${CELLVIM_ATTEMPT:-1}" -gt 1 ] && [ -f "$log" ]; then

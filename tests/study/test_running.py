@@ -17,21 +17,22 @@ import psutil
 import pytest
 import yaml
 
-from cellvim.errors import ExitCode, LockedError
-from cellvim.study import plan_study, workflow
+from cellvim.errors import ExitCode, LockedError, UsageError
+from cellvim.study import again, plan_study, workflow
 from cellvim.study import run as running
 from cellvim.study.run import RunOptions, StudyFailedError, run_study
 from cellvim.study.status import look_at_study
 
 STAND_IN = """#!/usr/bin/env bash
-# cellvim STAGE SUBJECT ...: notes the call, then does what the file `orders/STAGE-NAME` says: an exit code, `kill`, or
-# `wait` until the file is gone.
+# cellvim STAGE SUBJECT ...: notes the call, then does what the file `orders/STAGE-NAME` says: an exit code, `kill`,
+# `kill job` with what would note its end, or `wait` until the file is gone.
 stage=$1; name=$(basename "$2" .parquet)
 case $stage in pretrain|evaluate) name=all;; esac
 echo "$stage-$name $CELLVIM_ATTEMPT $*" >> calls
 case $(cat "orders/$stage-$name" 2>/dev/null) in
   "") ;;
   kill) kill -9 $PPID ;;
+  "kill job") kill -9 $(ps -o ppid= -p $PPID) $PPID ;;
   wait) while [ -e "orders/$stage-$name" ]; do sleep 0.1; done ;;
   1) echo '{"plates": [{"skipped": {"A01/1": "lost"}}], "failed": {"A01": "lost"}}'; exit 1 ;;
   4) rm "orders/$stage-$name"; echo "error: it is being written by process 1" >&2; exit 4 ;;
@@ -81,6 +82,9 @@ class Study:
 
     def order(self, step: str, what: str | int) -> None:
         (self.folder / "orders" / step).write_text(str(what))
+
+    def change(self, **content: Any) -> None:
+        self.file.write_text(yaml.safe_dump({**yaml.safe_load(self.file.read_text()), **content}))
 
     def run(self, **options: Any) -> dict[str, Any]:
         try:
@@ -191,7 +195,7 @@ def test_nothing_is_left_out_where_that_is_not_wanted(folder: Path) -> None:
 def test_without_any_plate_there_is_no_report(folder: Path) -> None:
     study = Study(folder, plates=1, jobs={"attempts": 1})
     study.order("ingest-P1", 3)
-    with pytest.raises(StudyFailedError, match="there is no report: 1 failed, first P1: ingest P1 is told"):
+    with pytest.raises(StudyFailedError, match="no report was made: 1 failed, first P1: ingest P1 is told"):
         run_study(plan_study(study.file), RunOptions())
 
 
@@ -204,6 +208,61 @@ def test_a_step_that_is_killed_is_tried_again(folder: Path) -> None:
     assert not state["is_done"]
     (folder / "orders" / "embed-P1").unlink()
     assert study.run()["is_done"]
+
+
+def test_a_plate_whose_job_is_killed_without_a_word_is_left_out_and_named(folder: Path) -> None:
+    """As by a time limit, or where a whole job is out of memory."""
+    study = Study(folder, plates=2, jobs={"attempts": 2})
+    study.order("embed-P1", "kill job")
+    state = study.run()
+    assert study.attempts("embed-P1") == [1, 2]
+    assert state["evaluate"] == "done"
+    assert list(state["failed"]) == ["P1"]
+    assert state["failed"]["P1"]["error"].startswith("its job was killed")
+
+
+def test_other_settings_of_training_are_never_passed_over(folder: Path) -> None:
+    """The command refuses them, or replaces the model; a report of the old one would be no report of this study."""
+    study = Study(folder, plates=2)
+    assert study.run()["is_done"]
+    for steps, options in ((5, {}), (7, {"overwrite": True}), (9, {"overwrite": True})):
+        study.forget()
+        study.change(pretrain={"steps": steps})
+        assert study.run(**options)["is_done"]
+        assert "pretrain-all" in study.calls
+        assert {"embed-P1", "embed-P2", "evaluate-all"} <= set(study.calls)
+
+
+def test_what_is_overwritten_is_made_in_its_order_and_once(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    assert study.run()["is_done"]
+    first = study.calls
+    study.forget()
+    assert study.run(overwrite=True)["is_done"]
+    assert sorted(study.calls) == sorted(first)
+    assert study.calls.index("pretrain-all") == 2
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == []
+
+
+def test_a_report_of_an_earlier_model_is_not_taken_for_the_report(folder: Path) -> None:
+    study = Study(folder, plates=1)
+    assert study.run()["is_done"]
+    study.order("pretrain-all", 3)
+    study.change(pretrain={"steps": 5})
+    state = study.run()
+    assert not state["is_done"]
+    assert list(state["failed"]) == ["pretrain"]
+
+
+def test_a_plate_that_is_added_moves_no_other(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    assert study.run()["is_done"]
+    (folder / "images" / "P0").mkdir()
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == ["ingest-P0", "embed-P0", "evaluate-all"]
 
 
 def test_a_plate_with_losses_is_done_and_its_losses_are_told(folder: Path) -> None:
@@ -267,6 +326,54 @@ def test_a_dry_run_runs_nothing(folder: Path) -> None:
     study = Study(folder)
     study.run(dry_run=True)
     assert study.calls == []
+    assert not (folder / "results").exists()
+    study.order("ingest-P1", 3)
+    failed = study.run()["failed"]
+    before = {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()}
+    assert study.run(dry_run=True)["failed"] == failed
+    assert before == {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()}
+
+
+def test_a_plate_is_made_again_alone_where_that_is_asked_for(folder: Path) -> None:
+    study = Study(folder, plates=3, jobs={"plates_per_job": 2})
+    assert study.run()["is_done"]
+    study.forget()
+    assert study.run(again=("P3",))["is_done"]
+    assert study.calls == ["ingest-P3", "embed-P3", "evaluate-all"]
+    lines = (folder / "calls").read_text().splitlines()
+    assert all(line.endswith("--overwrite --json") for line in lines[:2])
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == []
+    with pytest.raises(UsageError, match="the study has no plate 'P4'"):
+        study.run(again=("P4",))
+
+
+@pytest.mark.parametrize(
+    ("gone", "jobs"),
+    [
+        ("ingest/P3", {"ingest-00001", "embed-00001", "evaluate"}),
+        ("embed/P1", {"embed-00000", "evaluate"}),
+        ("pretrain", {"pretrain", "embed-00000", "embed-00001", "evaluate"}),
+        ("evaluate", {"evaluate"}),
+    ],
+)
+def test_a_step_whose_result_is_gone_is_not_done_and_its_job_runs_again(
+    folder: Path, gone: str, jobs: set[str]
+) -> None:
+    plan = plan_study(Study(folder, plates=3, jobs={"plates_per_job": 2}).file)
+    steps = ["pretrain", "evaluate", *(f"{step}/P{n}" for step in ("ingest", "embed") for n in (1, 2, 3))]
+    marks = ["pretrain", "evaluate", *(f"{step}-0000{n}" for step in ("ingest", "embed") for n in (0, 1))]
+    made = [*(f"steps/{step}.json" for step in steps), *(f"jobs/{mark}.done" for mark in marks)]
+    for path in (plan.results / each for each in made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    again.forget_jobs(plan)
+    assert {path.stem for path in (plan.results / "jobs").iterdir()} == set(marks)
+    (plan.results / "steps" / f"{gone}.json").unlink()
+    assert not look_at_study(plan).failed
+    again.forget_jobs(plan)
+    assert {path.stem for path in (plan.results / "jobs").iterdir()} == set(marks) - jobs
 
 
 def test_a_table_of_no_plate_of_the_study_is_moved_aside(folder: Path) -> None:
