@@ -291,6 +291,7 @@ def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
         wait_until(lambda: "embed-P2" in study.calls, process)
         with pytest.raises(LockedError):
             run_study(plan_study(study.file), RunOptions())
+        assert "embed    1 done, 1 running of 2 plates" in str(look_at_study(plan_study(study.file)))
         snakemake = next(each for each in psutil.Process(process.pid).children() if is_snakemake(each))
         {
             "kill snakemake": snakemake.kill,
@@ -303,6 +304,7 @@ def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
         code = process.wait(HANG_SECONDS)
         psutil.wait_procs([snakemake], timeout=HANG_SECONDS)
     assert code == ENDS[stop]
+    assert not look_at_study(plan_study(study.file)).is_running
     before = Counter(study.calls)
     assert study.run()["is_done"]
     again = Counter(study.calls) - before
@@ -352,9 +354,9 @@ def test_a_plate_is_made_again_alone_where_that_is_asked_for(folder: Path) -> No
 @pytest.mark.parametrize(
     ("gone", "jobs"),
     [
-        ("ingest/P3", {"ingest-00001", "embed-00001", "evaluate"}),
-        ("embed/P1", {"embed-00000", "evaluate"}),
-        ("pretrain", {"pretrain", "embed-00000", "embed-00001", "evaluate"}),
+        ("ingest/P3", {"ingest-P3", "embed-P3", "evaluate"}),
+        ("embed/P1", {"embed-P1", "evaluate"}),
+        ("pretrain", {"pretrain", "embed-P1", "embed-P3", "evaluate"}),
         ("evaluate", {"evaluate"}),
     ],
 )
@@ -363,7 +365,11 @@ def test_a_step_whose_result_is_gone_is_not_done_and_its_job_runs_again(
 ) -> None:
     plan = plan_study(Study(folder, plates=3, jobs={"plates_per_job": 2}).file)
     steps = ["pretrain", "evaluate", *(f"{step}/P{n}" for step in ("ingest", "embed") for n in (1, 2, 3))]
-    marks = ["pretrain", "evaluate", *(f"{step}-0000{n}" for step in ("ingest", "embed") for n in (0, 1))]
+    marks = [
+        "pretrain",
+        "evaluate",
+        *(f"{step}-{first}" for step in ("ingest", "embed") for first in ("P1", "P3")),
+    ]
     made = [*(f"steps/{step}.json" for step in steps), *(f"jobs/{mark}.done" for mark in marks)]
     for path in (plan.results / each for each in made):
         path.parent.mkdir(parents=True, exist_ok=True)
