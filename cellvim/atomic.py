@@ -133,6 +133,23 @@ def locked(folder: Path) -> Iterator[int]:
         _release(lock, descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether some process holds `locked(folder)`; one that looks for it in this very moment may be refused."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(lock: Path) -> int:
     while True:
         try:

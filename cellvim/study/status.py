@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cellvim.atomic import is_locked
 from cellvim.study.plan import StudyPlan
 
 State = Literal["done", "failed", "begun", "waiting"]
@@ -20,7 +21,7 @@ class StepState:
     """What became of one step.
 
     Attributes:
-        state: `begun` is running, or was killed together with the study.
+        state: `begun` is running where the study is, and was stopped together with it where it is not.
         error: What it said when it failed, or that it ended without a word.
         hint: What can be done about it.
         result: What it printed with `--json`; empty if it is not done.
@@ -55,12 +56,14 @@ class StudyState:
 
     Attributes:
         pretrain: None where a model is given.
+        is_running: Whether a `cellvim study run` works on it.
     """
 
     plan: StudyPlan
     plates: tuple[PlateState, ...]
     pretrain: StepState | None
     evaluate: StepState
+    is_running: bool = False
 
     @property
     def failed(self) -> dict[str, tuple[str, StepState]]:
@@ -88,6 +91,7 @@ class StudyState:
         return {
             "study": str(self.plan.file),
             "is_done": self.is_done,
+            "is_running": self.is_running,
             "plates": {
                 plate.name: {"ingest": plate.ingest.state, "embed": plate.embed.state}
                 for plate in self.plates
@@ -108,9 +112,11 @@ class StudyState:
         lines = []
         for step in ("ingest", "embed"):
             states = [getattr(plate, step).state for plate in self.plates]
-            lines.append(f"{step:9}{_counted(states)} of {len(states)} plates")
-        lines.insert(1, f"pretrain {self.pretrain.state if self.pretrain else 'a model is given'}")
-        lines.append(f"evaluate {self.evaluate.state}")
+            lines.append(f"{step:9}{self._counted(states)} of {len(states)} plates")
+        lines.insert(
+            1, f"pretrain {self._said(self.pretrain.state) if self.pretrain else 'a model is given'}"
+        )
+        lines.append(f"evaluate {self._said(self.evaluate.state)}")
         if self.evaluate.state == "done":
             lines.append(f"report   {self.plan.out / 'report' / 'report.html'}")
         told = [
@@ -121,7 +127,18 @@ class StudyState:
             *(f"{name}: {state.error}  (log: {state.log})" for name, state in self.failures.items()),
         ]
         lost = [f"{plate.name}: {text}" for plate in self.plates if (text := units_lost(plate))]
+        if not self.is_running and any(step.state == "begun" for step in self.steps):
+            lines.append(f"the study does not run; it goes on with: cellvim study run {self.plan.file}")
         return "\n".join([*lines, *_some("failed", told), *_some("incomplete", lost)])
+
+    def _counted(self, states: list[State]) -> str:
+        counts = {state: states.count(state) for state in ("done", "failed", "begun", "waiting")}
+        return ", ".join(f"{count} {self._said(state)}" for state, count in counts.items() if count)
+
+    def _said(self, state: str) -> str:
+        if state != "begun":
+            return state
+        return "running" if self.is_running else "interrupted"
 
 
 def look_at_study(plan: StudyPlan) -> StudyState:
@@ -131,7 +148,7 @@ def look_at_study(plan: StudyPlan) -> StudyState:
         for plate in plan.all_plates
     )
     pretrain = _step(plan, "pretrain") if plan.settings.pretrain is not None else None
-    return StudyState(plan, plates, pretrain, _step(plan, "evaluate"))
+    return StudyState(plan, plates, pretrain, _step(plan, "evaluate"), is_locked(plan.results))
 
 
 def units_lost(plate: PlateState) -> str:
@@ -191,11 +208,6 @@ def _last(text: str, start: str) -> str:
 
 def _failure(step: str, state: StepState) -> dict[str, str]:
     return {"step": step, "error": state.error, "hint": state.hint, "log": str(state.log)}
-
-
-def _counted(states: list[State]) -> str:
-    counts = {state: states.count(state) for state in ("done", "failed", "begun", "waiting")}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
 def _some(title: str, lines: list[str]) -> list[str]:
