@@ -154,8 +154,11 @@ def look_at_study(plan: StudyPlan) -> StudyState:
 def units_lost(plate: PlateState) -> str:
     """Fields and wells that are missing from a plate that is otherwise done; empty if none is."""
     ingested = (plate.ingest.result or {}).get("plates", [])
-    skipped = sum(len(each.get("skipped", {})) for each in ingested)
-    told = [f"{skipped} fields or wells left out by ingest"] if skipped else []
+    skipped = {unit: why for each in ingested for unit, why in each.get("skipped", {}).items()}
+    told = []
+    if skipped:
+        unit, why = next(iter(skipped.items()))
+        told.append(f"{len(skipped)} left out by ingest, first {unit}: {why}")
     failed = (plate.embed.result or {}).get("failed")
     if failed:
         told.append(f"{failed if isinstance(failed, int) else len(failed)} wells not embedded")

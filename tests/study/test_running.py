@@ -270,7 +270,7 @@ def test_a_plate_with_losses_is_done_and_its_losses_are_told(folder: Path) -> No
     study.order("ingest-P1", 1)
     state = study.run()
     assert state["is_done"]
-    assert state["incomplete"] == {"P1": "1 fields or wells left out by ingest"}
+    assert state["incomplete"] == {"P1": "1 left out by ingest, first A01/1: lost"}
 
 
 def test_what_another_process_still_writes_is_waited_for(folder: Path) -> None:
