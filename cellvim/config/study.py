@@ -87,7 +87,7 @@ class StepJob(Settings):
 
 
 class StudyJobs(Settings):
-    """How the steps become jobs. None of it changes a result."""
+    """How the steps become jobs. None of it changes a result, but for last bits with the number of threads or GPUs."""
 
     plates_per_job: Positive = 1
     """Plates that one cluster job works through, one after the other."""

@@ -60,8 +60,8 @@ evaluate:
   # label: Metadata_moa
   # tasks: activity,distinctiveness,replicate_retrieval,consistency
 
-# How steps become jobs; none of it changes a result. What is absent is as written here, and every further attempt
-# asks for twice the memory and time.
+# How steps become jobs; none of it changes a result (but for the last bits of a model: cpus and gpus). What is absent is
+# as written here, and every further attempt asks for twice the memory and time.
 jobs:
   plates_per_job: 1             # small plates: several per cluster job
   attempts: 3                   # then the plate is given up, named, and left out of the report

@@ -139,7 +139,8 @@ def cancel_one_and_kill(study: "subprocess.Popen[bytes]", prefix: str, until: An
         children = subprocess.run(
             ["pgrep", "--parent", str(study.pid)], capture_output=True, text=True, check=False
         ).stdout
-        for pid in [study.pid, *map(int, children.split())]:
+        # Snakemake first: it is interrupted, and cancels its jobs, as soon as what started it is gone.
+        for pid in [*map(int, children.split()), study.pid]:
             os.kill(pid, signal.SIGKILL)
 
 

@@ -98,6 +98,10 @@ def test_a_plate_takes_its_own_map_before_that_of_the_study(folder: Path) -> Non
         ({"plates": "nothing/*"}, NotFoundError, "nothing/"),
         ({"plates": "plates.csv"}, NotFoundError, "table of plates"),
         ({"plates": []}, InputError, "plates"),
+        ({"plates": ""}, InputError, "is no pattern"),
+        ({"plates": "images/**x"}, InputError, "is no pattern"),
+        ({"out": "~/results"}, InputError, "write the path out"),
+        ({"out": "$SCRATCH/results"}, InputError, "write the path out"),
         ({"plates": [{"name": "../P1", "images": "images/P1"}]}, InputError, "a name is made of"),
         ({"plates": [{"name": "A", "images": "images/P9"}]}, NotFoundError, "images of A"),
         ({"plates": [{"name": "A", "images": "images/P1"}] * 2}, InputError, "more than one plate, first A"),
@@ -106,6 +110,12 @@ def test_a_plate_takes_its_own_map_before_that_of_the_study(folder: Path) -> Non
         ({"model": "run"}, InputError, "what to train"),
         ({"pretrain": None, "model": "run"}, NotFoundError, "no model"),
         ({"pretrain": {"stepps": 3}}, InputError, "stepps"),
+        (
+            {"pretrain": {"steps": 0, "plates": ["x"]}},
+            InputError,
+            "pretrain: plates: set by the study itself",
+        ),
+        ({"embed": {"each_layer": True}}, InputError, "each_layer"),
         ({"pretrain_plates": ["Q*"]}, InputError, "pretrain_plates"),
         ({"ingest": {"out": "elsewhere"}}, InputError, "set by the study itself"),
         ({"ingest": {"a b": 1}}, InputError, "not the name of a flag"),
@@ -151,6 +161,19 @@ def test_flags_come_back_from_the_shell_as_they_were_meant(section: dict[str, An
         if value is not False:
             expected += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     assert words == expected
+
+
+def test_a_folder_with_a_name_that_ingest_takes_is_a_plate(folder: Path) -> None:
+    names = ["a+b", "n" * 120, "un écran"]
+    for name in names:
+        (folder / "more" / name).mkdir(parents=True)
+    plan = plan_study(write(folder, plates="more/*"))
+    assert [plate.name for plate in plan.plates] == ["a+b", "n" * 120, "un_cran"]
+    assert sorted(plan.ingest(plate)[2] for plate in plan.plates) == [f"more/{name}" for name in names]
+    (folder / "more" / "Плита").mkdir()
+    with pytest.raises(InputError) as caught:
+        plan_study(write(folder, plates="more/*"))
+    assert "a list or a table of plates" in caught.value.hint
 
 
 def test_a_folder_named_like_a_flag_is_a_folder(folder: Path) -> None:
