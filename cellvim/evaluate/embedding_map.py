@@ -78,12 +78,15 @@ def umap_coordinates(
 
 @cache
 def _import_umap() -> Any:
-    """UMAP, told to keep on disk what it compiles: it would take five seconds of every process that draws a map."""
-    import umap
-    from umap import layouts, umap_
+    """UMAP, told to keep on disk what it compiles, which would take five seconds of every process that draws a map."""
+    from cellvim.evaluate.compiling import compiled_code_kept
 
-    for module in (umap_, layouts):
-        for function in vars(module).values():
-            if hasattr(function, "enable_caching"):
-                function.enable_caching()
+    with compiled_code_kept():
+        import umap
+        from umap import layouts, umap_
+
+        for module in (umap_, layouts):
+            for function in vars(module).values():
+                if hasattr(function, "enable_caching"):
+                    function.enable_caching()
     return umap
