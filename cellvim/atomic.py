@@ -68,7 +68,9 @@ def json_bytes(content: object, *, is_indented: bool = True) -> bytes:
         is_indented: For people; on one line it takes a twentieth of the time.
     """
     indent = 2 if is_indented else None
-    return (json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False) + "\n"
+    # Bytes of a file name that are no text are escaped, as JSON does it.
+    return text.encode(errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:

@@ -43,7 +43,7 @@ def provenance_of(run: Run, settings: EvaluateSettings, names: Mapping[str, Path
         settings: How the tables are judged.
         names: Profile tables by name.
     """
-    record = RunRecord.model_validate_json(run.as_json())
+    record = RunRecord.model_validate(run.as_dict())
     try:
         nodes = follow_reads(record, settings.out)
     except CellvimError as error:

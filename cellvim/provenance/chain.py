@@ -46,11 +46,11 @@ class Node:
         if "://" in path:
             return path
         recorded = absolute(path, self.record.cwd or self.file.parent)
-        if recorded.exists() or self.record.record is None or "://" in self.record.record:
+        if is_there(recorded) or self.record.record is None or "://" in self.record.record:
             return recorded
         home = absolute(self.record.record, self.record.cwd or "/").parent
         moved = absolute(os.path.relpath(recorded, home), self.file.parent)
-        return moved if moved.exists() else recorded
+        return moved if is_there(moved) else recorded
 
     def makes(self, artifact: Artifact) -> bool:
         """Whether this run wrote the very content."""
@@ -89,13 +89,18 @@ def follow_reads(record: RunRecord, out: Path) -> list[Node]:
 def record_of(path: Path) -> Path:
     """The record of an output folder, table or plate; the path itself where it is one."""
     candidates = [path] if path.name == RUN_FILE or path.name.endswith(TABLE_SUFFIX) else _records_for(path)
-    found = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    found = next((candidate for candidate in candidates if is_there(candidate)), candidates[0])
     return absolute(found, Path.cwd())
 
 
 def absolute(path: Path | str, folder: Path | str) -> Path:
     """A path from the root on, without `..`; links stay links, as a plate's companion lies beside the link."""
     return Path(os.path.normpath(Path(folder) / path))
+
+
+def is_there(path: Path) -> bool:
+    """Whether something lies there and may be looked at; in somebody else's home it may not, and `pathlib` raises."""
+    return os.access(path, os.F_OK)
 
 
 class _Walk:
@@ -138,7 +143,7 @@ class _Walk:
             if file.resolve() not in self._known:
                 self.visit(node)
             return
-        named = next((file for file in _records_for(link.path) if file.is_file()), None)
+        named = next((file for file in _records_for(link.path) if is_there(file)), None)
         if named is not None:
             link.note = f"{named.name} beside it does not name this content"
 
@@ -148,13 +153,13 @@ class _Walk:
             return known
         try:
             return Node(read_record(file), file)
-        except CellvimError:
+        except (CellvimError, OSError):
             # Somebody else's file, or a damaged one: not the record that is looked for.
             return None
 
     def _candidates(self, path: Path) -> Iterator[Path]:
         """Records that go by the input's name, then those of its neighbours."""
-        own = [file for file in _records_for(path) if file.is_file()]
+        own = [file for file in _records_for(path) if is_there(file)]
         yield from own
         folder = path.parent
         if folder not in self._neighbours:
@@ -166,7 +171,7 @@ def _records_for(path: Path) -> list[Path]:
     """Where the record of a file, folder or plate would lie."""
     if path.name.endswith(PLATE_SUFFIX):
         return [path.with_name(path.name.removesuffix(PLATE_SUFFIX) + COMPANION_SUFFIX) / RUN_FILE]
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         return [path / RUN_FILE]
     # `a.thumbnails.parquet` and `a.block02.parquet` are of the run of `a.parquet`.
     stems = [path.name.rsplit(".", count)[0] for count in range(1, path.name.count(".") + 1)]

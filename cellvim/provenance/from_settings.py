@@ -49,7 +49,7 @@ def command_from_settings(stage: str, settings: Mapping[str, Any]) -> Command | 
     if known is None or settings.get("is_synthetic"):
         return None
     given = settings.get(POSITIONAL[stage])
-    words = [given] if isinstance(given, str) else list(given or ())
+    words = given if isinstance(given, list) else [given] if isinstance(given, str) else []
     arguments = [Argument("", str(word), "input") for word in words]
     out = str(settings.get("out", ""))
     if stage == "pretrain":

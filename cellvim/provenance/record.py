@@ -1,6 +1,7 @@
 """The schema of `run.json`, and reading one as what it is: text from a stranger."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -126,6 +127,7 @@ class RunRecord(Strict):
         except (ValueError, RecursionError) as error:
             found = f"{origin} is not JSON"
             raise InputError(found, hint=hint) from error
+        _refuse_impossible_names(parsed, origin)
         written = parsed.get("schema_version") if isinstance(parsed, dict) else None
         if isinstance(written, int) and written > SCHEMA:
             found = f"{origin} was written by a later version of cellvim ({parsed.get('cellvim')})"
@@ -152,6 +154,19 @@ def read_record(path: Path) -> RunRecord:
         found = f"{path} has {path.stat().st_size:,} bytes, more than any record of a run"
         raise InputError(found, hint="give a run.json as cellvim wrote it")
     return RunRecord.parse(path.read_bytes(), origin=path)
+
+
+def _refuse_impossible_names(parsed: Any, origin: Path | str) -> None:
+    """Names of files may hold bytes that are no text, but nothing that no system takes."""
+    text = json.dumps(parsed, ensure_ascii=False)
+    try:
+        os.fsencode(text)
+        is_possible = "\\u0000" not in text
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        found = f"{origin} holds characters that can be in no name"
+        raise InputError(found, hint="give a run.json as cellvim wrote it")
 
 
 def recipe_sha256(stage: str, settings: dict[str, Any]) -> str:

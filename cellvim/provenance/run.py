@@ -39,6 +39,9 @@ class Run:
     earlier: Sequence[dict[str, Any]] = ()
     """Attempts before this one."""
     _started: float = field(default_factory=time.time)
+    _code: str = field(default_factory=surroundings.code_sha256)
+    """Of what was loaded: a checkout may change under a run of days."""
+    _cwd: str = field(default_factory=os.getcwd)
 
     def record_input(
         self, name: str | Path, sha256: str, path: Path | str | None = None, kind: str = "file"
@@ -62,9 +65,9 @@ class Run:
         return {
             "schema_version": SCHEMA,
             "cellvim": __version__,
-            "code": {"sha256": surroundings.code_sha256(), "commit": surroundings.commit()},
+            "code": {"sha256": self._code, "commit": surroundings.commit()},
             "command": surroundings.current_command(),
-            "cwd": str(Path.cwd()),
+            "cwd": self._cwd,
             "record": None if path is None else str(path),
             "environment": surroundings.recorded_environment(),
             "stage": self.stage,
@@ -84,9 +87,6 @@ class Run:
             "seconds": round(ended - self._started, 3),
             "attempts": [*self.earlier, self.attempt],
         }
-
-    def as_json(self) -> str:
-        return json.dumps(self.as_dict())
 
     @property
     def attempt(self) -> dict[str, Any]:

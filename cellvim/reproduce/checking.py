@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from cellvim.embed.masks import masks_sha256
-from cellvim.errors import CellvimError
+from cellvim.errors import CellvimError, InputError
 from cellvim.ingest.checking.sources import check_sources
 from cellvim.provenance import Artifact, Node, sha256_of_file
+from cellvim.provenance.chain import is_there
 from cellvim.store import PlateReader
 from cellvim.store.records import load_table, manifest_sha256
 from cellvim.store.verification import Verification, check_stored
@@ -36,7 +37,7 @@ def check(artifact: Artifact, path: Path | str, node: Node, *, quick: bool = Fal
     """
     if artifact.kind == "images":
         return _check_images(artifact, path, node, quick=quick)
-    if isinstance(path, Path) and not path.exists():
+    if isinstance(path, Path) and not is_there(path):
         return Finding("missing", f"nothing at {path}")
     try:
         now = hash_of(artifact, path)
@@ -65,7 +66,12 @@ def hash_of(artifact: Artifact, path: Path | str) -> str:
             return PlateReader(path).pixels_fingerprint
         case "label images":
             return masks_sha256(Path(path), artifact.of)
-    return sha256_of_file(Path(path))
+    file = Path(path)
+    if not file.is_file():
+        # A device or a pipe, which a stranger's record may name, has no end.
+        found = f"{file} is no file"
+        raise InputError(found, hint="records name files that a run has read or written")
+    return sha256_of_file(file)
 
 
 def _check_images(artifact: Artifact, path: Path | str, node: Node, *, quick: bool) -> Finding:
@@ -83,7 +89,7 @@ def _check_images(artifact: Artifact, path: Path | str, node: Node, *, quick: bo
         found = Verification()
         check_sources(location, path, found, quick=quick)
     except CellvimError as error:
-        state: State = "missing" if isinstance(location, Path) and location.exists() else "not checked"
+        state: State = "missing" if isinstance(location, Path) and is_there(location) else "not checked"
         return Finding(state, error.found)
     if not found.problems:
         return Finding("same", sha256=listed)

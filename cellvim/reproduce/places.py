@@ -6,7 +6,7 @@ from os.path import commonpath
 from pathlib import Path
 
 from cellvim.errors import InputError
-from cellvim.provenance.chain import absolute
+from cellvim.provenance.chain import absolute, is_there
 from cellvim.provenance.commands import Argument, Command, Role
 from cellvim.reproduce.plan import Step
 
@@ -82,7 +82,7 @@ class Places:
             return self.moved(path)
         # Of a folder that has moved with its record since.
         recorded = [node.located(str(path)) for node in step.nodes]
-        return next((place for place in recorded if isinstance(place, Path) and place.exists()), path)
+        return next((place for place in recorded if isinstance(place, Path) and is_there(place)), path)
 
 
 def _named(step: Step, role: Role) -> list[Path]:

@@ -132,7 +132,8 @@ def _command_of(node: Node) -> tuple[Command | None, str]:
     given = [argument for argument in command.arguments if not argument.option]
     if command.subcommand == "pretrain" and not given:
         # Plates that a file of settings names, relative to where it was read.
-        plates = [Argument("", str(plate), "input") for plate in node.record.settings.get("plates", ())]
+        named = node.record.settings.get("plates")
+        plates = [Argument("", str(plate), "input") for plate in named] if isinstance(named, list) else []
         command = Command(command.subcommand, (*plates, *command.arguments), command.ranks, command.nodes)
     return command, ""
 

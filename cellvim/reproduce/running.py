@@ -13,7 +13,7 @@ from typing import Any
 from cellvim.atomic import locked, read_json, write_json
 from cellvim.errors import CellvimError, InputError, InterruptedRunError, OutputExistsError, SomeFailedError
 from cellvim.provenance import Artifact, Node, read_record, sha256_of_json
-from cellvim.provenance.chain import absolute
+from cellvim.provenance.chain import absolute, is_there
 from cellvim.provenance.record import decisive
 from cellvim.reproduce.checking import hash_of
 from cellvim.reproduce.places import Places
@@ -170,7 +170,7 @@ def _new_place(path: str, node: Node, places: Places) -> Path | None:
 
 
 def _hash(artifact: Artifact, path: Path | None) -> str | None:
-    if path is None or not path.exists():
+    if path is None or not is_there(path):
         return None
     try:
         return hash_of(artifact, path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cellvim.errors import CellvimError
 from cellvim.provenance import Artifact
+from cellvim.provenance.chain import is_there
 from cellvim.reproduce.checking import hash_of
 from cellvim.reproduce.plan import Input, Plan, Step
 from cellvim.reproduce.running import Outcome
@@ -159,7 +160,7 @@ def _state(artifact: Artifact, path: Path | str) -> str:
     """Whether an output still lies where it was made; what reads it is checked in depth there."""
     if isinstance(path, str):
         return "not checked"
-    if not path.exists():
+    if not is_there(path):
         return "missing"
     try:
         return "same" if hash_of(artifact, path) == artifact.sha256 else "changed"
