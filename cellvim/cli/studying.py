@@ -1,14 +1,16 @@
 """Whole studies: write a study file, see what it means, run it, see how far it is."""
 
 from collections.abc import Sequence
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cellvim.cli.app import app
 from cellvim.cli.flags import Json
-from cellvim.errors import InputError, SomeFailedError
+from cellvim.errors import CellvimError, InputError, SomeFailedError
 from cellvim.terminal import show, show_dict
 
 if TYPE_CHECKING:
@@ -58,10 +60,19 @@ def plan(
             "--write", help="Write what the commands read, OUT/pretrain.yaml, for those who run them by hand."
         ),
     ] = False,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look",
+            help="Look into every plate, too, as `cellvim ingest --dry-run` does: its files, its wells in the plate map.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show the plates of a study and the commands that will be run, and check them. Runs nothing."""
     planned = _planned(file)
+    if look:
+        _look_into_plates(planned)
     if write:
         planned.write_pretrain_file()
     if as_json:
@@ -155,9 +166,36 @@ def _planned(file: Path) -> "StudyPlan":
     return plan
 
 
+def _look_into_plates(plan: "StudyPlan") -> None:
+    """Find what only ingest would find.
+
+    Raises:
+        InputError: Some plates would be refused, or lose fields.
+    """
+    refused = []
+    with chdir(plan.folder):
+        for plate in plan.plates:
+            _, name, *arguments = plan.ingest(plate)
+            parser = _parser(name)
+            try:
+                with redirect_stdout(StringIO()):
+                    parser.invoke(parser.make_context(name, [*arguments, "--dry-run"]))
+            except CellvimError as error:
+                refused.append(f"{plate.name}: {error.found}")
+    if refused:
+        found = f"{len(refused)} of {len(plan.plates)} plates would be refused, first {refused[0]}"
+        wrong = InputError(found, hint="`cellvim ingest FOLDER --out plates --dry-run` tells all of a plate")
+        wrong.details = tuple(refused)
+        raise wrong
+
+
+def _parser(name: str) -> Any:
+    return typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+
+
 def _check(command: Sequence[str], file: Path) -> None:
     name, *arguments = command[command.index("cellvim") + 1 :]
-    parser = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    parser = _parser(name)
     try:
         parser.make_context(name, arguments)
     except _ParserError as error:

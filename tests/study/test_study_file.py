@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,6 +198,22 @@ def test_several_gpus_train_by_torchrun(folder: Path) -> None:
     command = plan_study(write(folder, jobs={"pretrain": {"gpus": 4}})).pretrain()
     assert command is not None
     assert command[:6] == ("torchrun", "--standalone", "--nproc-per-node", "4", "-m", "cellvim")
+
+
+def test_a_plate_that_its_map_lacks_is_found_by_looking(folder: Path) -> None:
+    for plate in ("P1", "P2"):
+        tifffile.imwrite(folder / "images" / plate / f"{plate}_A01_1_DNA.tif", np.ones((8, 8), np.uint16))
+    (folder / "maps" / "a.csv").write_text("plate,well,perturbation\nP1,A01,DMSO\n")
+    ingest = {"pattern": "{plate}_{well}_{field}_{channel}.tif"}
+    file = write(folder, plates="images/P[12]", platemap="maps/a.csv", ingest=ingest)
+    assert CliRunner().invoke(app, ["study", "plan", str(file)]).exit_code == 0
+    found = CliRunner().invoke(app, ["study", "plan", str(file), "--look"]).exception
+    assert isinstance(found, InputError)
+    assert found.found.startswith("1 of 2 plates would be refused, first P2: the plate map has no plate 'P2'")
+    (folder / "maps" / "a.csv").write_text("plate,well,perturbation\nP1,A01,DMSO\nP2,A01,DMSO\n")
+    seen = CliRunner().invoke(app, ["study", "plan", str(file), "--look"])
+    assert seen.stdout.startswith("screen: 2 plates")
+    assert not (folder / "results").exists()
 
 
 def test_the_plan_for_machines_and_for_people(folder: Path) -> None:
