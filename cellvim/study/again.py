@@ -1,7 +1,9 @@
 """What a study has to make again: what it is asked for, and what lacks its result."""
 
+import json
 from collections.abc import Sequence
 
+from cellvim.atomic import json_bytes
 from cellvim.errors import UsageError
 from cellvim.study.plan import StudyPlan
 
@@ -57,6 +59,21 @@ def forget_jobs(plan: StudyPlan) -> None:
         _forget(plan, "pretrain")
     if not is_whole:
         _forget(plan, "evaluate")
+
+
+def model_stays(plan: StudyPlan) -> bool:
+    """Whether there is a model of these settings: it stays, and the file that it was made by with it, for its record."""
+    if (
+        not (plan.results / "jobs" / "pretrain.done").exists()
+        or not (plan.folder / plan.pretrain_file).exists()
+    ):
+        return False
+    try:
+        before = json.loads((plan.results / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    settings = json.loads(json_bytes(plan.as_dict()))["pretrain_settings"]
+    return isinstance(before, dict) and before.get("pretrain_settings") == settings
 
 
 def _has_result(plan: StudyPlan, step: str) -> bool:

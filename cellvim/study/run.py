@@ -14,7 +14,7 @@ import polars as pl
 from cellvim.atomic import locked, remove_leftovers, write_bytes, write_json
 from cellvim.errors import InputError, SomeFailedError
 from cellvim.progress import progress_bar
-from cellvim.study.again import forget_jobs, forget_plates, jobs_of, steps_of
+from cellvim.study.again import forget_jobs, forget_plates, jobs_of, model_stays, steps_of
 from cellvim.study.cluster import cancel_left_jobs, job_prefix
 from cellvim.study.plan import LEFT_OUT_FILE, StudyPlan
 from cellvim.study.status import StudyState, look_at_study
@@ -152,9 +152,10 @@ def _forget_failures(plan: StudyPlan) -> None:
 
 def _write_inputs(plan: StudyPlan, options: RunOptions) -> None:
     remove_leftovers(plan.results)
+    if not model_stays(plan):
+        plan.write_pretrain_file()
     replaced = ["all"] if options.overwrite else steps_of(options.again)
     write_json(plan.results / "plan.json", {**plan.as_dict(), "overwrite": replaced})
-    plan.write_pretrain_file()
     _set_tables_aside(plan)
     failed = {name: failure for name, failure in look_at_study(plan).failed.items() if name in plan.left_out}
     table = pl.DataFrame(

@@ -172,8 +172,10 @@ def test_the_model_stays_when_a_plate_comes_in_late(folder: Path) -> None:
     assert set(study.run()["failed"]) == {"P2"}
     (folder / "orders/ingest-P2").unlink()
     study.forget()
+    made_by = (folder / "results/pretrain.yaml").read_bytes()
     assert study.run()["is_done"]
     assert study.calls == ["ingest-P2", "embed-P2", "evaluate-all"]
+    assert (folder / "results/pretrain.yaml").read_bytes() == made_by
 
 
 def test_other_plates_of_a_job_do_not_suffer(folder: Path) -> None:
