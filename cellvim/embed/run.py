@@ -119,7 +119,7 @@ def _finish(plan: Plan) -> None:
     """Do what a run that was killed after it had written the table left to do."""
     for output in plan.outputs:
         _write_anndata(plan, output)
-    complete_record(plan.record, files_written(plan.files))
+    complete_record(plan.record, plan.files)
     if plan.folder.exists():
         # Held by another process, it is about to be removed.
         with suppress(LockedError), opened_parts(plan):

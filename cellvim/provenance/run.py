@@ -122,14 +122,16 @@ def files_written(paths: Iterable[Path]) -> list[Artifact]:
     ]
 
 
-def complete_record(path: Path, outputs: Sequence[Artifact]) -> None:
+def complete_record(path: Path, outputs: Iterable[Path]) -> None:
     """Add the outputs to a record whose run was killed between the output and the end."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return
     if isinstance(record, dict) and not record.get("outputs"):
-        listed = [artifact.model_dump(mode="json", exclude_defaults=True) for artifact in outputs]
+        listed = [
+            artifact.model_dump(mode="json", exclude_defaults=True) for artifact in files_written(outputs)
+        ]
         write_json(path, record | {"outputs": listed})
 
 
