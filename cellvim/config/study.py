@@ -86,6 +86,22 @@ class StepJob(Settings):
     """GPUs; several for `pretrain` start it by torchrun."""
 
 
+# Classes of their own, so that a section that names one key keeps the others of its step.
+class IngestJob(StepJob):
+    memory_mb: Positive = 2000
+    minutes: Positive = 120
+
+
+class PretrainJob(StepJob):
+    cpus: Positive = 4
+    memory_mb: Positive = 8000
+    minutes: Positive = 2880
+
+
+class EvaluateJob(StepJob):
+    memory_mb: Positive = 8000
+
+
 class StudyJobs(Settings):
     """How the steps become jobs. None of it changes a result, but for last bits with the number of threads or GPUs."""
 
@@ -97,10 +113,10 @@ class StudyJobs(Settings):
     """Slurm partition."""
     account: str | None = None
     """Slurm account."""
-    ingest: StepJob = StepJob(memory_mb=2000, minutes=120)
-    pretrain: StepJob = StepJob(cpus=4, memory_mb=8000, minutes=2880)
+    ingest: IngestJob = IngestJob()
+    pretrain: PretrainJob = PretrainJob()
     embed: StepJob = StepJob()
-    evaluate: StepJob = StepJob(memory_mb=8000)
+    evaluate: EvaluateJob = EvaluateJob()
 
 
 class StudySettings(Settings):

@@ -48,6 +48,15 @@ def test_the_template_says_what_holds_when_nothing_is_said(folder: Path) -> None
     assert [plate.name for plate in plan_study(file).plates] == ["P1", "P10", "P2"]
 
 
+def test_a_job_that_names_one_key_keeps_the_others_of_its_step() -> None:
+    whole = StudyJobs()
+    named = StudyJobs.model_validate(
+        {step: {"gpus": 1} for step in ("ingest", "pretrain", "embed", "evaluate")}
+    )
+    for step in ("ingest", "pretrain", "embed", "evaluate"):
+        assert getattr(named, step) == getattr(whole, step).model_copy(update={"gpus": 1})
+
+
 def test_every_key_of_a_study_stands_in_the_template(folder: Path) -> None:
     write_study_file(folder / "study.yaml")
     text = (folder / "study.yaml").read_text()
