@@ -167,11 +167,16 @@ def _write_inputs(plan: StudyPlan, options: RunOptions) -> None:
 
 
 def _set_tables_aside(plan: StudyPlan) -> None:
-    """Move away tables of plates that the report is not about: `evaluate` takes the whole folder."""
+    """Move away tables of plates that the report is not about: `evaluate` takes the whole folder.
+
+    A plate that comes back is embedded anew.
+    """
     wanted = {plate.name for plate in plan.plates}
     for table in sorted((plan.results / "profiles").glob("*.parquet")):
-        if table.name.removesuffix(".parquet").partition(".thumbnails")[0] in wanted:
+        plate = table.name.removesuffix(".parquet").removesuffix(".thumbnails")
+        if plate in wanted:
             continue
+        (plan.results / "steps" / "embed" / f"{plate}.json").unlink(missing_ok=True)
         aside = plan.results / "set_aside" / table.name
         aside.parent.mkdir(exist_ok=True)
         table.replace(aside)

@@ -1,6 +1,5 @@
 """The workflow itself, on a stand-in for the command line that is quick and fails as it is told to."""
 
-import json
 import os
 import signal
 import stat
@@ -384,16 +383,17 @@ def test_a_step_whose_result_is_gone_is_not_done_and_its_job_runs_again(
     assert {path.stem for path in (plan.results / "jobs").iterdir()} == set(marks) - jobs
 
 
-def test_a_table_of_no_plate_of_the_study_is_moved_aside(folder: Path) -> None:
-    study = Study(folder, plates=1)
-    (folder / "results" / "profiles").mkdir(parents=True)
-    (folder / "results" / "profiles" / "old.parquet").touch()
+def test_a_plate_that_leaves_a_study_leaves_its_report_and_may_come_back(folder: Path) -> None:
+    study = Study(folder, plates=2)
     assert study.run()["is_done"]
-    assert (folder / "results" / "set_aside" / "old.parquet").exists()
-    assert not (folder / "results" / "profiles" / "old.parquet").exists()
-
-
-def test_status_before_anything_has_run(folder: Path) -> None:
-    state = look_at_study(plan_study(Study(folder).file))
-    assert "3 waiting of 3 plates" in str(state)
-    json.dumps(state.as_dict())
+    both = study.file.read_text()
+    study.forget()
+    study.file.write_text(both.replace("images/*", "images/P1"))
+    assert study.run()["is_done"]
+    assert study.calls == ["evaluate-all"]
+    assert [path.name for path in (folder / "results" / "profiles").iterdir()] == ["P1.parquet"]
+    assert (folder / "results" / "set_aside" / "P2.parquet").exists()
+    study.forget()
+    study.file.write_text(both)
+    assert study.run()["is_done"]
+    assert study.calls[-2:] == ["embed-P2", "evaluate-all"]

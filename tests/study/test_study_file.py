@@ -18,6 +18,7 @@ from cellvim.config import StudyJobs, StudySettings
 from cellvim.errors import InputError, NotFoundError, OutputExistsError
 from cellvim.study import plan_study, write_study_file
 from cellvim.study.plan import as_flags
+from cellvim.study.status import look_at_study
 
 SMALLEST: dict[str, Any] = {"name": "screen", "plates": "images/*", "pretrain": {"steps": 0}}
 
@@ -236,3 +237,9 @@ def test_the_plan_for_machines_and_for_people(folder: Path) -> None:
     person = CliRunner().invoke(app, ["study", "plan", str(file)]).stdout
     assert machine["evaluate"] in person
     assert machine["plates"]["P1"]["ingest"] in person
+
+
+def test_status_before_anything_has_run(folder: Path) -> None:
+    state = look_at_study(plan_study(write(folder)))
+    assert "3 waiting of 3 plates" in str(state)
+    json.dumps(state.as_dict())
