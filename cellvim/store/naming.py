@@ -8,6 +8,9 @@ from cellvim.errors import InputError
 ROW_COUNT = 32
 COLUMN_COUNT = 48
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
+# Of one component of a path that is neither hidden nor taken for a flag.
+_ONE_FILE = re.compile(r"[^./\\\s-][^/\\]*")
+_MOST_NAME_BYTES = 200
 # Only wells that exist, so that a match needs no further checks.
 ROW_EXPRESSION = r"(?:A[A-F]|[A-Z])"
 COLUMN_EXPRESSION = r"0{0,2}(?:4[0-8]|[1-3]\d|[1-9])"
@@ -115,12 +118,15 @@ def safe_name(text: str) -> str:
 def check_plate_name(name: object, location: str) -> str:
     """Take the name that a stored plate gives itself; it becomes part of paths, and the plate may be a stranger's.
 
+    Other programs' plates may have spaces and accents in their names, and keep them.
+
     Raises:
         InputError: It is no name of a file.
     """
-    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
+    is_one_file = isinstance(name, str) and _ONE_FILE.fullmatch(name) and name.isprintable()
+    if not isinstance(name, str) or not is_one_file or len(name.encode()) > _MOST_NAME_BYTES:
         found = f"{location} names its plate {name!r:.200}, which is no name of a file"
-        raise InputError(found, hint="ingest again; plates are named in letters, digits, dots and dashes")
+        raise InputError(found, hint="ingest it again, and name it with --plate")
     return name
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cellvim.errors import InputError
 from cellvim.store import FieldKey, parse_well, safe_name, well_name, well_position
+from cellvim.store.naming import check_plate_name
 
 rows, columns = st.integers(1, 32), st.integers(1, 48)
 
@@ -51,3 +52,36 @@ def test_a_safe_name_never_leaves_its_folder(text: str) -> None:
 
 def test_the_group_of_a_field_splits_its_well() -> None:
     assert FieldKey("AF48", 12).group == "AF/48/12"
+
+
+@pytest.mark.parametrize(
+    "name", ["plate 0", "BR00116991", "Müller (2), week 3", "a..b", "x" * 200, "1-2_3+4"]
+)
+def test_plates_of_other_programs_keep_their_names(name: str) -> None:
+    assert check_plate_name(name, "here") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/etc",
+        ".hidden",
+        "-x",
+        " x",
+        "a\nb",
+        "a\x00",
+        "\ud800",
+        "é" * 101,
+        7,
+        None,
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(name: object) -> None:
+    with pytest.raises(InputError, match="no name of a file"):
+        check_plate_name(name, "here")
