@@ -62,6 +62,7 @@ bench: $(VENV)/.installed  ## Speed and memory tables.
 	$(BIN)/python benchmarks/training.py --docs docs/training_speed.md
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.embed --docs docs/embed_speed.md
+	$(BIN)/python -m benchmarks.study --docs docs/study_speed.md
 
 $(INGEST_PEERS)/.installed: benchmarks/ingest_peers_requirements.txt
 	$(PEERS_PYTHON) -m venv $(INGEST_PEERS)
