@@ -47,6 +47,15 @@ def read_table(path: Path, columns: Collection[str]) -> list[Row]:
     return rows
 
 
+def rows_by_plate(rows: Sequence[Row], column: str, plates: Collection[str]) -> dict[str, list[Row]]:
+    """Rows of each of these plates, which `column` names, in the order in which the plates come."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row[column] in plates:
+            found.setdefault(row[column], []).append(row)
+    return found
+
+
 def tables_below(source: Path) -> Tables:
     """List the tables in a folder or below it by their names: once, as there may be a million images, too.
 

@@ -4,9 +4,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.torture.kills import Campaign, Stage, finished_words, kill_row, phase_table, torture
+from pipelines.torture.kills import Campaign, Stage, campaign_section, kill_row, shuffled, torture
 from pipelines.torture.page import Section
 from pipelines.torture.stages import TABLE, WELLS, Job, all_files, embed_job, is_temporary
 
@@ -57,9 +55,12 @@ def torture_embedding(out: Path, *, kills: int, seed: int, plates: int = PLATES)
         PHASES[2],
     )
     others = -(-kills // 10)
-    signals = [*[signal.SIGKILL] * kills, *[signal.SIGTERM] * others, *[signal.SIGINT] * others]
-    order = np.random.default_rng(seed).permutation(len(signals))
-    return torture(stage, out / "runs", [signals[place] for place in order], seed=seed)
+    return torture(
+        stage,
+        out / "runs",
+        shuffled({signal.SIGKILL: kills, signal.SIGTERM: others, signal.SIGINT: others}, seed=seed),
+        seed=seed,
+    )
 
 
 def workers_of(run: int, attempt: int) -> int:
@@ -69,25 +70,11 @@ def workers_of(run: int, attempt: int) -> int:
 
 def embedding_section(campaign: Campaign, footer: str) -> Section:
     """Set what the campaign found beside how, where and when it was found."""
-    body = BODY.format(
-        killed=campaign.count("SIGKILL"),
-        terminated=campaign.count("SIGTERM"),
-        stopped=campaign.count("SIGINT"),
-        runs=campaign.runs,
-        files=len(campaign.compared),
-        differing_files=len(campaign.differing_files),
-        differing=campaign.differing_bytes,
-        unexpected=len(campaign.unexpected),
-        plates=PLATES,
-        wells=len(WELLS),
-        seconds=campaign.undisturbed_s,
-        finished=finished_words(campaign),
-        phases=phase_table(campaign, PHASES),
-        footer=footer,
-    )
-    differing = [f"embed: {name} differs" for name in sorted(campaign.differing_files)]
     row = kill_row(campaign, asked=ASKED_KILLS, test="`embed`")
-    return Section("Embedding, killed", body, [*differing, *campaign.unexpected], (row,))
+    return campaign_section(
+        campaign, "Embedding, killed", BODY, PHASES, (row,),
+        plates=PLATES, wells=len(WELLS), footer=footer,
+    )  # fmt: skip
 
 
 def results(job: Job, run: Path) -> Mapping[str, Path]:

@@ -3,9 +3,7 @@
 import signal
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.torture.kills import Campaign, Stage, finished_words, kill_row, phase_table, torture
+from pipelines.torture.kills import Campaign, Stage, campaign_section, kill_row, shuffled, torture
 from pipelines.torture.page import Section
 from pipelines.torture.screen import NAME, copy_screen, ingest_command, output_files
 from pipelines.torture.stages import is_temporary
@@ -59,9 +57,12 @@ def torture_ingest(data: Path, out: Path, *, kills: int, seed: int, wells: int =
         PHASES[2],
     )
     others = -(-kills // 5)
-    signals = [*[signal.SIGKILL] * kills, *[signal.SIGTERM] * others, *[signal.SIGINT] * others]
-    order = np.random.default_rng(seed).permutation(len(signals))
-    return torture(stage, out / "runs", [signals[place] for place in order], seed=seed)
+    return torture(
+        stage,
+        out / "runs",
+        shuffled({signal.SIGKILL: kills, signal.SIGTERM: others, signal.SIGINT: others}, seed=seed),
+        seed=seed,
+    )
 
 
 def workers_of(run: int, attempt: int) -> int:
@@ -73,26 +74,11 @@ def workers_of(run: int, attempt: int) -> int:
 
 def ingest_section(campaign: Campaign, footer: str) -> Section:
     """Set what the campaign found beside how, where and when it was found."""
-    body = BODY.format(
-        killed=campaign.count("SIGKILL"),
-        terminated=campaign.count("SIGTERM"),
-        stopped=campaign.count("SIGINT"),
-        runs=campaign.runs,
-        files=len(campaign.compared),
-        differing_files=len(campaign.differing_files),
-        differing=campaign.differing_bytes,
-        unexpected=len(campaign.unexpected),
-        wells=WELLS,
-        sites=SITES,
-        images=WELLS * SITES * 6,
-        seconds=campaign.undisturbed_s,
-        finished=finished_words(campaign),
-        phases=phase_table(campaign, PHASES),
-        footer=footer,
-    )
-    differing = [f"ingest: {name} differs" for name in sorted(campaign.differing_files)]
     row = kill_row(campaign, asked=ASKED_KILLS, test="`ingest`")
-    return Section("Ingest, killed", body, [*differing, *campaign.unexpected], (row,))
+    return campaign_section(
+        campaign, "Ingest, killed", BODY, PHASES, (row,),
+        wells=WELLS, sites=SITES, images=WELLS * SITES * 6, footer=footer,
+    )  # fmt: skip
 
 
 def phase_of(out: Path, fields: int) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from cellvim.errors import ExitCode
-from pipelines.torture.page import Row
+from pipelines.torture.page import Row, Section
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,39 @@ def torture(stage: Stage, out: Path, signals: Sequence[signal.Signals], *, seed:
             stage.name, len(campaign.kills), len(signals), campaign.differing_bytes,
         )  # fmt: skip
     return campaign
+
+
+def shuffled(counts: Mapping[signal.Signals, int], *, seed: int) -> list[signal.Signals]:
+    """So many signals of each kind, in an order drawn from the seed."""
+    signals = [sent for sent, count in counts.items() for _ in range(count)]
+    return [signals[place] for place in np.random.default_rng(seed).permutation(len(signals))]
+
+
+def campaign_section(
+    campaign: Campaign, title: str, body: str, phases: Sequence[str], rows: tuple[Row, ...], **facts: object
+) -> Section:
+    """Set what a campaign found beside how, where and when it was found.
+
+    Args:
+        body: Text of the section, with the names that all campaigns give, and those of `facts`, in braces.
+        facts: What else the text tells, its footer among them.
+    """
+    found = body.format(
+        killed=campaign.count("SIGKILL"),
+        terminated=campaign.count("SIGTERM"),
+        stopped=campaign.count("SIGINT"),
+        runs=campaign.runs,
+        files=len(campaign.compared),
+        differing_files=len(campaign.differing_files),
+        differing=campaign.differing_bytes,
+        unexpected=len(campaign.unexpected),
+        seconds=campaign.undisturbed_s,
+        finished=finished_words(campaign),
+        phases=phase_table(campaign, phases),
+        **facts,
+    )
+    differing = [f"{campaign.stage}: {name} differs" for name in sorted(campaign.differing_files)]
+    return Section(title, found, [*differing, *campaign.unexpected], rows)
 
 
 def is_killed(

@@ -5,12 +5,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from cellvim.atomic import TEMPORARY_MARK, write_text
 from cellvim.config import PretrainSettings
 from cellvim.errors import ExitCode
-from pipelines.torture.kills import Campaign, Stage, finished_words, kill_row, phase_table, torture
+from pipelines.torture.kills import Campaign, Stage, campaign_section, kill_row, shuffled, torture
 from pipelines.torture.page import Row, Section
 from pipelines.torture.stages import write_plate
 
@@ -70,32 +68,22 @@ def torture_pretraining(out: Path, *, kills: int, seed: int, steps: int = STEPS)
         lambda run: phase_of(run, last=steps),
         PHASES[2],
     )
-    signals = [*[signal.SIGKILL] * kills, *[signal.SIGTERM] * -(-kills // 3)]
-    order = np.random.default_rng(seed).permutation(len(signals))
-    return torture(stage, out / "runs", [signals[place] for place in order], seed=seed)
+    return torture(
+        stage,
+        out / "runs",
+        shuffled({signal.SIGKILL: kills, signal.SIGTERM: -(-kills // 3)}, seed=seed),
+        seed=seed,
+    )
 
 
 def pretraining_section(campaign: Campaign, footer: str) -> Section:
     """Set what the campaign found beside how, where and when it was found."""
-    body = BODY.format(
-        killed=campaign.count("SIGKILL"),
-        terminated=campaign.count("SIGTERM"),
-        runs=campaign.runs,
-        files=len(campaign.compared),
-        differing=campaign.differing_bytes,
-        unexpected=len(campaign.unexpected),
-        steps=STEPS,
-        every=SETTINGS["checkpoint_every"],
-        seconds=campaign.undisturbed_s,
-        longest=campaign.longest_s("SIGTERM"),
-        finished=finished_words(campaign),
-        compared=", ".join(f"`{name}`" for name in campaign.compared),
-        phases=phase_table(campaign, PHASES),
-        footer=footer,
-    )
-    differing = [f"pretrain: {name} differs" for name in sorted(campaign.differing_files)]
     rows = (kill_row(campaign, asked=ASKED_KILLS, test="`pretrain`"), _sigterm_row(campaign))
-    return Section("Pretraining, killed", body, [*differing, *campaign.unexpected], rows)
+    return campaign_section(
+        campaign, "Pretraining, killed", BODY, PHASES, rows,
+        steps=STEPS, every=SETTINGS["checkpoint_every"], longest=campaign.longest_s("SIGTERM"),
+        compared=", ".join(f"`{name}`" for name in campaign.compared), footer=footer,
+    )  # fmt: skip
 
 
 def _sigterm_row(campaign: Campaign) -> Row:

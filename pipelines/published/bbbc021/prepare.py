@@ -12,7 +12,7 @@ import polars as pl
 
 from cellvim.errors import InputError
 from pipelines.published.study_folder import StudyTables, images_by_name, load_data_table
-from pipelines.published.tables import Row, only_file, read_table, tables_below
+from pipelines.published.tables import Row, only_file, read_table, rows_by_plate, tables_below
 
 STAINS = {"DAPI": "DNA", "Tubulin": "Tubulin", "Actin": "Actin"}
 """Their names of the channels, and ours."""
@@ -44,10 +44,7 @@ def prepare(source: Path, out: Path) -> StudyTables:
     mechanisms = read_mechanisms(only_file(tables, "BBBC021_v1_moa.csv"))
     images = images_by_name(source)
     present = {folder for folder, _ in images}
-    by_plate: dict[str, list[Row]] = {}
-    for row in rows:
-        if row[PLATE] in present:
-            by_plate.setdefault(row[PLATE], []).append(row)
+    by_plate = rows_by_plate(rows, PLATE, present)
     return StudyTables(
         {plate: out / "load_data" / f"{plate}.csv" for plate in by_plate},
         pl.concat([plate_map(own, mechanisms) for own in by_plate.values()]) if by_plate else pl.DataFrame(),

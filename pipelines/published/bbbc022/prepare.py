@@ -12,7 +12,7 @@ import polars as pl
 
 from cellvim.errors import InputError
 from pipelines.published.study_folder import StudyTables, images_by_name, load_data_table
-from pipelines.published.tables import Row, Tables, only_file, read_table, tables_below
+from pipelines.published.tables import Row, Tables, only_file, read_table, rows_by_plate, tables_below
 
 STAINS = {"OrigHoechst": "DNA", "OrigER": "ER", "OrigSyto": "RNA", "OrigPh_golgi": "AGP", "OrigMito": "Mito"}
 """Their names of the channels, in the order of their waves w1 to w5, and ours."""
@@ -58,10 +58,7 @@ def prepare(source: Path, out: Path) -> StudyTables:
     images = images_by_name(source)
     by_file = {name: path for (_, name), path in images.items()}
     present = {match[1] for folder, _ in images if (match := _WAVE_FOLDER.fullmatch(folder))}
-    by_plate: dict[str, list[Row]] = {}
-    for row in rows:
-        if row[PLATE] in present:
-            by_plate.setdefault(row[PLATE], []).append(row)
+    by_plate = rows_by_plate(rows, PLATE, present)
     return StudyTables(
         {plate: out / "load_data" / f"{plate}.csv" for plate in by_plate},
         pl.concat([plate_map(own, mechanisms) for own in by_plate.values()]) if by_plate else pl.DataFrame(),
