@@ -71,16 +71,7 @@ def main() -> None:
 
 def write_study(folder: Path, plates: int) -> Path:
     """Images of twelve small wells per plate, and a study file; the folder is copied for each turn."""
-    control, *others = catalogue()
-    contents = [control] * 6 + others[:3] * 2
-    wells = [f"{row}{column:02d}" for row in "BCD" for column in range(2, 6)]
-    layouts = tuple(
-        PlateLayout(
-            f"S{number}", dict(zip(wells, contents[number:] + contents[:number], strict=True)), missing=None
-        )
-        for number in range(plates)
-    )
-    write_layouts(folder, layouts, [control, *others[:3]], Acquisition(side_px=SIDE_PX, sites=1), seed=0)
+    draw_plates(folder, plates)
     model = {"width": 16, "depth": 2, "patch_px": 8, "decoder_width": 16, "decoder_depth": 1}
     content = {
         "name": "six plates",
@@ -101,6 +92,20 @@ def write_study(folder: Path, plates: int) -> Path:
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return folder
+
+
+def draw_plates(folder: Path, plates: int) -> None:
+    """Draw small plates, `S0` and on, of six controls and three treatments twice, each plate with another layout."""
+    control, *others = catalogue()
+    contents = [control] * 6 + others[:3] * 2
+    wells = [f"{row}{column:02d}" for row in "BCD" for column in range(2, 6)]
+    layouts = tuple(
+        PlateLayout(
+            f"S{number}", dict(zip(wells, contents[number:] + contents[:number], strict=True)), missing=None
+        )
+        for number in range(plates)
+    )
+    write_layouts(folder, layouts, [control, *others[:3]], Acquisition(side_px=SIDE_PX, sites=1), seed=0)
 
 
 def take_turns(study: Path, rounds: int) -> dict[str, list[Turn]]:

@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cellvim.demo.layout import PlateLayout
-from cellvim.demo.phenotype import catalogue
-from cellvim.demo.synthetic import Acquisition, write_layouts
+from benchmarks.study import draw_plates
 from cellvim.study import plan_study
 from cellvim.study.cluster import cancel_left_jobs, job_prefix
 
@@ -61,17 +59,7 @@ def folder(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of six small plates, and the same study file in the folders `plain` and `cluster`."""
     assert not slurm.submitted
     folder = tmp_path_factory.mktemp("study")
-    control, *others = catalogue()
-    treatments = others[:3]
-    wells = [f"{row}{column:02d}" for row in "BCD" for column in range(2, 6)]
-    contents = [control] * 6 + treatments * 2
-    layouts = tuple(
-        PlateLayout(
-            f"S{plate}", dict(zip(wells, contents[plate:] + contents[:plate], strict=True)), missing=None
-        )
-        for plate in range(PLATES)
-    )
-    write_layouts(folder, layouts, [control, *treatments], Acquisition(side_px=96, sites=1), seed=0)
+    draw_plates(folder, PLATES)
     for name in ("plain", "cluster"):
         (folder / name).mkdir()
         (folder / name / "study.yaml").write_text(yaml.safe_dump(STUDY))
