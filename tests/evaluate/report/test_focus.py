@@ -16,6 +16,21 @@ from cellvim.evaluate.report.measures import MOST_EXACT_WELLS, Measure, measures
 
 Opener = Callable[..., Page]
 NAME = "rapamycin@0.5 uM"
+# Charts are fitted and drawn again after the panel has gone, one after the other: a mark's place is known only when
+# every mark has kept its own for twenty turns of the page's own clock.
+AT_REST = """async () => {
+  const places = () => [...document.querySelectorAll("svg path")].map((mark) => {
+    const { x, y } = mark.getBoundingClientRect();
+    return `${x + scrollX},${y + scrollY}`;
+  }).join(" ");
+  let [before, turns] = [places(), 0];
+  while (turns < 20) {
+    await new Promise((resolve) => { setTimeout(resolve, 25); });
+    const now = places();
+    turns = now === before ? turns + 1 : 0;
+    before = now;
+  }
+}"""
 PERTURBATION = "Metadata_Perturbation"
 
 
@@ -138,6 +153,7 @@ def test_the_panel_has_scores_replicates_doses_and_what_is_similar(page: Page, f
     ],
 )
 def test_it_opens_from_everywhere(page: Page, full: ReportContent, where: str) -> None:
+    page.evaluate(AT_REST)
     page.locator(where).last.click(force=True)
     assert title(page) in full.wells[PERTURBATION].to_list()
 
