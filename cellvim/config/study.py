@@ -75,7 +75,7 @@ PlateOrPattern = Annotated[
 
 
 class StepJob(Settings):
-    """What one job of a step asks of the machine. Each further attempt asks for twice the memory and time."""
+    """What one job of a step asks of the machine; each further attempt for twice the memory and time, up to the most."""
 
     cpus: Positive = 2
     memory_mb: Positive = 4000
@@ -109,6 +109,10 @@ class StudyJobs(Settings):
     """Plates that one cluster job works through, one after the other."""
     attempts: Positive = 3
     """How often a step is tried before its plate is given up."""
+    most_memory_mb: Positive | None = None
+    """What no attempt asks for more of, in MB: the memory of the cluster's largest node."""
+    most_minutes: Positive | None = None
+    """What no attempt asks for more of: the time limit of the partition, in minutes."""
     partition: str | None = None
     """Slurm partition."""
     account: str | None = None

@@ -61,10 +61,12 @@ evaluate:
   # tasks: activity,distinctiveness,replicate_retrieval,consistency
 
 # How steps become jobs; none of it changes a result (but for the last bits of a model: cpus and gpus). What is absent is
-# as written here, and every further attempt asks for twice the memory and time.
+# as written here, and every further attempt asks for twice the memory and time, up to the most that you name.
 jobs:
   plates_per_job: 1             # small plates: several per cluster job
   attempts: 3                   # then the plate is given up, named, and left out of the report
+  # most_memory_mb: 256000      # what the largest node has; no limit if absent
+  # most_minutes: 2880          # the partition's time limit: what asks for more is never started
   # partition: main             # Slurm
   # account: lab
   ingest: {cpus: 2, memory_mb: 2000, minutes: 120}

@@ -1,6 +1,7 @@
 """The workflow itself, on a stand-in for the command line that is quick and fails as it is told to."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -209,6 +210,19 @@ def test_a_step_that_is_killed_is_tried_again(folder: Path) -> None:
     assert not state["is_done"]
     (folder / "orders" / "embed-P1").unlink()
     assert study.run()["is_done"]
+
+
+def test_another_attempt_asks_for_twice_the_memory_and_time_up_to_the_most(folder: Path) -> None:
+    study = Study(folder, plates=1, jobs={"embed": {"memory_mb": 300, "minutes": 50}, "most_minutes": 150})
+    study.order("embed-P1", "kill")
+    study.run()
+    log = (folder / "results" / "logs" / "snakemake.log").read_text()
+    asked = re.findall(r"^localrule embed:.*?resources: (.*?)$", log, re.MULTILINE | re.DOTALL)
+    assert [re.findall(r"(?:runtime|mem_mb)=(\d+)", line) for line in asked] == [
+        ["50", "300"],
+        ["100", "600"],
+        ["150", "1200"],
+    ]
 
 
 def test_a_plate_whose_job_is_killed_without_a_word_is_left_out_and_named(folder: Path) -> None:
