@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 2.0
 _GRACE_S = 120
 _MOST_LINES = 5
+_SBATCH = "sbatch: error: "
 _KILLED = """
 error: its job was killed: out of memory, out of time, cancelled, or its node died
 hint: `sacct` or logs/slurm tell which, on a cluster; more memory_mb or minutes, under `jobs:`, may help
@@ -247,8 +248,12 @@ def _require_report(state: StudyState, code: int) -> None:
         raise StudyFailedError(
             state, found, hint=f"`cellvim study status {file}` lists them; run the study again to resume"
         )
+    lines = (state.plan.folder / log).read_text(encoding="utf-8", errors="replace").splitlines()
+    if refusals := _refusals(lines):
+        found = f"Slurm refused a job: {'; '.join(refusals)}"
+        raise InputError(found, hint=f"`jobs:` in {file} asks for it; its whole command is in {log}")
     error = InputError(f"Snakemake ended with {code} before the study was done", hint=f"see {log}")
-    error.details = tuple(_last_lines(state.plan.folder / log))
+    error.details = tuple([line for line in lines if line.strip()][-_MOST_LINES:])
     raise error
 
 
@@ -257,6 +262,7 @@ def _first_error(state: StudyState) -> str:
     return steps[0].error
 
 
-def _last_lines(log: Path) -> list[str]:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-_MOST_LINES:]
+def _refusals(lines: list[str]) -> list[str]:
+    """What sbatch said, each sentence once."""
+    said = [line.partition(_SBATCH)[2].rstrip(".'") for line in lines if _SBATCH in line]
+    return list(dict.fromkeys(said))[:_MOST_LINES]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.study import draw_plates
+from cellvim.errors import ExitCode
 from cellvim.study import plan_study
 from cellvim.study.cluster import cancel_left_jobs, job_prefix
 
@@ -113,6 +114,28 @@ def test_a_study_that_was_killed_ends_with_the_bytes_of_its_commands(plain: Path
     assert sum(name.endswith(".parquet") and name.startswith("profiles/") for name in wanted) >= PLATES
     assert {"report/report.html", "report/metrics.json", "model/model.safetensors"} <= set(wanted)
     assert found == wanted
+
+
+def test_what_slurm_refuses_is_told_in_its_words(slurm: Any, tmp_path: Path) -> None:
+    assert not slurm.submitted
+    (tmp_path / "images" / "P1").mkdir(parents=True)
+    refused = {"partition": "no_such_partition", "attempts": 1}
+    study = {"name": "x", "plates": "images/*", "pretrain": {"steps": 1}, "jobs": refused}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    command = shlex.split("cellvim study run study.yaml --profile slurm")
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == ExitCode.BAD_INPUT
+    [error, hint] = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: Slurm refused a job: invalid partition specified: no_such_partition; ")
+    assert hint.startswith("hint: `jobs:` in study.yaml")
 
 
 def cancel_one_and_kill(study: "subprocess.Popen[bytes]", prefix: str, until: Any) -> str:
