@@ -102,7 +102,9 @@ soak: $(VENV)/.installed  ## Plate after plate for half an hour: memory, file ha
 	$(BIN)/python -m pipelines.torture.soak --out out/soak --docs docs/reliability.md
 
 slurm: $(VENV)/.installed  ## Studies and pretraining on a real Slurm; where there is none, `tests/slurm/cluster.sh start` makes one.
+	@scontrol ping >/dev/null 2>&1 || { echo 'error: no Slurm answers; tests/slurm/cluster.sh start makes one' >&2; exit 2; }
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 --durations 5 tests/slurm
+	$(BIN)/python -m benchmarks.study --only slurm --rounds 1
 
 docs: $(VENV)/.installed  ## The documentation, readable offline: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -1,6 +1,6 @@
 """A study of six plates to a report: its commands one after the other, on this machine, and on a Slurm cluster.
 
-    python -m benchmarks.study [--docs docs/study_speed.md] [--rounds 3] [--quick]
+    python -m benchmarks.study [--docs docs/study_speed.md] [--rounds 3] [--quick] [--only slurm]
 
 All in turns, each in a new folder, with the same images. The Slurm is the one that answers `scontrol ping`; where none
 does, `tests/slurm/cluster.sh start` makes one of this machine, and without it that row is left out. How long Snakemake
@@ -35,6 +35,7 @@ from cellvim.study import plan_study
 
 ROOT = Path(__file__).parents[1]
 SLURM_S = 120.0
+WAYS = ("commands", "local", "slurm", "dry-run")
 SIDE_PX, STEPS = 96, 10
 MANY_PLATES = 2500
 
@@ -55,14 +56,18 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="write the page there instead of printing it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two plates, one round")
+    parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="ways to go")
     arguments = parser.parse_args()
     plates, rounds = (2, 1) if arguments.quick else (6, arguments.rounds)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="cellvim-study-") as work:
         study = write_study(Path(work) / "first", plates)
-        turns = take_turns(study, rounds)
-        thinking = think_of_many(Path(work) / "many", MANY_PLATES if not arguments.quick else 20)
-    findings = Findings("study", tables=[speed_table(turns, plates), thinking_table(thinking)])
+        turns = take_turns(study, rounds, arguments.only)
+        tables = [speed_table(turns, plates)]
+        if "dry-run" in arguments.only:
+            many = think_of_many(Path(work) / "many", MANY_PLATES if not arguments.quick else 20)
+            tables.append(thinking_table(many))
+    findings = Findings("study", tables=tables)
     findings.goals = [slurm_goal(turns, plates)]
     findings.seconds = time.perf_counter() - started
     save(findings, arguments.out)
@@ -108,13 +113,14 @@ def draw_plates(folder: Path, plates: int) -> None:
     write_layouts(folder, layouts, [control, *others[:3]], Acquisition(side_px=SIDE_PX, sites=1), seed=0)
 
 
-def take_turns(study: Path, rounds: int) -> dict[str, list[Turn]]:
+def take_turns(study: Path, rounds: int, only: Sequence[str]) -> dict[str, list[Turn]]:
     """Every way once per round, so that a slow minute of the machine meets all of them."""
-    ways: dict[str, Callable[[Path], None]] = {
-        "commands one after the other": by_hand,
-        "cellvim study run": partial(run, profile="local"),
-    }
-    if has_slurm():
+    ways: dict[str, Callable[[Path], None]] = {}
+    if "commands" in only:
+        ways["commands one after the other"] = by_hand
+    if "local" in only:
+        ways["cellvim study run"] = partial(run, profile="local")
+    if "slurm" in only and has_slurm():
         ways["cellvim study run --profile slurm"] = partial(run, profile="slurm")
     turns: dict[str, list[Turn]] = {name: [] for name in ways}
     for number in range(rounds):

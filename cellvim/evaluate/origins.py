@@ -9,13 +9,14 @@ from cellvim import __version__
 from cellvim.config import EvaluateSettings
 from cellvim.errors import CellvimError
 from cellvim.profiles import table_files
-from cellvim.provenance import Run, RunRecord, package_versions
+from cellvim.provenance import RECORDED_PACKAGES, Run, RunRecord, package_versions
 from cellvim.provenance.chain import Node, follow_reads
 from cellvim.provenance.telling import told
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("numpy", "polars", "scikit-learn", "umap-learn")
+PACKAGES = (*RECORDED_PACKAGES, "umap-learn")
+"""Told once; a step before this one names those that it had another version of."""
 OF_EVERY_TASK = ("normalize", "average", "perturbation", "control", "batch")
 RANDOM = ("bootstraps", "seed")
 LABELS = ("label", "label_separator")
@@ -51,11 +52,12 @@ def provenance_of(run: Run, settings: EvaluateSettings, names: Mapping[str, Path
         logger.warning("the records beside the tables cannot be followed: %s", error.found)
         nodes = [Node(record, settings.out)]
     chosen = settings.model_dump(mode="json")
+    versions = package_versions(PACKAGES)
     return {
-        **told(nodes),
+        **told(nodes, versions),
         "inputs": dict(run.inputs),
         "seed": settings.seed,
-        "versions": {"cellvim": __version__, **package_versions(PACKAGES)},
+        "versions": {"cellvim": __version__, **versions},
         "tables": {name: _hashes(name, path, run) for name, path in names.items()},
         "tasks": {
             task: {key: chosen[key] for key in (*OF_EVERY_TASK, *OF_TASKS[task]) if chosen[key] is not None}

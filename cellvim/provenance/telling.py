@@ -1,7 +1,7 @@
 """A chain as reports and metrics tell it: names and hashes only, the same wherever and however it was run."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from shlex import join
 from typing import Any
@@ -23,13 +23,19 @@ _LEFT_OUT = frozenset({"--device", "--anndata"})
 """Options that say what works, not what comes out."""
 
 
-def told(nodes: Sequence[Node]) -> dict[str, Any]:
-    """Tell every run of a chain: command, hash of its settings, seed, version, what it read and made.
+def told(nodes: Sequence[Node], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Tell every run of a chain: command, hash of its settings, seed, versions, what it read and made.
 
     No path, time or machine is in it. Runs of one stage are in the order of what they made.
+
+    Args:
+        nodes: The chain, from the images on.
+        versions: Of Python and libraries, as told once for all; a run names those that it had another version of.
     """
     # A plate that was copied has two records of the same, and is told once.
-    steps = list({sha256_of_json(step): step for step in (_step(node.record) for node in nodes)}.values())
+    steps = list(
+        {sha256_of_json(step): step for step in (_step(node.record, versions) for node in nodes)}.values()
+    )
     order = list(dict.fromkeys(step["stage"] for step in steps))
     steps.sort(key=lambda step: (order.index(step["stage"]), [made["name"] for made in step["makes"]]))
     shown: list[dict[str, Any]] = []
@@ -57,8 +63,9 @@ def command_of(record: RunRecord) -> Command | None:
     return None if command is None else _renamed(command, record)
 
 
-def _step(record: RunRecord) -> dict[str, Any]:
+def _step(record: RunRecord, versions: Mapping[str, str]) -> dict[str, Any]:
     command = command_of(record)
+    others = {name: found for name, found in sorted(record.packages.items()) if versions.get(name) != found}
     is_training = record.stage == "pretrain"
     # A training's file of settings and its pictures depend on where it was called from; its weights do not.
     reads = [each for each in record.reads if not is_training or each.kind in _PLATES]
@@ -69,6 +76,7 @@ def _step(record: RunRecord) -> dict[str, Any]:
         "settings_sha256": recipe_sha256(record.stage, record.settings),
         "seed": record.seed,
         "cellvim": record.cellvim,
+        **({"versions": others} if others else {}),
         **_listed("reads", reads),
         **_listed("makes", makes),
     }

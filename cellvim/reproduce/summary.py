@@ -140,7 +140,9 @@ def _step_lines(step: Step) -> Iterator[str]:
 def _input_line(each: Input) -> str:
     files = f" ({each.artifact.count:,} files)" if each.artifact.count else ""
     source = f"  from step {each.made_by}" if each.made_by else ""
-    said = "; ".join(text for text in (each.finding.detail, each.note) if text)
+    # A plate has two hashes: with its plate map, and of its pixels alone, which is all that a training reads.
+    part = "pixels" if each.artifact.kind == "pixels" else ""
+    said = "; ".join(text for text in (part, each.finding.detail, each.note) if text)
     return (
         f"   reads  {each.artifact.name}{files}  {each.finding.state}  {each.artifact.sha256[:SHORT]}{source}"
         + (f"  ({said})" if said else "")

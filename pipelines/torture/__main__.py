@@ -10,6 +10,7 @@ left behind stays in the output folder.
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -58,8 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     line = " ".join(["python", "-m", "pipelines.torture", *(arguments or sys.argv[1:])])
     failures: list[str] = []
+    seconds: dict[str, float] = {}
     for name in chosen.only:
+        started = time.monotonic()
         section = CAMPAIGNS[name](chosen, line)
+        seconds[name] = time.monotonic() - started
+        if chosen.docs is not None:
+            page.update_page(chosen.docs, section)
+        failures += section.complaints
+    if set(seconds) == set(CAMPAIGNS):
+        section = page.time_section(seconds, page.footer(line, ()))
         if chosen.docs is not None:
             page.update_page(chosen.docs, section)
         failures += section.complaints

@@ -152,8 +152,8 @@ def _row(stage: str, trials: Sequence[Trial]) -> Row:
         f"{len(trials)} disks, {len(full)} full: {truncated} truncated, exit {', '.join(map(str, codes))}, "
         f"{sum(trial.is_resumed for trial in trials)} resumed to the same bytes"
     )
-    is_met = len(trials) >= ASKED_SIZES and not any(trial.failures for trial in trials)
-    asked = f"{ASKED_SIZES} sizes: 0 truncated final files, exit 5"
+    is_met = len(full) >= ASKED_SIZES and not any(trial.failures for trial in trials)
+    asked = f"{ASKED_SIZES} full ones: 0 truncated final files, exit 5"
     return Row("disk full", f"`{stage}` onto small tmpfs", asked, found, is_met)
 
 

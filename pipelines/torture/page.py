@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +14,14 @@ from cellvim.atomic import write_text
 HEADING = """# Reliability
 
 What was done to cellvim, and what became of its results. Every section is the output of one campaign, and says at its
-end when and where it ran; `make torture` runs them all, `python -m pipelines.torture --only NAME` one of them. The rows
-of this table come from the sections that they name.
+end when and where it ran. `make torture` runs them all but the soak, which is `make soak`; `python -m pipelines.torture
+--only NAME` runs one of them. The rows of this table come from the sections that they name.
 """
 TABLE = """| threat | what was done | figure asked | figure found | met | section |
 |---|---|---|---|---|---|
 """
+MOST_MINUTES = 60
+"""For all campaigns, on two cores."""
 THREATS = (
     "kill -9",
     "SIGTERM",
@@ -34,6 +36,7 @@ THREATS = (
     "script in names",
     "bit rot",
     "soak",
+    "time",
 )
 """Rows of the table in the order of the page; several rows may be about one threat."""
 TITLES = (
@@ -51,6 +54,7 @@ TITLES = (
     "Scripts in names",
     "Bit rot",
     "Soak",
+    "Time",
 )
 """Sections in the order of the page; any other comes after them."""
 _SECTION = re.compile(r"^## (.+)\n", re.MULTILINE)
@@ -133,13 +137,35 @@ def read_rows(page: str) -> dict[str, list[str]]:
     return rows
 
 
+def time_section(seconds: Mapping[str, float], footer: str) -> Section:
+    """What a run of all campaigns takes.
+
+    Args:
+        seconds: By the clock, of each campaign.
+        footer: How and when they ran.
+    """
+    minutes = sum(seconds.values()) / 60
+    table = ["| campaign | minutes |", "|---|---|"]
+    table += [f"| {name} | {taken / 60:.1f} |" for name, taken in seconds.items()]
+    row = Row(
+        "time",
+        f"all {len(seconds)} campaigns of `make torture`, one after the other",
+        f"under {MOST_MINUTES} minutes on 2 cores",
+        f"{minutes:.0f} minutes",
+        minutes < MOST_MINUTES,
+    )
+    return Section("Time", "\n".join([*table, "", footer]), rows=(row,))
+
+
 def footer(line: str, packages: Sequence[str]) -> str:
     """Say how, when and where a section came about."""
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    versions = ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+    )
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"`{line}` on {time.strftime('%Y-%m-%d')}: {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, load {load} (1, 5, 15 min) at the end; Python {platform.python_version()}, {versions}."
+        f"{os.cpu_count()} cores, load {load} (1, 5, 15 min) at the end; {versions}."
     )
 
 

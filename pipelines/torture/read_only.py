@@ -88,7 +88,7 @@ def read_only_section(found: Sequence[Refusal], footer: str) -> Section:
         row = Row(
             "read-only target",
             f"`{stage}`",
-            f"fails within {MOST_S:g} s",
+            f"fails within {MOST_S:g} s of the processor",
             f"{slowest:.1f} s, exit {codes}",
             is_met,
         )

@@ -50,9 +50,10 @@ of {rounds} further plates was killed at random moments ({kills} signals, SIGKIL
 | killed plates that did not end well | {unfinished} | 0 |
 
 The process has one arena of the allocator for all threads (`MALLOC_ARENA_MAX=1`), so that what threads have given back is
-not counted as held. The allowance: an hour of this soak is as many plates as a screen has in about {hours:.0f} hours, at two minutes a plate. A leak of
-one table or one plate's images per plate would show as hundreds of MiB an hour; what the allocator keeps of plates
-of different sizes comes and goes by some MiB.
+not counted as held. The allowance: an hour of this soak is as many plates as a screen has in about {hours:.0f} hours, at two minutes a plate. One plate's
+images kept per plate would be hundreds of MiB an hour; one of its tables, some 10 KiB, would not stand out from what
+was found, whose cause is not known. The stages are called in one process, as a program that uses cellvim would; the
+command line is a process per command, and keeps nothing.
 
 {footer}
 """

@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from pipelines.torture.page import TITLES, Row, Section, read_rows, read_sections, update_page
+from pipelines.torture.page import (
+    TITLES,
+    Row,
+    Section,
+    read_rows,
+    read_sections,
+    time_section,
+    update_page,
+)
 
 SOAK = Row("soak", "30 minutes", "flat | level", "flat", is_met=True)
 KILLS = Row("kill -9", "`cellvim ingest`", "0 differing bytes", "3 differing bytes", is_met=False)
@@ -54,3 +62,9 @@ def test_a_section_that_has_no_place_yet_comes_last(tmp_path: Path) -> None:
 def test_a_missed_figure_is_a_complaint_as_a_failure_is() -> None:
     assert Section("Soak", "", ["it broke"], (SOAK, KILLS)).complaints == ["it broke", KILLS.line]
     assert not Section("Soak", "", rows=(SOAK, MORE)).complaints
+
+
+def test_an_hour_is_too_long() -> None:
+    assert not time_section({"embed": 1800.0, "kills": 1799.0}, "here").complaints
+    assert time_section({"embed": 1800.0, "kills": 1800.0}, "here").complaints
+    assert "| embed | 30.0 |" in time_section({"embed": 1800.0}, "here").body

@@ -48,7 +48,9 @@ def test_a_stranger_s_record_beside_a_table_never_stops_an_evaluation(tmp_path: 
     changes = reading("a" * 300) | {"stage": "ingest", "command": ["x"], "settings": {"sources": 3, "z": [1]}}
     written(tmp_path / "table.run.json", outputs=[artifact("t", "d", "table")], **changes)
     here = written(tmp_path / "run.json", reads=[artifact("t", "d", str(tmp_path / "table.parquet"))])
-    assert [step["stage"] for step in told(follow_reads(read_record(here), tmp_path / "out"))["steps"]] == [
+    assert [
+        step["stage"] for step in told(follow_reads(read_record(here), tmp_path / "out"), {})["steps"]
+    ] == [
         "ingest",
         "evaluate",
     ]

@@ -11,7 +11,9 @@ import pytest
 from cellvim.config import EmbedSettings, EvaluateSettings, IngestSettings
 from cellvim.evaluate.origins import OF_TASKS
 from cellvim.provenance import sha256_of_file
+from cellvim.provenance.chain import follow
 from cellvim.provenance.from_settings import command_from_settings
+from cellvim.provenance.telling import told
 
 Call = Callable[[Path, list[str]], None]
 
@@ -34,6 +36,15 @@ def test_metrics_name_every_step_by_its_content(finished: Path) -> None:
     assert told["tasks"]["activity"] == {
         "normalize": "sphere", "average": "mean", "null_size": 50, "bootstraps": 10, "seed": 0,
     }  # fmt: skip
+
+
+def test_a_step_names_the_libraries_it_had_another_version_of(finished: Path) -> None:
+    told_once = provenance(finished / "report")["versions"]
+    assert {"cellvim", "python", "torch", "tensorstore"} <= told_once.keys()
+    assert not any("versions" in step for step in provenance(finished / "report")["steps"])
+    nodes = follow(finished / "report")
+    told_now = told(nodes, {**told_once, "torch": "1.0.0"})
+    assert [step["versions"] for step in told_now["steps"]] == [{"torch": told_once["torch"]}] * 5
 
 
 def test_nothing_that_is_told_knows_the_machine(finished: Path) -> None:

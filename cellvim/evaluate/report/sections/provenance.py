@@ -30,14 +30,17 @@ def provenance(content: ReportContent) -> dict[str, Any] | None:
         "images": told.get("images"),
         "steps": [_shown(number, step) for number, step in enumerate(shown, start=1)],
         "left_out": sum(len(step["commands"]) for step in rest) + int(told.get("steps_left_out", 0)),
-        "versions": ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items()),
+        "versions": _spelled(told.get("versions", {})),
     }
 
 
 def _merged(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for step in steps:
-        key = tuple(step.get(name) for name in ("stage", "settings_sha256", "seed", "cellvim"))
+        key = (
+            *(step.get(name) for name in ("stage", "settings_sha256", "seed", "cellvim")),
+            _spelled(step.get("versions", {})),
+        )
         known = found.setdefault(key, {**step, "commands": {}, "reads": {}, "makes": {}, "more": 0})
         known["commands"][step.get("command")] = None
         for what in ("reads", "makes"):
@@ -69,10 +72,14 @@ def _shown(number: int, step: Mapping[str, Any]) -> dict[str, Any]:
         "others": len(step["commands"]) - 1,
         "settings": step["settings_sha256"],
         "seed": step["seed"],
-        "cellvim": step["cellvim"],
+        "versions": _spelled({"cellvim": step["cellvim"], **step.get("versions", {})}),
         "rows": [_row(what, each) for what, each in rows],
         "more": step["more"] + max(0, len(reads) - MOST_ROWS) + max(0, len(makes) - MOST_ROWS),
     }
+
+
+def _spelled(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _row(what: str, artifact: Mapping[str, Any]) -> dict[str, Any]:

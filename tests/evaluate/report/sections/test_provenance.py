@@ -23,6 +23,21 @@ def test_plates_of_one_command_are_one_step_with_all_their_hashes(
     assert "null size 10,000, seed 0. <a href" in html
 
 
+def test_a_step_of_other_versions_stands_alone_and_says_so(
+    full_content: ReportContent, render: Callable[[ReportContent], str]
+) -> None:
+    told = full_content.metrics["provenance"]
+    first, *rest = told["steps"]
+    steps = [first | {"versions": {"torch": "2.12.0"}}, *rest]
+    content = dataclasses.replace(
+        full_content, metrics=full_content.metrics | {"provenance": told | {"steps": steps}}
+    )
+    data = provenance(content)
+    assert data is not None
+    assert [step["versions"] for step in data["steps"]] == ["cellvim 0.1.0, torch 2.12.0", "cellvim 0.1.0"]
+    assert "cellvim 0.1.0, torch 2.12.0" in render(content)
+
+
 @pytest.mark.parametrize("settings", [["a" * 64], [f"{number:064}" for number in range(100)]])
 def test_many_plates_leave_room_for_what_came_after_them(
     full_content: ReportContent, settings: list[str]
