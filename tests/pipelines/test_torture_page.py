@@ -8,6 +8,7 @@ from pipelines.torture.page import (
     Section,
     read_rows,
     read_sections,
+    read_times,
     time_section,
     update_page,
 )
@@ -64,7 +65,14 @@ def test_a_missed_figure_is_a_complaint_as_a_failure_is() -> None:
     assert not Section("Soak", "", rows=(SOAK, MORE)).complaints
 
 
-def test_an_hour_is_too_long() -> None:
-    assert not time_section({"embed": 1800.0, "kills": 1799.0}, "here").complaints
-    assert time_section({"embed": 1800.0, "kills": 1800.0}, "here").complaints
-    assert "| embed | 30.0 |" in time_section({"embed": 1800.0}, "here").body
+def test_an_hour_is_too_long_and_a_campaign_that_never_ran_is_missed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    update_page(page, time_section({}, {"embed": 1800.0}, ["embed", "ingest-kills"]))
+    assert "**no**" in page.read_text()
+    known = read_times(page)
+    assert known == {"embed": 1800.0}
+    assert not time_section(known, {"ingest-kills": 1799.0}, ["embed", "ingest-kills"]).complaints
+    assert time_section(known, {"ingest-kills": 1800.0}, ["embed", "ingest-kills"]).complaints
+    assert (
+        time_section(known, {"embed": 60.0, "ingest-kills": 1800.0}, ["embed", "ingest-kills"]).rows[0].is_met
+    )

@@ -3,15 +3,17 @@
 import contextlib
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellvim.ingest.images.tiff import DamagedImageError, decode, parse_header, read_header
+from cellvim.ingest.images.tiff import RATIOS, DamagedImageError, decode, parse_header, read_header
 from pipelines.torture.hostile import tiff_bombs
 
 
@@ -102,10 +104,34 @@ def patch_tag(content: bytes, tag: int, value: int) -> bytes:
 
 def test_a_bomb_is_refused_before_anything_is_allocated() -> None:
     content = write(np.ones((64, 64), np.uint16), compression="deflate")
-    with pytest.raises(DamagedImageError, match="more than 10,000 to 1"):
+    with pytest.raises(DamagedImageError, match="more than 1,032 to 1"):
         decode_bytes(patch_tag(content, 256, 16000))
     with pytest.raises(DamagedImageError, match="at most 268,435,456"):
         decode_bytes(patch_tag(patch_tag(content, 256, 65535), 257, 65535))
+
+
+@pytest.mark.parametrize("name", [name for name in tiff_bombs() if "claimed" in name])
+def test_no_claim_of_an_image_gets_as_far_as_its_pixels(name: str) -> None:
+    content = tiff_bombs()[name]
+    with pytest.raises(DamagedImageError):
+        parse_header(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize(
+    ("encode", "code", "side", "lowest"),
+    # The time of imagecodecs' PackBits grows with the square of an image.
+    [
+        (imagecodecs.packbits_encode, 32_773, 256, 0.99),
+        (imagecodecs.zlib_encode, 8, 2048, 0.95),
+        (imagecodecs.lzw_encode, 5, 2048, 0.4),
+    ],
+)
+def test_no_image_is_emptier_than_its_compression_can_tell(
+    encode: Callable[[bytes], bytes], code: int, side: int, lowest: float
+) -> None:
+    """An image of one byte compresses best."""
+    even = bytes([7]) * (2 * side * side)
+    assert lowest * RATIOS[code] < len(even) / len(encode(even)) <= RATIOS[code]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +139,7 @@ def test_a_bomb_is_refused_before_anything_is_allocated() -> None:
     [
         (
             "a strip of deflate that stands for 1,024",
-            "536,870,912 bytes of pixels from [0-9,]+: more than 10,000 to 1",
+            "536,870,912 bytes of pixels from [0-9,]+: more than 1,032 to 1",
         ),
         ("a strip of no compression that stands for 1,024", "truncated: [0-9,]+ bytes for 536,870,912"),
     ],
