@@ -150,9 +150,9 @@ def status(file: Study, *, as_json: Json = False) -> None:
 
     state = look_at_study(_planned(file))
     show(state, as_json=as_json)
-    failed = len(state.failed) + len(state.failures)
+    failed = len(state.failed) + len(state.failures) + len(state.plates_lost)
     if failed:
-        found = f"{failed} of the steps above failed"
+        found = f"{failed} of the plates and steps above failed"
         raise SomeFailedError(found, hint=f"mend what they name, then: cellvim study run {file}")
 
 

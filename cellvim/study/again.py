@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from cellvim.atomic import json_bytes
 from cellvim.errors import UsageError
 from cellvim.study.plan import StudyPlan
+from cellvim.study.status import read_result
 
 _MOST_NAMED = 8
 
@@ -77,7 +78,7 @@ def model_stays(plan: StudyPlan) -> bool:
 
 
 def _has_result(plan: StudyPlan, step: str) -> bool:
-    return (plan.results / "steps" / f"{step}.json").exists()
+    return read_result(plan, step) is not None
 
 
 def _forget(plan: StudyPlan, job: str) -> None:

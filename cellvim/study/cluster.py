@@ -1,17 +1,26 @@
-"""Jobs that a killed Snakemake left on a Slurm cluster."""
+"""What Slurm knows of a study: jobs that a killed Snakemake left, and jobs that were not taken."""
 
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from cellvim.errors import DiskError
+from cellvim.errors import DiskError, UsageError
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 300
+_MOST_LINES = 5
+_SBATCH = "sbatch: error: "
+_PASSING = re.compile(
+    "timed out|temporarily|contact slurm controller|Connection refused|not responding|communication|Zero Bytes|MaxSubmit"
+)
+"""What sbatch says when the controller is busy or gone, or a user has as many jobs as are allowed."""
+_UNQUOTABLE = frozenset("\"'`$\\\n")
 
 
 def job_prefix(results: Path) -> str:
@@ -45,6 +54,43 @@ def cancel_left_jobs(prefix: str) -> int:
             raise DiskError(found, hint="see `squeue --me`; run the study again when they are gone")
         time.sleep(1)
     return len(left)
+
+
+def refusals_in(lines: Sequence[str]) -> list[str]:
+    """What sbatch said, each sentence once."""
+    said = [line.partition(_SBATCH)[2].rstrip(".'") for line in lines if _SBATCH in line]
+    return list(dict.fromkeys(said))[:_MOST_LINES]
+
+
+def passing_refusals(lines: Sequence[str]) -> list[str]:
+    """Those of them that another hour may answer otherwise."""
+    return [refusal for refusal in refusals_in(lines) if _PASSING.search(refusal)]
+
+
+def what_passes(prefix: str, said: Sequence[str]) -> str:
+    """What kept a run on Slurm from its end and may be over soon; empty if nothing of the kind did.
+
+    Jobs that Snakemake has left behind are cancelled.
+    """
+    try:
+        if cancel_left_jobs(prefix):
+            return "Snakemake ended while jobs were running"
+    except DiskError as error:
+        return error.found
+    passing = passing_refusals(said)
+    return f"Slurm took no job: {passing[0]}" if passing else ""
+
+
+def refuse_unquotable(*paths: Path) -> None:
+    """Refuse paths that a job's script on Slurm would not survive: Snakemake's plugin puts them between quotes.
+
+    Raises:
+        UsageError: A path holds a quote, a dollar sign, a backtick, a backslash or a line break.
+    """
+    for path in paths:
+        if found := sorted(_UNQUOTABLE.intersection(str(path))):
+            hint = "move the study, or name another `out:`"
+            raise UsageError(f"{path} holds {found[0]!r}, which no job on Slurm can be told", hint=hint)  # noqa: EM102
 
 
 def _jobs(prefix: str) -> list[str]:

@@ -103,6 +103,10 @@ def _may_be_plate(path: Path) -> bool:
 
 
 def _refuse_twins(plates: Sequence[StudyPlate]) -> None:
+    for plate in plates:
+        if plate.name.endswith(".thumbnails"):
+            found = f"plate {plate.name}: its table would have the name of another plate's thumbnails"
+            raise InputError(found, hint="give it a name that does not end with .thumbnails")
     twins = [name for name, count in Counter(plate.name for plate in plates).items() if count > 1]
     if twins:
         found = f"{len(twins)} names stand for more than one plate, first {twins[0]}"

@@ -1,31 +1,38 @@
 """Run a study through Snakemake: to a report, or to a short list of plates that failed and why."""
 
+import json
 import logging
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import locked, remove_leftovers, write_bytes, write_json
+from cellvim.atomic import json_bytes, locked, remove_leftovers, write_bytes, write_json
 from cellvim.errors import InputError, SomeFailedError
-from cellvim.progress import progress_bar
 from cellvim.study.again import forget_jobs, forget_plates, jobs_of, model_stays, steps_of
-from cellvim.study.cluster import cancel_left_jobs, job_prefix
+from cellvim.study.cluster import (
+    cancel_left_jobs,
+    job_prefix,
+    passing_refusals,
+    refusals_in,
+    refuse_unquotable,
+    what_passes,
+)
 from cellvim.study.plan import LEFT_OUT_FILE, StudyPlan
-from cellvim.study.status import StudyState, look_at_study
+from cellvim.study.process import count_results, run_snakemake
+from cellvim.study.status import StudyState, look_at_study, read_result
 from cellvim.study.workflow import environment, executor_of, profile_folder, snakemake_command
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 2.0
-_GRACE_S = 120
 _MOST_LINES = 5
-_SBATCH = "sbatch: error: "
+_PAUSES_S = (60, 120, 300, 600, 900)
+"""Until Slurm is asked again; from the beginning whenever anything was done in between."""
 _KILLED = """
 error: its job was killed: out of memory, out of time, cancelled, or its node died
 hint: `sacct` or logs/slurm tell which, on a cluster; more memory_mb or minutes, under `jobs:`, may help
@@ -76,21 +83,19 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
         LockedError: The study is being run already.
     """
     profile = profile_folder(options.profile)
+    is_slurm = executor_of(profile) == "slurm"
+    if is_slurm:
+        refuse_unquotable(plan.folder, plan.results)
     if options.dry_run:
         _list_steps(plan, profile, options)
         return look_at_study(plan)
     plan.results.mkdir(parents=True, exist_ok=True)
     with locked(plan.results) as lock:
-        if executor_of(profile) == "slurm":
+        if is_slurm:
             cancel_left_jobs(job_prefix(plan.results))
-        if options.overwrite:
-            _forget_results(plan)
-        forget_plates(plan, options.again)
-        forget_jobs(plan)
-        _forget_failures(plan)
+        _forget_what_is_run(plan, options)
         while True:
-            _write_inputs(plan, options)
-            code = _run_snakemake(plan, profile, options, lock)
+            code, said = _run_with_patience(plan, profile, options, lock)
             if code > 0:
                 _tell_of_the_killed(plan)
             state = look_at_study(plan)
@@ -103,8 +108,55 @@ def run_study(plan: StudyPlan, options: RunOptions) -> StudyState:
             logger.info(
                 "without %s, which failed, the study goes on", ", ".join(sorted(failed)[:_MOST_LINES])
             )
-    _require_report(state, code)
+    _require_report(state, code, said)
     return state
+
+
+def _run_with_patience(
+    plan: StudyPlan, profile: Path, options: RunOptions, lock: int
+) -> tuple[int, list[str]]:
+    """Run Snakemake, and again after a while where Slurm took no job, or Snakemake died beside its jobs.
+
+    Returns:
+        Its last exit code, and what it said before that.
+    """
+    pauses, done = iter(_PAUSES_S), count_results(plan)
+    while True:
+        _write_inputs(plan, options)
+        code, said = run_snakemake(plan, profile, lock, jobs=options.jobs, arguments=options.arguments)
+        why = what_passes(job_prefix(plan.results), said) if code and executor_of(profile) == "slurm" else ""
+        if count_results(plan) > done:
+            pauses, done = iter(_PAUSES_S), count_results(plan)
+        pause = next(pauses, None) if why else None
+        if pause is None:
+            return code, said
+        logger.warning("%s; the study goes on in %d s", why, pause)
+        time.sleep(pause)
+
+
+def _forget_what_is_run(plan: StudyPlan, options: RunOptions) -> None:
+    if options.overwrite and not _was_overwriting(plan):
+        _forget_results(plan)
+    forget_plates(plan, options.again)
+    forget_jobs(plan)
+    _forget_failures(plan)
+    (plan.results / "logs" / "snakemake.log").unlink(missing_ok=True)
+
+
+def _was_overwriting(plan: StudyPlan) -> bool:
+    """Whether an earlier run was to replace everything and came to no end: then this one goes on with it."""
+    if read_result(plan, "evaluate") is not None:
+        return False
+    try:
+        before = json.loads((plan.results / "plan.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    settings = json.loads(json_bytes(plan.as_dict()))["pretrain_settings"]
+    return (
+        isinstance(before, dict)
+        and before.get("overwrite") == ["all"]
+        and before.get("pretrain_settings") == settings
+    )
 
 
 def _list_steps(plan: StudyPlan, profile: Path, options: RunOptions) -> None:
@@ -184,60 +236,15 @@ def _set_tables_aside(plan: StudyPlan) -> None:
         logger.warning("%s is of no plate of this report; moved to %s", table.name, aside.parent)
 
 
-def _run_snakemake(plan: StudyPlan, profile: Path, options: RunOptions, lock: int) -> int:
-    config = plan.results / "plan.json"
-    command = snakemake_command(plan, profile, config, jobs=options.jobs, arguments=options.arguments)
-    log = plan.results / "logs" / "snakemake.log"
-    log.parent.mkdir(exist_ok=True)
-    logger.debug("%s", " ".join(command))
-    with (
-        log.open("w", encoding="utf-8") as said,
-        subprocess.Popen(  # noqa: S603
-            command,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            cwd=plan.folder,
-            env=environment(),
-            # Ctrl-C comes to it from here, once. The lock is held as long as it runs.
-            start_new_session=True,
-            pass_fds=(lock,),
-        ) as snakemake,
-    ):
-        try:
-            return _wait(snakemake, plan)
-        except BaseException:
-            _stop(snakemake)
-            raise
-
-
-def _wait(snakemake: "subprocess.Popen[bytes]", plan: StudyPlan) -> int:
-    """Wait for Snakemake, and show how many steps are done."""
-    done, total = 0, len(look_at_study(plan).steps)
-    with progress_bar("study", total=total) as advance:
-        while (code := snakemake.poll()) is None:
-            time.sleep(_POLL_S)
-            # Names only: thousands of results are not read every second.
-            now = sum(1 for _ in (plan.results / "steps").rglob("*.json"))
-            if now > done:
-                advance(now - done)
-                logger.info("%d of %d steps done", now, total)
-                done = now
-    return code
-
-
-def _stop(snakemake: "subprocess.Popen[bytes]") -> None:
-    """Let Snakemake cancel its jobs: they save their place."""
-    snakemake.send_signal(signal.SIGINT)
-    try:
-        snakemake.wait(_GRACE_S)
-    except subprocess.TimeoutExpired:
-        snakemake.kill()
-
-
-def _require_report(state: StudyState, code: int) -> None:
-    if state.is_done and code == 0:
-        return
+def _require_report(state: StudyState, code: int, said: Sequence[str]) -> None:
     file, log = state.plan.file, state.plan.out / "logs" / "snakemake.log"
+    if state.is_done and code == 0:
+        if lost := state.plates_lost:
+            name, why = next(iter(lost.items()))
+            found = f"of plates that share a folder, {len(lost)} could not be ingested, first {name}: {why}"
+            hint = f"mend them, then: cellvim study run {file} --again ENTRY; `study status` names the entry"
+            raise StudyFailedError(state, found, hint=hint)
+        return
     if code == 0 and state.evaluate.state == "done" and state.failed:
         found = f"{len(state.failed)} of {len(state.plates)} plates failed and are not in the report"
         hint = f"`cellvim study status {file}` says why; mend them, and run the study again"
@@ -248,21 +255,17 @@ def _require_report(state: StudyState, code: int) -> None:
         raise StudyFailedError(
             state, found, hint=f"`cellvim study status {file}` lists them; run the study again to resume"
         )
-    lines = (state.plan.folder / log).read_text(encoding="utf-8", errors="replace").splitlines()
-    if refusals := _refusals(lines):
+    if refusals := refusals_in(said):
         found = f"Slurm refused a job: {'; '.join(refusals)}"
-        raise InputError(found, hint=f"`jobs:` in {file} asks for it; its whole command is in {log}")
+        hint = f"`jobs:` in {file} asks for it; its whole command is in {log}"
+        if passing_refusals(said):
+            hint = "submit fewer at a time (--jobs N), or run the study again when Slurm answers; what is done stays"
+        raise InputError(found, hint=hint)
     error = InputError(f"Snakemake ended with {code} before the study was done", hint=f"see {log}")
-    error.details = tuple([line for line in lines if line.strip()][-_MOST_LINES:])
+    error.details = tuple([line for line in said if line.strip()][-_MOST_LINES:])
     raise error
 
 
 def _first_error(state: StudyState) -> str:
     steps = [*(failure[1] for failure in state.failed.values()), *state.failures.values()]
     return steps[0].error
-
-
-def _refusals(lines: list[str]) -> list[str]:
-    """What sbatch said, each sentence once."""
-    said = [line.partition(_SBATCH)[2].rstrip(".'") for line in lines if _SBATCH in line]
-    return list(dict.fromkeys(said))[:_MOST_LINES]

@@ -77,8 +77,14 @@ class StudyState:
         return {name: step for name, step in steps.items() if step is not None and step.state == "failed"}
 
     @property
+    def plates_lost(self) -> dict[str, str]:
+        """Plates that lie in one folder with others and could not be ingested, to the reason; the others are done."""
+        results = [(plate.ingest.result or {}) for plate in self.plates if plate.ingest.state == "done"]
+        return {name: str(why) for result in results for name, why in result.get("failed", {}).items()}
+
+    @property
     def is_done(self) -> bool:
-        """There is a report, and every plate is in it."""
+        """There is a report, and every plate of the study is in it."""
         return all(step.state == "done" for step in self.steps)
 
     @property
@@ -153,9 +159,17 @@ def look_at_study(plan: StudyPlan) -> StudyState:
 
 def units_lost(plate: PlateState) -> str:
     """Fields and wells that are missing from a plate that is otherwise done; empty if none is."""
-    ingested = (plate.ingest.result or {}).get("plates", [])
-    skipped = {unit: why for each in ingested for unit, why in each.get("skipped", {}).items()}
+    result = plate.ingest.result or {}
+    skipped = {
+        unit: why
+        for each in result.get("plates", [])
+        for kind in ("skipped", "failed")
+        for unit, why in each.get(kind, {}).items()
+    }
     told = []
+    if whole := result.get("failed", {}):
+        name, why = next(iter(whole.items()))
+        told.append(f"of the plates in its folder {len(whole)} not ingested, first {name}: {why}")
     if skipped:
         unit, why = next(iter(skipped.items()))
         told.append(f"{len(skipped)} left out by ingest, first {unit}: {why}")
@@ -167,7 +181,7 @@ def units_lost(plate: PlateState) -> str:
 
 def _step(plan: StudyPlan, name: str) -> StepState:
     log = plan.out / "logs" / f"{name}.log"
-    result = _result(plan.results / "steps" / f"{name}.json")
+    result = read_result(plan, name)
     if result is not None:
         nothing = name.startswith("ingest/") and not result.get("plates") and result.get("failed")
         if not nothing:
@@ -187,9 +201,10 @@ def _step(plan: StudyPlan, name: str) -> StepState:
     )
 
 
-def _result(path: Path) -> dict[str, Any] | None:
+def read_result(plan: StudyPlan, step: str) -> dict[str, Any] | None:
+    """What a step printed with `--json` when it was done; None where it is not, or its file was damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads((plan.results / "steps" / f"{step}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) else None

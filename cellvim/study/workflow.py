@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ _PLACES = (
     Path(sysconfig.get_path("data")) / "share" / "cellvim" / "snakemake",
 )
 _SHARE_OF_MEMORY = 0.9
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def workflow_folder() -> Path:
@@ -38,12 +40,13 @@ def profile_folder(profile: str) -> Path:
     Raises:
         NotFoundError: There is neither.
     """
-    for folder in (Path(profile), workflow_folder() / "profiles" / profile):
+    ours = workflow_folder() / "profiles"
+    for folder in (Path(profile),) if "/" in profile else (ours / profile, Path(profile)):
         if (folder / "config.yaml").is_file():
             return folder.absolute()
-    ours = ", ".join(sorted(path.name for path in (workflow_folder() / "profiles").iterdir()))
+    names = ", ".join(sorted(path.name for path in ours.iterdir()))
     raise NotFoundError(
-        profile, expected="Snakemake profile", hint=f"name one of {ours}, or a folder with config.yaml"
+        profile, expected="Snakemake profile", hint=f"name one of {names}, or a folder with config.yaml"
     )
 
 
@@ -97,9 +100,16 @@ def environment() -> dict[str, str]:
 
 
 def _ending_with_this_process() -> tuple[str, ...]:
-    """Let Snakemake be interrupted when the process that started it dies, where the system can do that."""
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "INT") if setpriv else ()
+    """Let Snakemake be interrupted when the process that started it dies, where the system can do that.
+
+    `setpriv` of util-linux before 2.33, as of RHEL 8, has no such option.
+    """
+    program = shutil.which("setpriv")
+    if program is None:
+        return ()
+    words = (program, "--pdeathsig", "INT")
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False)  # noqa: S603
+    return words if tried.returncode == 0 else ()
 
 
 def _require_installed(module: str) -> None:
@@ -109,6 +119,7 @@ def _require_installed(module: str) -> None:
 
 
 def _memory_mb() -> int:
-    """Memory of this machine that jobs may share."""
+    """Memory that jobs may share: of this machine, or of the container or job that this process is in."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(total * _SHARE_OF_MEMORY / 1e6)
+    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.is_file() else ""
+    return int(min(total, int(limit) if limit.isdigit() else total) * _SHARE_OF_MEMORY / 1e6)

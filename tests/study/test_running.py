@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -17,8 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from cellvim.errors import ExitCode, LockedError, UsageError
-from cellvim.study import again, plan_study, workflow
+from cellvim.errors import ExitCode, InputError, LockedError, UsageError
+from cellvim.study import again, cluster, plan_study, process, workflow
 from cellvim.study import run as running
 from cellvim.study.run import RunOptions, StudyFailedError, run_study
 from cellvim.study.status import look_at_study
@@ -34,7 +35,8 @@ case $(cat "orders/$stage-$name" 2>/dev/null) in
   kill) kill -9 $PPID ;;
   "kill job") kill -9 $(ps -o ppid= -p $PPID) $PPID ;;
   wait) while [ -e "orders/$stage-$name" ]; do sleep 0.1; done ;;
-  1) echo '{"plates": [{"skipped": {"A01/1": "lost"}}], "failed": {"A01": "lost"}}'; exit 1 ;;
+  1) echo '{"plates": [{"skipped": {"A01/1": "lost"}}]}'; exit 1 ;;
+  "one of two") echo '{"plates": [{"name": "'"$name"'"}], "failed": {"P9": "damaged"}}'; exit 1 ;;
   4) rm "orders/$stage-$name"; echo "error: it is being written by process 1" >&2; exit 4 ;;
   *) echo "error: $stage $name is told to fail" >&2; echo "hint: tell it otherwise" >&2; exit "$(cat "orders/$stage-$name")" ;;
 esac
@@ -45,10 +47,10 @@ echo '{"plates": [{"name": "'"$name"'"}]}'
 RUN = """
 import sys
 from cellvim.cli import main
-from cellvim.study import run
-found = run.environment()
+from cellvim.study import process
+found = process.environment()
 found["PATH"] = sys.argv[2] + ":" + found["PATH"]
-run.environment = lambda: found
+process.environment = lambda: found
 sys.argv = ["cellvim", "study", "run", sys.argv[1]]
 main()
 """
@@ -119,8 +121,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         found = workflow.environment()
         return {**found, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{found['PATH']}"}
 
-    monkeypatch.setattr(running, "environment", with_stand_in)
-    monkeypatch.setattr(running, "_POLL_S", 0.1)
+    monkeypatch.setattr(process, "environment", with_stand_in)
+    monkeypatch.setattr(process, "_POLL_S", 0.1)
     return tmp_path
 
 
@@ -288,6 +290,92 @@ def test_a_plate_with_losses_is_done_and_its_losses_are_told(folder: Path) -> No
     assert state["incomplete"] == {"P1": "1 left out by ingest, first A01/1: lost"}
 
 
+def test_a_plate_that_is_lost_beside_another_one_in_its_folder_is_told_and_counts(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    study.order("ingest-P1", "one of two")
+    with pytest.raises(StudyFailedError, match=r"1 could not be ingested, first P9: damaged"):
+        run_study(plan_study(study.file), RunOptions())
+    state = look_at_study(plan_study(study.file))
+    assert state.is_done
+    assert state.as_dict()["incomplete"] == {
+        "P1": "of the plates in its folder 1 not ingested, first P9: damaged"
+    }
+    status = subprocess.run(
+        [sys.executable, "-m", "cellvim", "study", "status", str(study.file)],
+        capture_output=True,
+        check=False,
+    )
+    assert status.returncode == ExitCode.SOME_FAILED
+
+
+def test_a_result_that_was_damaged_is_made_again(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    assert study.run()["is_done"]
+    (folder / "results" / "steps" / "embed" / "P1.json").write_bytes(b"")
+    study.forget()
+    assert study.run()["is_done"]
+    assert study.calls == ["embed-P1", "evaluate-all"]
+
+
+def test_overwriting_that_was_stopped_goes_on_where_it_was(folder: Path) -> None:
+    study = Study(folder, plates=2)
+    assert study.run()["is_done"]
+    study.order("embed-P2", 3)
+    assert not study.run(overwrite=True, stop_on_failure=True)["is_done"]
+    study.order("embed-P2", "")
+    study.forget()
+    assert study.run(overwrite=True)["is_done"]
+    assert study.calls == ["embed-P2", "evaluate-all"]
+    study.forget()
+    assert study.run(overwrite=True)["is_done"]
+    assert "pretrain-all" in study.calls
+
+
+def test_a_system_without_a_signal_for_the_death_of_a_parent_runs_studies(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RHEL 8, whose `setpriv` lacks the option."""
+    old = folder / "old" / "setpriv"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '$1'\" >&2\nexit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    assert Study(folder, plates=1).run()["is_done"]
+
+
+SOCKET = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation'."
+
+
+@pytest.mark.parametrize(
+    ("said", "runs"), [(SOCKET, 6), ("sbatch: error: invalid partition specified: x", 1), ("", 1)]
+)
+def test_slurm_is_asked_again_where_waiting_may_help(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str, runs: int
+) -> None:
+    study, pauses, seen = Study(folder, plates=1), [], []
+
+    def refused(*_: Any, **__: Any) -> tuple[int, list[str]]:
+        seen.append(said)
+        return 1, [f"    message: {said}"]
+
+    monkeypatch.setattr(running, "run_snakemake", refused)
+    monkeypatch.setattr(running, "cancel_left_jobs", lambda _prefix: 0)
+    monkeypatch.setattr(cluster, "cancel_left_jobs", lambda _prefix: 0)
+    monkeypatch.setattr(running, "time", SimpleNamespace(sleep=pauses.append))
+    with pytest.raises(InputError):
+        run_study(plan_study(study.file), RunOptions(profile="slurm"))
+    assert len(seen) == runs
+    assert pauses == sorted(pauses)
+    assert len(pauses) == runs - 1
+
+
+def test_a_path_that_slurm_cannot_be_told_is_refused(folder: Path) -> None:
+    study = Study(folder, plates=1, out='the "best" results')
+    with pytest.raises(UsageError, match="no job on Slurm can be told"):
+        run_study(plan_study(study.file), RunOptions(profile="slurm"))
+    assert study.run()["is_done"]
+
+
 def test_what_another_process_still_writes_is_waited_for(folder: Path) -> None:
     study = Study(folder, plates=1)
     sleep = folder / "bin" / "sleep"
@@ -315,6 +403,10 @@ def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
             "terminate": process.terminate,
             "interrupt": lambda: process.send_signal(signal.SIGINT),
         }[stop]()
+        if stop in ("terminate", "interrupt"):
+            # Nothing that was started may outlive it, although nobody tells it to end but the study.
+            code = process.wait(HANG_SECONDS / 4)
+            assert not [each for each in psutil.process_iter() if names_stand_in(each, folder)]
         (folder / "orders" / "embed-P2").unlink()
         code = process.wait(HANG_SECONDS)
         psutil.wait_procs([snakemake], timeout=HANG_SECONDS)
@@ -325,6 +417,13 @@ def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
     again = Counter(study.calls) - before
     assert again["evaluate-all"] == 1
     assert set(again) <= {"evaluate-all", "embed-P2"}
+
+
+def names_stand_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return str(folder / "bin" / "cellvim") in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def is_snakemake(process: psutil.Process) -> bool:
