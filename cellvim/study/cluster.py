@@ -20,12 +20,26 @@ _PASSING = re.compile(
     "timed out|temporarily|contact slurm controller|Connection refused|not responding|communication|Zero Bytes|MaxSubmit"
 )
 """What sbatch says when the controller is busy or gone, or a user has as many jobs as are allowed."""
+_ACCOUNTING = re.compile(r"^AccountingStorageType\s*=\s*accounting_storage/slurmdbd\s*$", re.MULTILINE)
 _UNQUOTABLE = frozenset("\"'`$\\\n")
 
 
 def job_prefix(results: Path) -> str:
     """What the names of a study's jobs begin with: the same for the same folder of results."""
     return f"cellvim-{hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:10]}"
+
+
+def status_command() -> str:
+    """What to ask Slurm for the state of jobs with.
+
+    The accounting database remembers every job; `squeue` forgets one some minutes after its end. But without the
+    database, `sacct` hangs.
+    """
+    try:
+        configuration = _slurm("scontrol", "show", "config")
+    except DiskError:
+        return "squeue"
+    return "sacct" if _ACCOUNTING.search(configuration) else "squeue"
 
 
 def cancel_left_jobs(prefix: str) -> int:

@@ -13,7 +13,7 @@ import yaml
 
 from cellvim.config.base import cores
 from cellvim.errors import InputError, NotFoundError, UsageError
-from cellvim.study.cluster import job_prefix
+from cellvim.study.cluster import job_prefix, status_command
 from cellvim.study.plan import StudyPlan
 
 _PLACES = (
@@ -52,10 +52,14 @@ def profile_folder(profile: str) -> Path:
 
 def executor_of(profile: Path) -> str:
     """Name of the executor that a profile asks for."""
+    return str(_content_of(profile).get("executor", "local"))
+
+
+def _content_of(profile: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load((profile / "config.yaml").read_text(encoding="utf-8")) or {}
-        return str(content.get("executor", "local"))
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        return dict(content)
+    except (yaml.YAMLError, TypeError, ValueError) as error:
         found = f"{profile / 'config.yaml'} is no Snakemake profile: {str(error).splitlines()[0]}"
         raise InputError(found, hint="see pipelines/snakemake/profiles") from error
 
@@ -91,6 +95,8 @@ def snakemake_command(
         _require_installed("snakemake_executor_plugin_slurm")
         command += ["--slurm-jobname-prefix", job_prefix(plan.results)]
         command += ["--slurm-logdir", str(plan.results / "logs" / "slurm")]
+        if "slurm-status-command" not in _content_of(profile):
+            command += ["--slurm-status-command", status_command()]
     return [*command, *arguments]
 
 

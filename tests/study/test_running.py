@@ -369,6 +369,30 @@ def test_slurm_is_asked_again_where_waiting_may_help(
     assert len(pauses) == runs - 1
 
 
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ("AccountingStorageType   = accounting_storage/slurmdbd", "sacct"),
+        ("AccountingStorageType   = accounting_storage/none", "squeue"),
+        ("AccountingStorageTRES   = cpu", "squeue"),
+        (None, "squeue"),
+    ],
+)
+def test_jobs_are_asked_for_where_they_are_remembered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, command: str
+) -> None:
+    plan = plan_study(Study(folder, plates=1).file)
+    profile = workflow.profile_folder("slurm")
+    monkeypatch.setenv("PATH", str(folder / "slurm"))
+    (folder / "slurm").mkdir()
+    if said is not None:
+        scontrol = folder / "slurm" / "scontrol"
+        scontrol.write_text(f"#!/bin/sh\necho 'Configuration data as of today'\necho '{said}'\n")
+        scontrol.chmod(0o755)
+    words = workflow.snakemake_command(plan, profile, folder / "plan.json", jobs=None)
+    assert words[words.index("--slurm-status-command") + 1] == command
+
+
 def test_a_path_that_slurm_cannot_be_told_is_refused(folder: Path) -> None:
     study = Study(folder, plates=1, out='the "best" results')
     with pytest.raises(UsageError, match="no job on Slurm can be told"):
