@@ -7,13 +7,14 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import Files
+from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from pipelines.site.mathematics import formula
 from pipelines.site.reference import GENERATED
 
 ROOT = Path(__file__).parents[2]
+SCREENS = ROOT / "pipelines" / "published"
 REMOTE_WORKER = "https://unpkg.com/iframe-worker/shim"
 """What lets the search of a page work that was opened from a folder."""
 MARKER = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
@@ -26,6 +27,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put every page of a folder where the navigation says FOLDER/*.md."""
     config.nav = [_with_folders(entry, Path(config.docs_dir)) for entry in config.nav or []]
     return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Show the pages of published screens, which lie beside their code."""
+    for path in [SCREENS / "README.md", *sorted(SCREENS.glob("*/README.md"))]:
+        name = "index" if path.parent == SCREENS else path.parent.name
+        content = path.read_text(encoding="utf-8").replace("/README.md)", ".md)")
+        files.append(File.generated(config, f"screens/{name}.md", content=content))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

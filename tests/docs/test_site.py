@@ -52,6 +52,8 @@ def test_parts_that_are_made_in_the_build_are_there(site: Path) -> None:
     assert "base_learning_rate" in (site / "reference/settings.html").read_text("utf-8")
     assert "dense_tokens" in (site / "reference/python.html").read_text("utf-8")
     assert "CELLVIM_KERNEL" in (site / "methods/kernels.html").read_text("utf-8")
+    assert 'href="bbbc022.html"' in (site / "screens/index.html").read_text("utf-8")
+    assert "BR00117011" in (site / "screens/cpjump1.html").read_text("utf-8")
     scan = (site / "methods/scan.html").read_text("utf-8")
     assert scan.count('<svg role="img"') == 9
     assert "```math" not in scan
