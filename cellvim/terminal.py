@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -15,7 +16,8 @@ import typer
 from cellvim.errors import CellvimError, ExitCode, KeyboardStop, TerminationStop
 
 _asked: list[TerminationStop | KeyboardStop] = []
-"""The stops that were asked for. One that meets the import of a library may come out as an error of that library."""
+"""The stops that were asked for. One that meets a library may come out as an error of that library."""
+_IMPORT_PAUSE_S = 0.05
 
 
 class Summary(Protocol):
@@ -119,14 +121,31 @@ def _explain_os_error(error: OSError) -> tuple[str, str]:
     return f"{error.strerror or error}{where}", "check that the path exists and that you may read or write it"
 
 
-def _stop_on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
-    _asked.append(TerminationStop())
-    raise _asked[-1]
+def _stop_on_sigterm(number: int, frame: FrameType | None) -> None:
+    _stop(TerminationStop(), number, frame)
 
 
-def _stop_on_sigint(_number: int, _frame: FrameType | None) -> NoReturn:
-    _asked.append(KeyboardStop())
-    raise _asked[-1]
+def _stop_on_sigint(number: int, frame: FrameType | None) -> None:
+    _stop(KeyboardStop(), number, frame)
+
+
+def _stop(asked: TerminationStop | KeyboardStop, number: int, frame: FrameType | None) -> None:
+    """Raise what was asked for, once no library is being imported: the C++ of some aborts at any exception there."""
+    if _is_importing(frame):
+        again = threading.Timer(_IMPORT_PAUSE_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
+    _asked.append(asked)
+    raise asked
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _fail(found: str, hint: str, code: ExitCode) -> NoReturn:
