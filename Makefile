@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 COVERAGE ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help demo truth test lint judges bbbc013 study bench ingest-peers ingest-bench hopper triton36 interpreter slurm docs torture soak clean
+.PHONY: help demo truth test long lint judges bbbc013 study bench ingest-peers ingest-bench hopper triton36 interpreter slurm docs torture soak clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,7 +43,7 @@ judges: $(JUDGES)/.installed $(MAMBA)/.installed  ## Install what others wrote t
 demo: $(VENV)/.installed  ## Synthetic plates to a report, offline: demo/report/report.html
 	$(BIN)/cellvim demo --out demo
 
-truth: demo  ## Does that demo find what was put in, and nothing in shuffled labels?
+truth: demo  ## Does that demo find what was put in, nothing in shuffled labels, and the same bytes twice?
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -m truth tests/demo
 
 lint: $(VENV)/.installed  ## Style, types and import contracts.
@@ -54,6 +54,9 @@ lint: $(VENV)/.installed  ## Style, types and import contracts.
 
 test: $(VENV)/.installed $(JUDGES)/.installed $(MAMBA)/.installed lint  ## Everything that must hold before a change lands.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 $(if $(COVERAGE),--cov --cov-report term:skip-covered)
+
+long: $(VENV)/.installed  ## Benchmarks and studies from end to end, in small.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m long
 
 bbbc013: $(VENV)/.installed  ## A real screen to a report, three trainings: needs ../shared/data/bbbc013, takes a quarter of an hour.
 	$(BIN)/python -m pipelines.bbbc013 --source ../shared/data/bbbc013 --out out/bbbc013 --seeds 0 1 2 --docs docs/bbbc013.md

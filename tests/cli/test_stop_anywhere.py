@@ -58,9 +58,7 @@ run_to_exit_code(app)
 """
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [("SIGTERM", ExitCode.INTERRUPTED), ("SIGINT", ExitCode.KEYBOARD)]
-)
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", ExitCode.INTERRUPTED), ("SIGINT", ExitCode.KEYBOARD)])
 def test_a_signal_waits_for_the_import_that_it_meets(sent: str, code: ExitCode, tmp_path: Path) -> None:
     sends = f"import signal, time; os.kill(os.getpid(), signal.{sent}); time.sleep(0.3)"
     (tmp_path / "library.py").write_text(ABORTS.format(sends=sends))

@@ -96,7 +96,7 @@ def test_the_demo_runs_through_and_again_without_work(
     assert (settings.out / "embeddings.parquet").stat().st_mtime_ns == written
 
 
-@pytest.mark.slow
+@pytest.mark.truth
 def test_another_process_writes_the_same_bytes_in_another_folder(
     small: tuple[DemoSettings, str], tmp_path: Path
 ) -> None:

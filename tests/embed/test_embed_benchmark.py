@@ -50,6 +50,7 @@ def test_plates_and_models_are_the_same_whenever_they_are_made(tmp_path: Path) -
     assert len(digests) == 1
 
 
+@pytest.mark.long
 def test_a_tiny_version_measures_every_case(tmp_path: Path) -> None:
     bench = quick(tmp_path, CPU)
     found = measure_speed(speed_cases(bench), CPU, readers=2, turns=3, seconds=0)

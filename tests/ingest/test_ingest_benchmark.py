@@ -77,6 +77,7 @@ def test_goals_are_met_by_the_numbers_alone() -> None:
     assert [goal.is_met for goal in memory_goals({1: 400.0, 4: 501.0})] == [True, False, False]
 
 
+@pytest.mark.long
 def test_a_quick_run_names_what_is_not_installed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.ingest", "--quick", "--peers", tmp_path, "--out", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

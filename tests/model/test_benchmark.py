@@ -12,7 +12,7 @@ SECTIONS = ("rates", "agreement", "speed", "memory", "stages", "tokens")
 VARIANTS = ("eager composition", "plain torch", "fused C++", "ViT-S")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quick_benchmark_writes_every_table(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.cpu", "--quick", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)

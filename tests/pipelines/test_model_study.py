@@ -155,6 +155,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
+@pytest.mark.long
 def test_the_study_runs_through_and_its_page_shows_every_row(small: Study, tmp_path: Path) -> None:
     write_page(small, tmp_path / "study.md")
     page = (tmp_path / "study.md").read_text()
@@ -170,6 +171,7 @@ def test_the_study_runs_through_and_its_page_shows_every_row(small: Study, tmp_p
     assert re.search(r"\bnan\b", page) is None
 
 
+@pytest.mark.long
 def test_judged_plates_hold_compounds_that_were_never_learned_from(small: Study) -> None:
     names = {compound.name for compound in list_compounds(1.0)}
     assert novel_compounds() < names
@@ -182,6 +184,7 @@ def test_judged_plates_hold_compounds_that_were_never_learned_from(small: Study)
     assert sorted((*plates.learned, *plates.judged)) == sorted((folder / "plates").glob("*.ome.zarr"))
 
 
+@pytest.mark.long
 def test_a_finished_study_is_not_run_again(small: Study) -> None:
     result = small.result("synthetic", VARIANTS[0], 71)
     written = result.stat().st_mtime_ns
@@ -189,6 +192,7 @@ def test_a_finished_study_is_not_run_again(small: Study) -> None:
     assert result.stat().st_mtime_ns == written
 
 
+@pytest.mark.long
 def test_every_metric_of_every_row_is_there(small: Study) -> None:
     results = StudyResults.read(small)
     for metric in METRICS["synthetic"]:
@@ -200,6 +204,7 @@ def test_every_metric_of_every_row_is_there(small: Study) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_cut_features_are_those_that_embed_would_have_given(small: Study, tmp_path: Path) -> None:
     folder = small.out / "runs" / "synthetic-default-71"
     plates = tuple(sorted((small.out / "synthetic-71" / "plates").glob("JUDGE*.ome.zarr")))
@@ -358,6 +363,7 @@ def test_chance_of_the_probe_is_what_shuffled_guesses_get() -> None:
     assert chance_levels(SyntheticSize())["probe"] == pytest.approx(np.mean(hits), abs=4 * error)
 
 
+@pytest.mark.long
 def test_lists_are_as_long_as_chance_takes_them_to_be(small: Study) -> None:
     found = evaluated_table(small.out / "runs" / "synthetic-default-71" / "tables" / "final.parquet")
     for metric, task in {"activity": "activity", "retrieval": "replicate_retrieval"}.items():

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quick_benchmark_writes_facts_and_a_row_for_each_way_to_train(tmp_path: Path) -> None:
     page = tmp_path / "training_speed.md"
     command = [
