@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from cellvim.atomic import json_bytes
 from cellvim.errors import UsageError
@@ -69,12 +70,24 @@ def model_stays(plan: StudyPlan) -> bool:
         or not (plan.folder / plan.pretrain_file).exists()
     ):
         return False
+    return _earlier_plan(plan) is not None
+
+
+def was_overwriting(plan: StudyPlan) -> bool:
+    """Whether an earlier run was to replace everything and came to no end: then the next one goes on with it."""
+    if _has_result(plan, "evaluate"):
+        return False
+    return (_earlier_plan(plan) or {}).get("overwrite") == ["all"]
+
+
+def _earlier_plan(plan: StudyPlan) -> dict[str, Any] | None:
+    """Content of the last run's `plan.json`; None where there is none, or it trained with other settings."""
     try:
         before = json.loads((plan.results / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
     settings = json.loads(json_bytes(plan.as_dict()))["pretrain_settings"]
-    return isinstance(before, dict) and before.get("pretrain_settings") == settings
+    return before if isinstance(before, dict) and before.get("pretrain_settings") == settings else None
 
 
 def _has_result(plan: StudyPlan, step: str) -> bool:

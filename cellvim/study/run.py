@@ -1,6 +1,5 @@
 """Run a study through Snakemake: to a report, or to a short list of plates that failed and why."""
 
-import json
 import logging
 import subprocess
 import sys
@@ -12,9 +11,16 @@ from pathlib import Path
 
 import polars as pl
 
-from cellvim.atomic import json_bytes, locked, remove_leftovers, write_bytes, write_json
+from cellvim.atomic import locked, remove_leftovers, write_bytes, write_json
 from cellvim.errors import InputError, SomeFailedError
-from cellvim.study.again import forget_jobs, forget_plates, jobs_of, model_stays, steps_of
+from cellvim.study.again import (
+    forget_jobs,
+    forget_plates,
+    jobs_of,
+    model_stays,
+    steps_of,
+    was_overwriting,
+)
 from cellvim.study.cluster import (
     cancel_left_jobs,
     job_prefix,
@@ -25,7 +31,7 @@ from cellvim.study.cluster import (
 )
 from cellvim.study.plan import LEFT_OUT_FILE, StudyPlan
 from cellvim.study.process import count_results, run_snakemake
-from cellvim.study.status import StudyState, look_at_study, read_result
+from cellvim.study.status import StudyState, look_at_study
 from cellvim.study.workflow import environment, executor_of, profile_folder, snakemake_command
 
 logger = logging.getLogger(__name__)
@@ -135,28 +141,12 @@ def _run_with_patience(
 
 
 def _forget_what_is_run(plan: StudyPlan, options: RunOptions) -> None:
-    if options.overwrite and not _was_overwriting(plan):
+    if options.overwrite and not was_overwriting(plan):
         _forget_results(plan)
     forget_plates(plan, options.again)
     forget_jobs(plan)
     _forget_failures(plan)
     (plan.results / "logs" / "snakemake.log").unlink(missing_ok=True)
-
-
-def _was_overwriting(plan: StudyPlan) -> bool:
-    """Whether an earlier run was to replace everything and came to no end: then this one goes on with it."""
-    if read_result(plan, "evaluate") is not None:
-        return False
-    try:
-        before = json.loads((plan.results / "plan.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    settings = json.loads(json_bytes(plan.as_dict()))["pretrain_settings"]
-    return (
-        isinstance(before, dict)
-        and before.get("overwrite") == ["all"]
-        and before.get("pretrain_settings") == settings
-    )
 
 
 def _list_steps(plan: StudyPlan, profile: Path, options: RunOptions) -> None:
