@@ -38,6 +38,7 @@ def run_snakemake(
     log = plan.results / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
     logger.debug("%s", " ".join(command))
+    begin = log.stat().st_size if log.exists() else 0
     with (
         log.open("a+", encoding="utf-8", errors="replace") as said,
         subprocess.Popen(  # noqa: S603
@@ -51,7 +52,6 @@ def run_snakemake(
             pass_fds=(lock,),
         ) as snakemake,
     ):
-        begin = said.seek(0, os.SEEK_END)
         try:
             code = _wait(snakemake, plan)
         except BaseException:
@@ -80,22 +80,22 @@ def _stop(snakemake: "subprocess.Popen[bytes]", *, is_local: bool) -> None:
     snakemake.send_signal(signal.SIGINT)
     if is_local:
         # It waits for what runs on this machine, which hears nothing of it: all of it is in one process group.
-        os.killpg(snakemake.pid, signal.SIGTERM)
+        _signal_group(snakemake, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S
-    while time.monotonic() < deadline and _is_alive(snakemake, is_local=is_local):
+    # Of the group, there is something left as long as it can be sent anything.
+    while snakemake.poll() is None or (is_local and _signal_group(snakemake, 0)):
+        if time.monotonic() > deadline:
+            snakemake.kill()
+            if is_local:
+                _signal_group(snakemake, signal.SIGKILL)
+            break
         time.sleep(0.1)
-    if is_local and _is_alive(snakemake, is_local=is_local):
-        os.killpg(snakemake.pid, signal.SIGKILL)
-    snakemake.kill()
 
 
-def _is_alive(snakemake: "subprocess.Popen[bytes]", *, is_local: bool) -> bool:
-    """Whether Snakemake runs, or on this machine anything that it started."""
-    has_ended = snakemake.poll() is not None
-    if not is_local or not has_ended:
-        return not has_ended
+def _signal_group(snakemake: "subprocess.Popen[bytes]", number: int) -> bool:
+    """Send a signal to Snakemake and what it has started on this machine; False where nothing of it is left."""
     try:
-        os.killpg(snakemake.pid, 0)
+        os.killpg(snakemake.pid, number)
     except ProcessLookupError:
         return False
     return True

@@ -131,8 +131,8 @@ def _run_with_patience(
         _write_inputs(plan, options)
         code, said = run_snakemake(plan, profile, lock, jobs=options.jobs, arguments=options.arguments)
         why = what_passes(job_prefix(plan.results), said) if code and executor_of(profile) == "slurm" else ""
-        if count_results(plan) > done:
-            pauses, done = iter(_PAUSES_S), count_results(plan)
+        if (now := count_results(plan)) > done:
+            pauses, done = iter(_PAUSES_S), now
         pause = next(pauses, None) if why else None
         if pause is None:
             return code, said

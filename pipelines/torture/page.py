@@ -149,7 +149,8 @@ def time_section(
         seconds: The same of those that ran now.
         campaigns: Names of all.
     """
-    taken = {name: {**known, **seconds}[name] for name in campaigns if name in {**known, **seconds}}
+    found = {**known, **seconds}
+    taken = {name: found[name] for name in campaigns if name in found}
     minutes = sum(taken.values()) / 60
     table = ["| campaign | seconds |", "|---|---|"]
     table += [f"| {name} | {each:.0f} |" for name, each in taken.items()]

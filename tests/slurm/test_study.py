@@ -122,16 +122,7 @@ def test_what_slurm_refuses_is_told_in_its_words(slurm: Any, tmp_path: Path) -> 
     refused = {"partition": "no_such_partition", "attempts": 1}
     study = {"name": "x", "plates": "images/*", "pretrain": {"steps": 1}, "jobs": refused}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    command = shlex.split("cellvim study run study.yaml --profile slurm")
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
+    done = call(tmp_path, "cellvim study run study.yaml --profile slurm")
     assert done.returncode == ExitCode.BAD_INPUT
     [error, hint] = done.stderr.splitlines()[-2:]
     assert error.startswith("error: Slurm refused a job: invalid partition specified: no_such_partition; ")
@@ -163,7 +154,13 @@ def running(prefix: str) -> set[int]:
 
 
 def run(folder: Path, command: str, *, threads: int = 1) -> str:
-    done = subprocess.run(
+    done = call(folder, command, threads=threads)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def call(folder: Path, command: str, *, threads: int = 1) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         shlex.split(command),
         cwd=folder,
         env={**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)},
@@ -172,8 +169,6 @@ def run(folder: Path, command: str, *, threads: int = 1) -> str:
         timeout=HANG_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def hashes_of(results: Path) -> dict[str, str]:

@@ -443,6 +443,13 @@ def test_a_study_that_is_stopped_goes_on(folder: Path, stop: str) -> None:
     assert set(again) <= {"evaluate-all", "embed-P2"}
 
 
+def test_a_stop_that_comes_when_snakemake_has_just_ended_stays_that_stop() -> None:
+    with subprocess.Popen(["true"], start_new_session=True) as ended:
+        ended.wait()
+        process._stop(ended, is_local=True)
+    assert ended.returncode == 0
+
+
 def names_stand_in(process: psutil.Process, folder: Path) -> bool:
     try:
         return str(folder / "bin" / "cellvim") in process.cmdline()
